@@ -1,0 +1,93 @@
+//! Every bound and interval of the actors, each a setting with its default and its reason. `src/config/default.toml` documents
+//! the same names with their ranges; a test keeps the two equal.
+
+use serde::{Deserialize, Serialize};
+
+/// The bounds. Units are in the names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest update from a client. The largest honest one is a whole document that comes back from offline work.
+    pub update_bytes_max: usize,
+    /// Updates of one document that wait for PostgreSQL; beyond it they are dropped unadmitted and asked for again later.
+    pub document_waiting_bytes_max: usize,
+    /// The same, for all documents of the node.
+    pub node_waiting_bytes_max: usize,
+    /// Unacknowledged bytes of one connection at which its socket is read no further.
+    pub connection_window_bytes: usize,
+    /// Outgoing bytes of one connection that wait; beyond it the connection falls behind and gets one diff when it drains.
+    pub outbox_bytes_max: usize,
+    /// A connection that takes nothing for so long while bytes wait is closed.
+    pub outbox_stall_s: u64,
+    /// Distinct client ids in one document: each is in every state vector for ever.
+    pub document_clients_max: usize,
+    /// One client's awareness state.
+    pub awareness_state_bytes_max: usize,
+    /// Client ids that one connection announces.
+    pub awareness_ids_per_connection_max: usize,
+    /// Presence is sent at most so often; the newest state wins.
+    pub awareness_interval_ms: u64,
+    /// Longest that presence waits for an update that came before it.
+    pub awareness_wait_ms: u64,
+    /// A remote state that was not renewed for so long is gone (a dead node's cursors).
+    pub awareness_timeout_s: u64,
+    /// Bytes that a connection may send before it is authenticated.
+    pub unauthenticated_bytes_max: usize,
+    /// Messages that a connection may send before it is authenticated.
+    pub unauthenticated_messages_max: usize,
+    /// Documents of one connection (Hocuspocus providers carry many on one socket).
+    pub documents_per_connection_max: usize,
+    /// A connection without an authenticated document is closed after so long.
+    pub authentication_deadline_s: u64,
+    /// Something is sent to each connection at least so often: stock clients close after 30 s without data.
+    pub keepalive_s: u64,
+    /// A document that nobody is connected to is unloaded after so long.
+    pub document_idle_s: u64,
+    /// Documents in memory, estimated; beyond it idle ones are unloaded at once, least recently used first.
+    pub documents_bytes_max: usize,
+    /// A snapshot is taken when so many bytes of log stand after the last.
+    pub snapshot_tail_bytes: usize,
+    /// A snapshot is taken when so many updates stand after the last.
+    pub snapshot_tail_updates: u64,
+    /// A snapshot is taken when the oldest update after the last is so old.
+    pub snapshot_age_s: u64,
+    /// How often heads and rights in use are compared with PostgreSQL.
+    pub check_interval_ms: u64,
+    /// A bus message carries at most so many bytes of updates; larger ones are read from the log.
+    pub bus_message_bytes_max: usize,
+    /// Recent log rows kept for merging, comparing forks and serving who fell behind.
+    pub document_recent_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            update_bytes_max: 16 * MIB,
+            document_waiting_bytes_max: 32 * MIB,
+            node_waiting_bytes_max: 256 * MIB,
+            connection_window_bytes: MIB,
+            outbox_bytes_max: MIB,
+            outbox_stall_s: 10,
+            document_clients_max: 20_000,
+            awareness_state_bytes_max: 8 * 1024,
+            awareness_ids_per_connection_max: 64,
+            awareness_interval_ms: 20,
+            awareness_wait_ms: 100,
+            awareness_timeout_s: 30,
+            unauthenticated_bytes_max: 5 * MIB,
+            unauthenticated_messages_max: 1_000,
+            documents_per_connection_max: 1_000,
+            authentication_deadline_s: 60,
+            keepalive_s: 10,
+            document_idle_s: 30,
+            documents_bytes_max: 1024 * MIB,
+            snapshot_tail_bytes: 256 * 1024,
+            snapshot_tail_updates: 2_000,
+            snapshot_age_s: 300,
+            check_interval_ms: 500,
+            bus_message_bytes_max: MIB,
+            document_recent_bytes: MIB,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What waits to be written to one connection: bounded in bytes, one wake-up and one flush for all that waits.
+//!
+//! Documents and the session push finished WebSocket frames (server frames are not masked, so one encoding serves every
+//! receiver); the socket pump drains. Nobody ever waits on it: full is an answer.
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+/// One connection's outgoing queue.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+    /// Bytes waiting; read without the lock.
+    waiting: AtomicUsize,
+    /// Bytes ever taken by the pump: how a stall is seen.
+    drained: AtomicU64,
+    budget: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Bytes>,
+    closing: bool,
+    /// The pump is gone or the close frame is taken: what is pushed is dropped.
+    closed: bool,
+    on_drained: Option<tokio::sync::mpsc::Sender<()>>,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Pushed {
+    /// It waits.
+    Queued,
+    /// The budget is spent: it was not taken. Whoever pushes falls behind, and is told when the queue has drained.
+    Full,
+    /// The connection is gone.
+    Closed,
+}
+
+/// What the pump gets.
+#[derive(Debug)]
+pub enum Drained {
+    /// Frames, in order, to be written and flushed together.
+    Frames(Vec<Bytes>),
+    /// The close frame was the last: end the stream.
+    End,
+}
+
+impl Outbox {
+    /// An empty outbox. `budget` is in bytes; a frame is taken while less than that waits, so the memory bound is the budget
+    /// and one frame (acknowledgements and the close frame may stand above it, at most twice the budget).
+    pub fn new(budget: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue::default()),
+            waker: AtomicWaker::new(),
+            waiting: AtomicUsize::new(0),
+            drained: AtomicU64::new(0),
+            budget,
+        }
+    }
+
+    /// Queues a finished frame.
+    pub fn push(&self, frame: Bytes) -> Pushed {
+        self.push_within(frame, self.budget)
+    }
+
+    /// Queues a small frame that must not be lost for lack of room (an acknowledgement): up to twice the budget.
+    pub fn push_control(&self, frame: Bytes) -> Pushed {
+        self.push_within(frame, 2 * self.budget)
+    }
+
+    /// Queues the close frame as the last one.
+    pub fn close(&self, frame: Bytes) {
+        let mut queue = self.lock();
+        if queue.closing || queue.closed {
+            return;
+        }
+        queue.closing = true;
+        self.waiting.fetch_add(frame.len(), Ordering::Relaxed);
+        queue.frames.push_back(frame);
+        drop(queue);
+        self.waker.wake();
+    }
+
+    /// The pump is gone: drop everything, refuse everything.
+    pub fn abandon(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.frames.clear();
+        queue.on_drained = None;
+        self.waiting.store(0, Ordering::Relaxed);
+        drop(queue);
+        self.waker.wake();
+    }
+
+    /// Bytes waiting.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Bytes taken by the pump since the start. Not moving while bytes wait is a stall.
+    pub fn drained(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more will be written: the pump is gone, or a close frame is queued.
+    pub fn is_closed(&self) -> bool {
+        let queue = self.lock();
+        queue.closed || queue.closing
+    }
+
+    /// Asks for one `()` on `sender` when the queue is next empty. At most one asker; a newer one replaces it.
+    pub fn notify_when_drained(&self, sender: tokio::sync::mpsc::Sender<()>) {
+        let mut queue = self.lock();
+        if queue.frames.is_empty() {
+            let _ = sender.try_send(()); // full means that the news is there already
+        } else {
+            queue.on_drained = Some(sender);
+        }
+    }
+
+    /// For the pump: everything that waits, or wait for it.
+    pub fn poll_drain(&self, context: &mut Context<'_>) -> Poll<Drained> {
+        self.waker.register(context.waker());
+        let mut queue = self.lock();
+        if queue.closed {
+            return Poll::Ready(Drained::End);
+        }
+        if queue.frames.is_empty() {
+            return Poll::Pending;
+        }
+        let frames: Vec<Bytes> = std::mem::take(&mut queue.frames).into();
+        let bytes = self.waiting.swap(0, Ordering::Relaxed);
+        queue.closed = queue.closing;
+        if let Some(asker) = queue.on_drained.take() {
+            let _ = asker.try_send(()); // as above
+        }
+        drop(queue);
+        self.drained.fetch_add(bytes as u64, Ordering::Relaxed);
+        Poll::Ready(Drained::Frames(frames))
+    }
+
+    fn push_within(&self, frame: Bytes, budget: usize) -> Pushed {
+        let mut queue = self.lock();
+        if queue.closed || queue.closing {
+            return Pushed::Closed;
+        }
+        if self.waiting.load(Ordering::Relaxed) >= budget {
+            return Pushed::Full;
+        }
+        self.waiting.fetch_add(frame.len(), Ordering::Relaxed);
+        let was_empty = queue.frames.is_empty();
+        queue.frames.push_back(frame);
+        drop(queue);
+        if was_empty {
+            self.waker.wake();
+        }
+        Pushed::Queued
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner) // every critical section leaves it whole
+    }
+}

@@ -1,0 +1,14 @@
+//! What actors ask of the world: traits with their contracts. [`memory`] holds reference implementations; `contract`
+//! is the suite that every implementation passes, they included.
+
+pub mod authority;
+pub mod bus;
+pub mod log;
+pub mod memory;
+
+pub use authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
+pub use bus::{Bus, BusEvent, BusMessage, Subscription};
+pub use log::{
+    AppendOutcome, AppendRequest, Head, HeldHead, LogError, LogRow, NewRow, IdempotencyKey, OperationLog, Quarantine, Snapshot, Stored,
+    Tail,
+};
