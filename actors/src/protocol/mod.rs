@@ -1,4 +1,6 @@
-//! The Yjs dialects.
+//! The Yjs dialects, and the frames that carry them.
+
+pub mod frame;
 
 /// How a client speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
