@@ -3,11 +3,13 @@
 
 pub mod authority;
 pub mod bus;
+pub mod documents;
 pub mod log;
 pub mod memory;
 
 pub use authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
 pub use bus::{Bus, BusEvent, BusMessage, Subscription};
+pub use documents::{LiveDocuments, ReadRefused, WriteRefused, Writer, Written};
 pub use log::{
     AppendOutcome, AppendRequest, Head, HeldHead, LogError, LogRow, NewRow, IdempotencyKey, OperationLog, Quarantine, Snapshot, Stored,
     Tail,
