@@ -1,2 +1,3 @@
-//! x
-fn main(){}
+//! The `contextnexus` program. See `contextnexus::commands`.
+
+fn main() {}
