@@ -1,0 +1,82 @@
+create table tenants (
+    id          uuid primary key,
+    slug        text not null unique check (slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'),
+    domain      text unique check (domain = lower(domain) and octet_length(domain) between 1 and 253),
+    name        text not null check (octet_length(name) between 1 and 400),
+    is_active   boolean not null default true,
+    created_at  timestamptz not null default now(),
+    updated_at  timestamptz not null default now(),
+    pg_version  bigint not null default 1
+);
+select isolate_tenant('tenants', 'id');
+-- Tenants are switched off, not deleted: removing one is a staged job of its own.
+grant select, insert on tenants to contextnexus_application;
+grant update (slug, domain, name, is_active) on tenants to contextnexus_application;
+
+create trigger update_timestamp before update on tenants for each row
+    when ((old.slug, old.domain, old.name, old.is_active) is distinct from (new.slug, new.domain, new.name, new.is_active))
+    execute function update_timestamp();
+create trigger update_pg_version before update on tenants for each row
+    when ((old.slug, old.domain, old.name, old.is_active) is distinct from (new.slug, new.domain, new.name, new.is_active))
+    execute function update_pg_version();
+
+-- The one table that is read without a tenant: how a login finds its tenant. Nobody writes it but the trigger.
+create table tenant_directory (
+    id         uuid primary key references tenants (id) on delete cascade,
+    slug       text not null unique,
+    domain     text unique,
+    is_active  boolean not null
+);
+grant select on tenant_directory to contextnexus_application;
+
+-- SECURITY DEFINER, because the application may not write the directory. Touches nothing but the row of the tenant at hand.
+create function keep_tenant_directory() returns trigger
+    language plpgsql security definer set search_path = public, pg_temp
+    as $$
+begin
+    insert into tenant_directory (id, slug, domain, is_active) values (new.id, new.slug, new.domain, new.is_active)
+    on conflict (id) do update set slug = excluded.slug, domain = excluded.domain, is_active = excluded.is_active;
+    return null;
+end
+$$;
+create trigger keep_tenant_directory after insert or update of slug, domain, is_active on tenants
+    for each row execute function keep_tenant_directory();
+
+create table users (
+    tenant_id         uuid not null references tenants (id),
+    id                uuid not null,
+    kind              text not null check (kind in ('person', 'external', 'service')),
+    -- Lower case, so that one mailbox is one user.
+    email             text check (email = lower(email) and octet_length(email) <= 320
+                                  and email ~ '^[^@\s[:cntrl:]]+@[^@\s[:cntrl:]]+$'),
+    external_subject  text check (octet_length(external_subject) between 1 and 512),
+    name              text not null check (octet_length(name) between 1 and 400),
+    -- argon2id, PHC string. Null: signs in by token only.
+    password_hash     text check (password_hash like '$argon2id$%'),
+    is_active         boolean not null default true,
+    is_tenant_admin   boolean not null default false,
+    last_login_at     timestamptz,
+    created_at        timestamptz not null default now(),
+    updated_at        timestamptz not null default now(),
+    pg_version        bigint not null default 1,
+    primary key (tenant_id, id),
+    constraint users_email_key unique (tenant_id, email),
+    constraint users_external_subject_key unique (tenant_id, external_subject),
+    constraint users_person_has_email check (kind <> 'person' or email is not null),
+    constraint users_external_has_subject check ((kind = 'external') = (external_subject is not null)),
+    constraint users_password_is_a_persons check (password_hash is null or kind = 'person'),
+    constraint users_external_administers_nothing check (kind <> 'external' or not is_tenant_admin)
+);
+select isolate_tenant('users');
+-- Users are switched off, not deleted: what they wrote keeps its author.
+grant select, insert on users to contextnexus_application;
+grant update (email, name, password_hash, is_active, is_tenant_admin, last_login_at) on users to contextnexus_application;
+
+create trigger update_timestamp before update on users for each row
+    when ((old.email, old.name, old.password_hash, old.is_active, old.is_tenant_admin)
+          is distinct from (new.email, new.name, new.password_hash, new.is_active, new.is_tenant_admin))
+    execute function update_timestamp();
+create trigger update_pg_version before update on users for each row
+    when ((old.email, old.name, old.password_hash, old.is_active, old.is_tenant_admin)
+          is distinct from (new.email, new.name, new.password_hash, new.is_active, new.is_tenant_admin))
+    execute function update_pg_version();
