@@ -2,3 +2,4 @@
 //! command line. What it decides about documents is decided in `contextnexus_actors`; only [`app`] knows both sides.
 
 // One line per module, in alphabetical order, so that two people rarely touch the same line.
+pub mod postgres;

@@ -1,0 +1,123 @@
+//! PostgreSQL, the system of record. All SQL of the server stands in this folder, one file per aggregate.
+//!
+//! A tenant's table can only be asked through a [`TenantTx`], which exists only bound to its tenant: [`begin`] opens the transaction
+//! and binds it in one round trip, and the binding ends with the transaction. The pool itself is private to this folder.
+//! Row-level security holds beneath it, for the owner of the tables too.
+
+use contextnexus_actors::ids::TenantId;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Transaction};
+use std::str::FromStr;
+use std::time::Duration;
+
+mod error;
+pub mod migrate;
+pub mod roles;
+pub mod tenants;
+
+pub use error::StoreError;
+
+/// How connections are made and how long they may take.
+#[derive(Clone, Debug)]
+pub struct DatabaseSettings {
+    /// Connections for everything but the log writer, which has its own.
+    pub connections_max: u32,
+    /// Longest wait for a free connection, or for PostgreSQL to take a new one.
+    pub acquire_timeout: Duration,
+    /// Longest statement of a request.
+    pub statement_timeout: Duration,
+    /// Longest wait of a request for a lock.
+    pub lock_timeout: Duration,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self {
+            connections_max: 16,
+            acquire_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// A database as its application role sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: PgPool,
+    options: PgConnectOptions,
+}
+
+impl Database {
+    /// Prepares a pool for `url` (`DATABASE_URL`). Connects when first asked; PostgreSQL may be away at this moment.
+    pub fn new(url: &str, settings: &DatabaseSettings) -> Result<Self, StoreError> {
+        let options = parse(url)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.connections_max)
+            .acquire_timeout(settings.acquire_timeout)
+            .idle_timeout(Duration::from_secs(300))
+            .connect_lazy_with(options.clone().options([
+                ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+                ("lock_timeout", settings.lock_timeout.as_millis().to_string()),
+                // A request that hangs between two statements must not keep its locks.
+                ("idle_in_transaction_session_timeout", "30000".to_owned()),
+            ]));
+        Ok(Self { pool, options })
+    }
+
+    /// Whether PostgreSQL answers at this moment. For `/ready`; bounded by the acquire timeout and `within`.
+    pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
+        let answer = sqlx::query("select 1").execute(&self.pool);
+        match tokio::time::timeout(within, answer).await {
+            Ok(done) => Ok(done.map(drop)?),
+            Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    /// Closes all connections, waiting for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Connection options of a `postgres://` address, in ContextNexus' name.
+fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(|_| StoreError::BadAddress)?;
+    Ok(options.application_name("contextnexus").disable_statement_logging())
+}
+
+/// A transaction that sees one tenant and nothing else. Rolled back when dropped.
+#[derive(Debug)]
+pub struct TenantTx {
+    tx: Transaction<'static, Postgres>,
+    tenant: TenantId,
+}
+
+impl TenantTx {
+    /// Whose transaction this is.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Makes it durable. After an error it may or may not be.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.tx.commit().await?)
+    }
+}
+
+/// Opens a transaction of `tenant` (read committed).
+pub async fn begin(database: &Database, tenant: TenantId) -> Result<TenantTx, StoreError> {
+    begin_as(&database.pool, tenant, "begin").await
+}
+
+/// Opens a transaction of `tenant` in which all statements read one instant, and none writes.
+pub async fn begin_snapshot(database: &Database, tenant: TenantId) -> Result<TenantTx, StoreError> {
+    begin_as(&database.pool, tenant, "begin isolation level repeatable read read only").await
+}
+
+async fn begin_as(pool: &PgPool, tenant: TenantId, begin: &str) -> Result<TenantTx, StoreError> {
+    // Two statements in one round trip. Nothing but a UUID is ever formatted into it.
+    let statement = format!("{begin}; set local app.current_tenant_id = '{}'", tenant.0);
+    let tx = pool.begin_with(AssertSqlSafe(statement)).await?;
+    Ok(TenantTx { tx, tenant })
+}

@@ -1,0 +1,73 @@
+//! Tenants, and how a login finds its own.
+
+use super::{Database, StoreError, TenantTx};
+use contextnexus_actors::ids::TenantId;
+
+/// What anybody may know about a tenant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirectoryEntry {
+    /// The tenant.
+    pub id: TenantId,
+    /// Its name in addresses.
+    pub slug: String,
+    /// Its mail or web domain.
+    pub domain: Option<String>,
+    /// False: nobody signs in.
+    pub is_active: bool,
+}
+
+/// The tenant of that slug. One of the two questions that are asked without a tenant.
+#[tracing::instrument(name = "pg.tenants.find_by_slug", skip_all, err)]
+pub async fn find_by_slug(database: &Database, slug: &str) -> Result<Option<DirectoryEntry>, StoreError> {
+    let row = sqlx::query!("select id, slug, domain, is_active from tenant_directory where slug = $1", slug)
+        .fetch_optional(&database.pool)
+        .await?;
+    Ok(row.map(|row| DirectoryEntry {
+        id: TenantId(row.id),
+        slug: row.slug,
+        domain: row.domain,
+        is_active: row.is_active,
+    }))
+}
+
+/// The tenant of that domain (of an email address, or a host). The other question that is asked without a tenant.
+#[tracing::instrument(name = "pg.tenants.find_by_domain", skip_all, err)]
+pub async fn find_by_domain(database: &Database, domain: &str) -> Result<Option<DirectoryEntry>, StoreError> {
+    let row = sqlx::query!(
+        "select id, slug, domain, is_active from tenant_directory where domain = $1",
+        domain.to_lowercase()
+    )
+    .fetch_optional(&database.pool)
+    .await?;
+    Ok(row.map(|row| DirectoryEntry {
+        id: TenantId(row.id),
+        slug: row.slug,
+        domain: row.domain,
+        is_active: row.is_active,
+    }))
+}
+
+/// Creates the tenant that `db` is bound to. [`StoreError::Taken`] for a slug or domain that is in use.
+#[tracing::instrument(name = "pg.tenants.create", skip_all, fields(tenant.id = %db.tenant.0), err)]
+pub async fn create(db: &mut TenantTx, slug: &str, name: &str, domain: Option<&str>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into tenants (id, slug, name, domain) values ($1, $2, $3, $4)",
+        db.tenant.0,
+        slug,
+        name,
+        domain.map(str::to_lowercase),
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    Ok(())
+}
+
+/// Switches the tenant that `db` is bound to on or off. Its sessions end (or work again) within a second.
+#[tracing::instrument(name = "pg.tenants.set_active", skip_all, fields(tenant.id = %db.tenant.0), err)]
+pub async fn set_active(db: &mut TenantTx, is_active: bool) -> Result<(), StoreError> {
+    let update = sqlx::query!("update tenants set is_active = $2 where id = $1", db.tenant.0, is_active);
+    if update.execute(&mut *db.tx).await?.rows_affected() == 0 {
+        return Err(StoreError::NotFound { entity: "tenant" });
+    }
+    Ok(())
+}
