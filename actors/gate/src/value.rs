@@ -1,0 +1,345 @@
+//! Values inside blocks: lib0's `Any` and JSON text. They are checked, not built: nothing is allocated but one stack entry per
+//! level, and the level is capped.
+
+use crate::lib0::Reader;
+use crate::malformed::Rule;
+
+/// Reads over one `Any` value.
+pub(crate) fn skip_any(reader: &mut Reader<'_>, depth_max: usize) -> Result<(), Rule> {
+    let tag = reader.read_u8()?;
+    skip_any_tagged(reader, tag, depth_max)
+}
+
+/// Reads over one `Any` value whose tag was read already.
+pub(crate) fn skip_any_tagged(reader: &mut Reader<'_>, first: u8, depth_max: usize) -> Result<(), Rule> {
+    struct Level {
+        left: u64,
+        keyed: bool,
+    }
+    let mut levels: Vec<Level> = Vec::new();
+    let mut tag = first;
+    loop {
+        match tag {
+            127 | 126 | 121 | 120 => {}
+            125 => {
+                reader.read_var_int()?;
+            }
+            124 => {
+                reader.take(4)?;
+            }
+            123 | 122 => {
+                reader.take(8)?;
+            }
+            119 => {
+                reader.read_var_string()?;
+            }
+            116 => {
+                reader.read_var_bytes()?;
+            }
+            118 | 117 => {
+                let keyed = tag == 118;
+                let left = reader.read_var_uint()?;
+                // A value takes a byte at least, an entry of a map two.
+                if left > reader.remaining() as u64 {
+                    return Err(Rule::Truncated);
+                }
+                if levels.len() >= depth_max {
+                    return Err(Rule::ValueTooDeep);
+                }
+                levels.push(Level { left, keyed });
+            }
+            _ => return Err(Rule::UnknownValue),
+        }
+        loop {
+            let Some(level) = levels.last_mut() else { return Ok(()) };
+            if level.left > 0 {
+                level.left -= 1;
+                if level.keyed {
+                    reader.read_var_string()?;
+                }
+                tag = reader.read_u8()?;
+                break;
+            }
+            levels.pop();
+        }
+    }
+}
+
+/// Checks that `text` is exactly one JSON value, and one that yrs can read: it knows no half surrogates (`"\\ud83d"`, which
+/// JavaScript writes for them) and no whole numbers between 2^63 and 2^64.
+pub(crate) fn check_json_for_yrs(text: &str, depth_max: usize) -> Result<(), Rule> {
+    check(Json { bytes: text.as_bytes(), at: 0, for_yrs: true }, depth_max)
+}
+
+/// Checks that `text` is exactly one JSON value.
+pub(crate) fn check_json(text: &str, depth_max: usize) -> Result<(), Rule> {
+    check(Json { bytes: text.as_bytes(), at: 0, for_yrs: false }, depth_max)
+}
+
+fn check(mut json: Json<'_>, depth_max: usize) -> Result<(), Rule> {
+    // One bit per level would do; a byte says which bracket closes it.
+    let mut levels: Vec<u8> = Vec::new();
+    'value: loop {
+        json.skip_space();
+        match json.next()? {
+            b'{' => {
+                if levels.len() >= depth_max {
+                    return Err(Rule::ValueTooDeep);
+                }
+                json.skip_space();
+                if json.peek() != Some(b'}') {
+                    levels.push(b'}');
+                    json.key()?;
+                    continue 'value;
+                }
+                json.at += 1;
+            }
+            b'[' => {
+                if levels.len() >= depth_max {
+                    return Err(Rule::ValueTooDeep);
+                }
+                json.skip_space();
+                if json.peek() != Some(b']') {
+                    levels.push(b']');
+                    continue 'value;
+                }
+                json.at += 1;
+            }
+            b'"' => json.string_rest()?,
+            b't' => json.literal(b"rue")?,
+            b'f' => json.literal(b"alse")?,
+            b'n' => json.literal(b"ull")?,
+            b'-' | b'0'..=b'9' => json.number()?,
+            _ => return Err(Rule::NotJson),
+        }
+        loop {
+            json.skip_space();
+            let Some(&closing) = levels.last() else {
+                return if json.at == json.bytes.len() { Ok(()) } else { Err(Rule::NotJson) };
+            };
+            match json.next()? {
+                b',' => {
+                    if closing == b'}' {
+                        json.key()?;
+                    }
+                    continue 'value;
+                }
+                byte if byte == closing => {
+                    levels.pop();
+                }
+                _ => return Err(Rule::NotJson),
+            }
+        }
+    }
+}
+
+struct Json<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    for_yrs: bool,
+}
+
+impl Json<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Result<u8, Rule> {
+        let byte = self.peek().ok_or(Rule::NotJson)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn literal(&mut self, rest: &[u8]) -> Result<(), Rule> {
+        let end = self.at + rest.len();
+        if self.bytes.get(self.at..end) != Some(rest) {
+            return Err(Rule::NotJson);
+        }
+        self.at = end;
+        Ok(())
+    }
+
+    fn key(&mut self) -> Result<(), Rule> {
+        self.skip_space();
+        if self.next()? != b'"' {
+            return Err(Rule::NotJson);
+        }
+        self.string_rest()?;
+        self.skip_space();
+        if self.next()? == b':' { Ok(()) } else { Err(Rule::NotJson) }
+    }
+
+    /// The rest of a string whose opening quote was read.
+    fn string_rest(&mut self) -> Result<(), Rule> {
+        loop {
+            match self.next()? {
+                b'"' => return Ok(()),
+                b'\\' => match self.next()? {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                    b'u' => match self.hex4()? {
+                        0xdc00..=0xdfff if self.for_yrs => return Err(Rule::NotJson),
+                        0xd800..=0xdbff if self.for_yrs => {
+                            self.literal(b"\\u")?;
+                            if !(0xdc00..=0xdfff).contains(&self.hex4()?) {
+                                return Err(Rule::NotJson);
+                            }
+                        }
+                        _ => {}
+                    },
+                    _ => return Err(Rule::NotJson),
+                },
+                0..=0x1f => return Err(Rule::NotJson),
+                _ => {}
+            }
+        }
+    }
+
+    fn hex4(&mut self) -> Result<u32, Rule> {
+        let mut value = 0;
+        for _ in 0..4 {
+            let digit = char::from(self.next()?).to_digit(16).ok_or(Rule::NotJson)?;
+            value = value * 16 + digit;
+        }
+        Ok(value)
+    }
+
+    /// A number whose first byte was read.
+    fn number(&mut self) -> Result<(), Rule> {
+        let start = self.at - 1;
+        if self.bytes.get(start) == Some(&b'-') && !matches!(self.next()?, b'0'..=b'9') {
+            return Err(Rule::NotJson);
+        }
+        let leading_zero = self.bytes.get(self.at - 1) == Some(&b'0');
+        let more_digits = self.digits();
+        if leading_zero && more_digits > 0 {
+            return Err(Rule::NotJson);
+        }
+        let mut whole = true;
+        if self.peek() == Some(b'.') {
+            whole = false;
+            self.at += 1;
+            if self.digits() == 0 {
+                return Err(Rule::NotJson);
+            }
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            whole = false;
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            if self.digits() == 0 {
+                return Err(Rule::NotJson);
+            }
+        }
+        let token = self.bytes.get(start..self.at).unwrap_or_default();
+        let token = std::str::from_utf8(token).map_err(|_| Rule::NotJson)?;
+        if self.for_yrs && whole && token.parse::<u64>().is_ok_and(|number| number > i64::MAX as u64) {
+            return Err(Rule::NotJson);
+        }
+        match token.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(()),
+            _ => Err(Rule::NotJson),
+        }
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        self.at - start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yrs::Any;
+
+    #[test]
+    fn json_that_yrs_reads_passes_and_what_it_cannot_read_does_not() {
+        for text in [
+            "null",
+            " true ",
+            "0",
+            "-0",
+            "-1.5e-7",
+            "1e21",
+            "9223372036854775807",
+            "18446744073709551616",
+            "\"\"",
+            "{}",
+            "[]",
+            "[1,[2,{\"a\":[]}],\"\\ud83d\\ude00\"]",
+            "{\"a\":{\"b\":null},\"c\":\"\\u00e9\\n\"}",
+            " [ 1 , 2 ] ",
+            "\"é😀\"",
+        ] {
+            assert_eq!(check_json_for_yrs(text, 32), Ok(()), "{text}");
+            assert!(Any::from_json(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "nul",
+            "tru",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "1e400",
+            "9223372036854775808",
+            "\"",
+            "\"\\x\"",
+            "\"\\ud83d\"",
+            "\"\\ude00\"",
+            "\"\\ud83dx\"",
+            "\"\u{1}\"",
+            "[",
+            "[1",
+            "[1,]",
+            "{",
+            "{\"a\"}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{,}",
+            "1 2",
+            "[1}",
+        ] {
+            assert_eq!(check_json_for_yrs(text, 32), Err(Rule::NotJson), "{text}");
+            assert!(Any::from_json(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn presence_may_hold_half_surrogates_because_nobody_here_decodes_it() {
+        assert_eq!(check_json("\"\\ud83d\"", 32), Ok(()));
+        assert_eq!(check_json_for_yrs("\"\\ud83d\"", 32), Err(Rule::NotJson));
+    }
+
+    #[test]
+    fn values_nest_as_deep_as_the_cap_and_no_deeper() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(check_json(&nested(32), 32), Ok(()));
+        assert_eq!(check_json(&nested(33), 32), Err(Rule::ValueTooDeep));
+        let any = |depth: usize| [vec![117, 1].repeat(depth), vec![126]].concat();
+        assert_eq!(skip_any(&mut Reader::new(&any(32)), 32), Ok(()));
+        assert_eq!(skip_any(&mut Reader::new(&any(33)), 32), Err(Rule::ValueTooDeep));
+        assert_eq!(skip_any(&mut Reader::new(&any(1_000_000)), 32), Err(Rule::ValueTooDeep));
+    }
+
+    #[test]
+    fn a_value_that_claims_more_than_there_is_ends_too_early() {
+        assert_eq!(skip_any(&mut Reader::new(&[117, 0xff, 0xff, 0xff, 0x7f, 126]), 32), Err(Rule::Truncated));
+        assert_eq!(skip_any(&mut Reader::new(&[118, 2, 1, b'a', 126]), 32), Err(Rule::Truncated));
+        assert_eq!(skip_any(&mut Reader::new(&[115]), 32), Err(Rule::UnknownValue));
+    }
+}
