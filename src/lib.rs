@@ -1,5 +1,7 @@
 //! Everything in ContextNexus that touches the world: PostgreSQL, Redis, HTTP, WebSockets, files, processes and the
-//! command line. What it decides about documents is decided in `contextnexus_actors`; only [`app`] knows both sides.
+//! command line. What it decides about documents is decided in `contextnexus_actors`; only `app` knows both sides.
 
 // One line per module, in alphabetical order, so that two people rarely touch the same line.
+pub mod passwords;
 pub mod postgres;
+pub mod tokens;
