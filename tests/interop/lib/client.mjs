@@ -1,0 +1,279 @@
+// The six stock clients behind one interface. What a client believes (connected, synced, saved) is read from the client itself;
+// what it was told is read from the frames.
+import * as Y from 'yjs'
+import * as Y14 from '@y/y'
+import { WebsocketProvider as WebsocketProvider3 } from 'y-websocket'
+import { WebsocketProvider as WebsocketProvider4 } from '@y/websocket'
+import * as hocuspocus2 from '@hocuspocus/provider-2'
+import * as hocuspocus3 from '@hocuspocus/provider-3'
+import * as hocuspocus4 from '@hocuspocus/provider-4'
+import { YSweetProvider } from '@y-sweet/client'
+import { Tap } from './tap.mjs'
+import { rootsOf } from './random.mjs'
+import { contentOf, hex, parseFrame, SYNC, AWARENESS, AUTH, CLOSE, SYNC_STATUS_B, SYNC_STATUS_C } from './wire.mjs'
+
+/** kind -> dialect and generation of yjs */
+export const KINDS = {
+  a3: { dialect: 'A', generation: 13 },
+  a4: { dialect: 'A', generation: 14 },
+  b2: { dialect: 'B', generation: 13, module: hocuspocus2 },
+  b3: { dialect: 'B', generation: 13, module: hocuspocus3 },
+  b4: { dialect: 'B', generation: 13, module: hocuspocus4 },
+  c: { dialect: 'C', generation: 13 }
+}
+
+// stdout belongs to the answers of the fleet.
+for (const level of ['log', 'warn', 'error', 'info']) {
+  console[level] = (...words) => process.stderr.write(`${words.map(String).join(' ')}\n`)
+}
+
+export class Client {
+  /**
+   * @param {{kind: string, base: string, room: string, token?: string, name?: string, user?: string, readOnly?: boolean,
+   *   paths?: {a?: string, b?: string}, dropUpdates?: boolean, record?: boolean, socketOf?: Client, sessionAwareness?: boolean,
+   *   protocols?: string[], resyncInterval?: number, clientToken?: object, awareness?: boolean}} options
+   */
+  constructor (options) {
+    this.options = options
+    this.name = options.name ?? options.kind
+    const { dialect, generation, module } = KINDS[options.kind]
+    this.dialect = dialect
+    this.generation = generation
+    this.Y = generation === 14 ? Y14 : Y
+    this.doc = new this.Y.Doc()
+    this.roots = rootsOf(this.doc, generation)
+    this.tap = new Tap()
+    this.counts = { stepOneIn: 0, stepTwoIn: 0, updatesIn: 0, stepTwoOut: 0, updatesOut: 0, saved: 0, refused: 0, status102: 0, awarenessIn: 0, awarenessOut: 0, denied: 0, closed: 0, framesWithMore: 0 }
+    this.lowestUnsynced = 0
+    this.record = []
+    this.errors = []
+    /** Own content up to this clock came back, or stood in the server's state vector. */
+    this.echoed = 0
+    /** Own clock at the last moment at which the client itself called everything saved. */
+    this.saved = 0
+    this.tokensSeen = new Set()
+    this.onSeen = () => {}
+    this.onSaved = () => {}
+    this.unsyncedEvents = []
+    this.failedAuthentications = []
+    this.tap.onIncoming = bytes => this.#incoming(bytes)
+    this.tap.onOutgoing = bytes => this.#outgoing(bytes)
+    this.provider = this.#connect(module)
+    this.awareness = this.provider.awareness
+    if (options.user) this.awareness.setLocalStateField('user', { name: options.user })
+  }
+
+  get clientId () { return this.doc.clientID }
+
+  #connect (module) {
+    const { base, room, token, paths = {} } = this.options
+    const socketBase = base.replace(/^http/, 'ws')
+    if (this.dialect === 'A') {
+      const Provider = this.generation === 14 ? WebsocketProvider4 : WebsocketProvider3
+      const params = token && !this.options.protocols ? { token } : {}
+      return new Provider(`${socketBase}${paths.a ?? '/yjs'}`, room, this.doc, {
+        params,
+        protocols: this.options.protocols ?? [],
+        WebSocketPolyfill: this.tap.Socket,
+        disableBc: true,
+        resyncInterval: this.options.resyncInterval ?? -1
+      })
+    }
+    if (this.dialect === 'B') {
+      this.socket = this.options.socketOf?.socket ?? new module.HocuspocusProviderWebsocket({
+        url: `${socketBase}${paths.b ?? '/collab'}`,
+        WebSocketPolyfill: this.tap.Socket
+      })
+      if (this.options.socketOf) {
+        this.tap = this.options.socketOf.tap
+        // Both look at all frames of the shared socket and count those that bear their name.
+        const before = this.tap.onIncoming
+        const beforeOut = this.tap.onOutgoing
+        this.tap.onIncoming = bytes => before(bytes) && this.#incoming(bytes)
+        this.tap.onOutgoing = bytes => { beforeOut(bytes); this.#outgoing(bytes) }
+      }
+      const provider = new module.HocuspocusProvider({
+        websocketProvider: this.socket,
+        name: room,
+        document: this.doc,
+        token: token ?? 'none',
+        broadcast: false,
+        sessionAwareness: this.options.sessionAwareness ?? false,
+        onAuthenticationFailed: ({ reason }) => this.failedAuthentications.push(reason)
+      })
+      provider.on('unsyncedChanges', event => {
+        const number = typeof event === 'number' ? event : event.number
+        this.unsyncedEvents.push(number)
+        this.lowestUnsynced = Math.min(this.lowestUnsynced, number)
+        if (number === 0 && provider.isSynced) this.#allSaved()
+      })
+      if (!provider._isAttached && provider.attach) provider.attach()
+      return provider
+    }
+    const authEndpoint = async () => {
+      if (this.options.clientToken) return this.options.clientToken
+      const answer = await fetch(`${base}/doc/${encodeURIComponent(room)}/auth`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) },
+        body: JSON.stringify({ authorization: this.options.readOnly ? 'read-only' : 'full' })
+      })
+      if (!answer.ok) throw new Error(`POST /doc/…/auth answered ${answer.status}`)
+      return await answer.json()
+    }
+    const provider = new YSweetProvider(authEndpoint, room, this.doc, { WebSocketPolyfill: this.tap.Socket, showDebuggerLink: false })
+    provider.on('local-changes', unsaved => { if (!unsaved) this.#allSaved() })
+    return provider
+  }
+
+  #allSaved () {
+    this.saved = Math.max(this.saved, this.ownClock)
+    this.onSaved()
+  }
+
+  get ownClock () { return clockOf(this.doc, this.clientId) }
+
+  #incoming (bytes) {
+    if (this.options.record) this.record.push({ at: Date.now(), way: 'in', hex: hex(bytes) })
+    let frame
+    try {
+      frame = parseFrame(this.dialect, bytes)
+    } catch (error) {
+      this.errors.push(`unreadable frame ${hex(bytes).slice(0, 80)}: ${error}`)
+      return true
+    }
+    if (this.dialect === 'B' && frame.document !== null && frame.document !== this.#wireName()) return true
+    const counts = this.counts
+    if (frame.rest > 0) counts.framesWithMore += 1
+    switch (frame.type) {
+      case SYNC:
+        if (frame.sub === 0) {
+          counts.stepOneIn += 1
+          this.#echo(Y.decodeStateVector(frame.payload).get(this.clientId) ?? 0)
+        } else {
+          if (frame.sub === 1) counts.stepTwoIn += 1
+          else counts.updatesIn += 1
+          if (this.options.dropUpdates && frame.sub === 2) return false
+          const { clocks, tokens } = contentOf(frame.payload)
+          this.#echo(clocks.get(this.clientId) ?? 0)
+          for (const token of tokens) {
+            if (!this.tokensSeen.has(token)) {
+              this.tokensSeen.add(token)
+              this.onSeen(token)
+            }
+          }
+        }
+        break
+      case AWARENESS: counts.awarenessIn += 1; break
+      case AUTH: if (frame.sub === (this.dialect === 'B' ? 1 : 0)) counts.denied += 1; break
+      case CLOSE: if (this.dialect === 'B') counts.closed += 1; break
+      case SYNC_STATUS_B: if (this.dialect === 'B') frame.status === 1 ? counts.saved += 1 : counts.refused += 1; break
+      case SYNC_STATUS_C: if (this.dialect === 'C') counts.status102 += 1; break
+    }
+    return true
+  }
+
+  #wireName () {
+    return this.provider?.effectiveName ?? this.options.room
+  }
+
+  #outgoing (bytes) {
+    if (this.options.record) this.record.push({ at: Date.now(), way: 'out', hex: hex(bytes) })
+    const frame = parseFrame(this.dialect, bytes)
+    if (this.dialect === 'B' && frame.document !== null && frame.document !== this.#wireName()) return
+    if (frame.type === SYNC && frame.sub === 1) this.counts.stepTwoOut += 1
+    if (frame.type === SYNC && frame.sub === 2) this.counts.updatesOut += 1
+    if (frame.type === AWARENESS) this.counts.awarenessOut += 1
+  }
+
+  #echo (clock) {
+    if (clock > this.echoed) {
+      this.echoed = clock
+      if (this.dialect === 'A') {
+        this.saved = Math.max(this.saved, clock)
+        this.onSaved()
+      }
+    }
+  }
+
+  transact (change) { this.doc.transact(change) }
+
+  /** Appends a token and returns the own clock after it: it is saved when `saved` has reached that. */
+  write (token) {
+    this.roots.tokens.push([token])
+    return this.ownClock
+  }
+
+  get status () {
+    const { provider } = this
+    const state = {
+      name: this.name,
+      kind: this.options.kind,
+      clientId: this.clientId,
+      synced: Boolean(this.dialect === 'C' ? provider.status === 'connected' : provider.synced),
+      connected: Boolean(this.dialect === 'A' ? provider.wsconnected : this.dialect === 'B' ? this.socket.status === 'connected' : provider.status === 'connected'),
+      ownClock: this.ownClock,
+      echoed: this.echoed,
+      opened: this.tap.opened,
+      closes: this.tap.closes,
+      attempts: this.tap.attempts,
+      counts: this.counts,
+      errors: this.errors,
+      saved: false
+    }
+    if (this.dialect === 'A') {
+      state.saved = this.echoed >= this.ownClock
+      state.gaveUp = provider.shouldConnect === false
+    } else if (this.dialect === 'B') {
+      state.unsynced = provider.unsyncedChanges
+      state.lowestUnsynced = this.lowestUnsynced
+      state.authenticated = provider.isAuthenticated
+      state.scope = provider.authorizedScope
+      state.failedAuthentications = this.failedAuthentications
+      state.saved = provider.unsyncedChanges === 0 && state.synced
+    } else {
+      state.unsaved = provider.hasLocalChanges
+      state.saved = !provider.hasLocalChanges
+    }
+    return state
+  }
+
+  update () { return this.Y.encodeStateAsUpdate(this.doc) }
+
+  states () {
+    return [...this.awareness.getStates()].map(([clientId, state]) => ({ clientId, state }))
+  }
+
+  offline () { this.tap.cut() }
+
+  online () {
+    this.tap.restore()
+    // Hocuspocus providers wait up to 30 s between attempts; a user who comes back presses reload.
+    if (this.dialect === 'B') void this.socket.connect()
+  }
+
+  /** Leaves in the way that the provider offers. */
+  close () {
+    if (this.dialect === 'B') {
+      this.provider.destroy()
+      if (!this.options.socketOf) this.socket.destroy()
+    } else {
+      this.provider.destroy()
+      if (this.dialect === 'C') this.tap.cut() // 0.9.1 connects again after its own `destroy`
+    }
+    this.awareness.destroy?.()
+  }
+
+  /** The process is gone without a word. */
+  vanish () {
+    this.tap.cut()
+    if (this.dialect === 'A') this.provider.shouldConnect = false
+    if (this.dialect === 'B') { this.socket.shouldConnect = false; this.socket.destroy() }
+  }
+}
+
+const clockOf = (doc, client) => {
+  const structs = doc.store.clients.get(client)
+  if (!structs || structs.length === 0) return 0
+  const last = structs[structs.length - 1]
+  return last.id.clock + last.length
+}
