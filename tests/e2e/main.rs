@@ -1,0 +1,10 @@
+//! End-to-end tests: the server's own binary, a real PostgreSQL and Redis, and the JavaScript clients that people use.
+//!
+//! Each test starts what it needs and takes it down again. `CNX_LONG=1` runs the long forms, with the numbers of the acceptance list.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout, missing_docs)]
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code)] // each part is used by some of the modules below
+mod support;
+
+mod interop_control;
