@@ -142,6 +142,11 @@ impl<'a> View<'a> {
         self.bytes.get(start..).unwrap_or_default()
     }
 
+    /// The text of a string block.
+    pub fn text(&self) -> &'a str {
+        Reader::new(self.content()).read_var_string().unwrap_or_default()
+    }
+
     /// What the block says about its place; `None` for GC and Skip, which have none.
     pub fn place(&self) -> Option<Place<'a>> {
         if matches!(self.kind(), Kind::Gc | Kind::Skip) {
@@ -188,8 +193,8 @@ fn read_place<'a>(reader: &mut Reader<'a>, info: u8) -> Result<Place<'a>, Rule> 
     Ok(place)
 }
 
-/// Reads one block that begins at `clock` of `client`.
-pub(crate) fn read_block(reader: &mut Reader<'_>, client: u64, clock: u32, caps: &Caps) -> Result<Block, Rule> {
+/// Reads one block that begins at `clock` of `client`, and says whether it is a Skip.
+pub(crate) fn read_block(reader: &mut Reader<'_>, client: u64, clock: u32, caps: &Caps) -> Result<(Block, bool), Rule> {
     let at = reader.at() as u32;
     let info = reader.read_u8()?;
     let kind = Kind::of(info)?;
@@ -203,7 +208,7 @@ pub(crate) fn read_block(reader: &mut Reader<'_>, client: u64, clock: u32, caps:
     if u64::from(clock) + u64::from(len) > CLOCK_MAX {
         return Err(Rule::ClockOutOfRange);
     }
-    Ok(Block { clock, len, at, content })
+    Ok((Block { clock, len, at, content }, kind == Kind::Skip))
 }
 
 fn check_place(place: &Place<'_>, client: u64, clock: u32, caps: &Caps) -> Result<(), Rule> {

@@ -7,21 +7,30 @@
 //! bytes plus 1 MiB). It knows nothing of documents, sockets or stores: bytes in, decisions out.
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
-//! document.
+//! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admit;
 mod awareness;
 mod block;
 mod caps;
+mod encode;
+mod index;
 pub mod lib0;
 mod malformed;
+mod merge;
+mod ranges;
 mod state_vector;
 mod update;
 mod value;
 
+pub use admit::{Admission, Content, Known, Missing, Refused, admit};
 pub use awareness::{AwarenessEntry, AwarenessUpdate, encode_awareness};
 pub use caps::Caps;
+pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
+pub use merge::merge;
 pub use state_vector::StateVector;
 pub use update::Update;

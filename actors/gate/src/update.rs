@@ -22,6 +22,8 @@ pub struct Update {
     pub(crate) deletes: Vec<Range<u32>>,
     /// Whether the bytes are what this crate would write itself: else they are never passed on as they came.
     pub(crate) is_plain: bool,
+    /// Whether any section has a Skip: then its blocks have gaps between them.
+    pub(crate) has_skips: bool,
 }
 
 /// The blocks of one client: contiguous clocks, in order.
@@ -57,6 +59,7 @@ impl Update {
             delete_sections: Vec::new(),
             deletes: Vec::new(),
             is_plain: true,
+            has_skips: false,
         };
         let mut reader = Reader::new(&bytes);
         let read = update.read_sections(&mut reader, caps).and_then(|()| update.read_deletes(&mut reader));
@@ -103,8 +106,9 @@ impl Update {
             self.blocks.reserve(bounded(block_count, reader.remaining() / 2));
             let mut end_clock = clock;
             for _ in 0..block_count {
-                let block = read_block(reader, client, end_clock, caps)?;
+                let (block, is_skip) = read_block(reader, client, end_clock, caps)?;
                 end_clock = block.end_clock();
+                self.has_skips |= is_skip;
                 self.blocks.push(block);
             }
             let blocks = first as u32..self.blocks.len() as u32;

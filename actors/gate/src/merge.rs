@@ -1,0 +1,141 @@
+//! Several updates as one, without decoding what they hold.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::block::Kind;
+use crate::encode::{BlockRange, write_blocks, write_deletes};
+use crate::lib0::write_var_uint;
+use crate::ranges::Ranges;
+use crate::update::{Section, Update};
+
+/// Blocks without a gap between them, of one client, in one update.
+struct Run<'a> {
+    update: &'a Update,
+    section: &'a Section,
+    blocks: Range<u32>,
+    clock: u32,
+    end_clock: u32,
+}
+
+/// What is written of one client.
+struct Merged<'a> {
+    client: u64,
+    clock: u32,
+    count: u64,
+    parts: Vec<Part<'a>>,
+}
+
+enum Part<'a> {
+    Skip(u32),
+    Blocks(&'a Update, &'a Section, BlockRange),
+}
+
+/// Merges consecutive updates of one log: applied to a document, the result does what they do one after the other.
+///
+/// Linear in the bytes when the updates were admitted in this order. Content that stands in two of them is written once; clocks
+/// that stand in none become a Skip, as Yjs writes it.
+pub fn merge(updates: &[Update]) -> Bytes {
+    if let [single] = updates
+        && single.is_plain
+    {
+        return single.bytes.clone();
+    }
+    let merged = merge_blocks(updates);
+    let mut bytes = Vec::with_capacity(updates.iter().map(|update| update.bytes.len()).sum::<usize>() + 16);
+    write_var_uint(&mut bytes, merged.len() as u64);
+    for section in merged {
+        write_var_uint(&mut bytes, section.count);
+        write_var_uint(&mut bytes, section.client);
+        write_var_uint(&mut bytes, u64::from(section.clock));
+        for part in section.parts {
+            match part {
+                Part::Skip(len) => {
+                    bytes.push(Kind::Skip as u8);
+                    write_var_uint(&mut bytes, u64::from(len));
+                }
+                Part::Blocks(update, section, part) => write_blocks(&mut bytes, update, section, &part),
+            }
+        }
+    }
+    write_deletes(&mut bytes, &merge_deletes(updates));
+    bytes.into()
+}
+
+fn merge_blocks(updates: &[Update]) -> Vec<Merged<'_>> {
+    let mut runs: Vec<Run<'_>> = Vec::with_capacity(updates.iter().map(|update| update.sections.len()).sum());
+    for update in updates {
+        for section in &update.sections {
+            split_at_skips(update, section, &mut runs);
+        }
+    }
+    // Stable: what came first stays first. Of admitted updates each client's runs are in order already.
+    runs.sort_by_key(|run| (std::cmp::Reverse(run.section.client), run.clock));
+
+    let mut merged: Vec<Merged<'_>> = Vec::new();
+    let mut end = 0;
+    for run in runs {
+        if merged.last().is_none_or(|last| last.client != run.section.client) {
+            merged.push(Merged { client: run.section.client, clock: run.clock, count: 0, parts: Vec::new() });
+            end = run.clock;
+        }
+        let Some(into) = merged.last_mut() else { continue };
+        if run.end_clock <= end {
+            continue;
+        }
+        if run.clock > end {
+            into.parts.push(Part::Skip(run.clock - end));
+            into.count += 1;
+            end = run.clock;
+        }
+        let blocks = run.update.blocks.get(run.blocks.start as usize..run.blocks.end as usize).unwrap_or_default();
+        let known = blocks.partition_point(|block| block.end_clock() <= end);
+        let offset = blocks.get(known).map_or(0, |block| end.saturating_sub(block.clock));
+        let blocks = run.blocks.start + known as u32..run.blocks.end;
+        into.count += u64::from(blocks.end - blocks.start);
+        into.parts.push(Part::Blocks(run.update, run.section, BlockRange { blocks, offset }));
+        end = run.end_clock;
+    }
+    merged
+}
+
+fn split_at_skips<'a>(update: &'a Update, section: &'a Section, runs: &mut Vec<Run<'a>>) {
+    let mut from = section.blocks.start;
+    let mut add = |from: u32, to: u32| {
+        let ends =
+            (update.blocks.get(from as usize), to.checked_sub(1).and_then(|last| update.blocks.get(last as usize)));
+        if let (true, (Some(first), Some(last))) = (from < to, ends) {
+            let (clock, end_clock) = (first.clock, last.end_clock());
+            runs.push(Run { update, section, blocks: from..to, clock, end_clock });
+        }
+    };
+    if update.has_skips {
+        for at in section.blocks.clone() {
+            if update.view(section, at).is_some_and(|view| view.kind() == Kind::Skip) {
+                add(from, at);
+                from = at + 1;
+            }
+        }
+    }
+    add(from, section.blocks.end);
+}
+
+fn merge_deletes(updates: &[Update]) -> Vec<(u64, Vec<Range<u32>>)> {
+    let mut by_client: HashMap<u64, Vec<Range<u32>>> = HashMap::new();
+    for update in updates {
+        for section in &update.delete_sections {
+            by_client.entry(section.client).or_default().extend_from_slice(update.delete_ranges(section));
+        }
+    }
+    let mut merged: Vec<_> = by_client
+        .into_iter()
+        .map(|(client, mut ranges)| {
+            ranges.sort_unstable_by_key(|range| range.start);
+            (client, Ranges::joined(ranges.into_iter()))
+        })
+        .collect();
+    merged.sort_unstable_by_key(|(client, _)| std::cmp::Reverse(*client));
+    merged
+}
