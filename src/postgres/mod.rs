@@ -10,10 +10,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Transaction};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub mod documents;
 mod error;
 pub mod migrate;
+pub mod projects;
 pub mod roles;
+pub mod sessions;
 pub mod tenants;
+pub mod users;
 
 pub use error::StoreError;
 

@@ -1,0 +1,314 @@
+//! Documents as things with a name: their content is in the log.
+
+use super::projects::role;
+use super::{StoreError, TenantTx};
+use chrono::{DateTime, Utc};
+use contextnexus_actors::access::{Caller, Role};
+use contextnexus_actors::ids::{DocumentId, ProjectId, UserId};
+
+/// A document as somebody sees it who may.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Document {
+    /// The document.
+    pub id: DocumentId,
+    /// Where it is.
+    pub project: ProjectId,
+    /// The project's slug: `{slug}/{name}` is the room.
+    pub project_slug: String,
+    /// How clients name the room.
+    pub name: String,
+    /// What people read in a list.
+    pub title: String,
+    /// What the reader may do in it.
+    pub role: Role,
+    /// Who made it; `None` once that user is gone.
+    pub created_by: Option<UserId>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When its name or title last changed; its content has sequence numbers instead.
+    pub updated_at: DateTime<Utc>,
+    /// The tombstone.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// The version of name, title and tombstone.
+    pub version: i64,
+    /// The sequence number of its last update.
+    pub seq: u64,
+}
+
+/// A document to create.
+#[derive(Clone, Copy, Debug)]
+pub struct NewDocument<'a> {
+    /// Fresh.
+    pub id: DocumentId,
+    /// Where.
+    pub project: ProjectId,
+    /// See [`Document::name`].
+    pub name: &'a str,
+    /// See [`Document::title`].
+    pub title: &'a str,
+    /// Who makes it.
+    pub created_by: UserId,
+}
+
+/// Which documents to list.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Filter {
+    /// Of this project only.
+    pub project: Option<ProjectId>,
+    /// Deleted ones instead of living ones, where the caller is an administrator.
+    pub deleted: bool,
+    /// Those before this one.
+    pub before: Option<DocumentId>,
+}
+
+/// A former name that still leads to its document.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alias {
+    /// The name.
+    pub name: String,
+    /// Since when it is a former one.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Documents that the caller sees, newest first.
+#[tracing::instrument(name = "pg.documents.list", skip_all, err)]
+pub async fn list(
+    db: &mut TenantTx,
+    caller: &Caller,
+    filter: Filter,
+    limit: i64,
+) -> Result<Vec<Document>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select d.id, d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
+                  d.pg_version, h.seq, case when $3 then 'admin' else m.role end as "role!"
+             from content_items d
+             join projects p on p.tenant_id = d.tenant_id and p.id = d.project_id
+             join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
+             left join project_memberships m
+               on m.tenant_id = d.tenant_id and m.project_id = d.project_id and m.user_id = $2
+            where d.tenant_id = $1 and ($4::uuid is null or d.project_id = $4) and ($6::uuid is null or d.id < $6)
+              and case when $5 then d.deleted_at is not null and ($3 or m.role = 'admin')
+                       else d.deleted_at is null and ($3 or m.role is not null) end
+            order by d.id desc limit $7"#,
+        db.tenant.0,
+        caller.user.0,
+        caller.tenant_admin,
+        filter.project.map(|project| project.0),
+        filter.deleted,
+        filter.before.map(|document| document.0),
+        limit
+    )
+    .fetch_all(&mut *db.tx)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Document {
+                id: DocumentId(row.id),
+                project: ProjectId(row.project_id),
+                project_slug: row.slug,
+                name: row.name,
+                title: row.title,
+                role: role(&row.role)?,
+                created_by: row.created_by.map(UserId),
+                created_at: row.created_at,
+                updated_at: row.updated_at,
+                deleted_at: row.deleted_at,
+                version: row.pg_version,
+                seq: row.seq.unsigned_abs(),
+            })
+        })
+        .collect()
+}
+
+/// One document, deleted or not, where its project is visible to the caller. [`StoreError::NotFound`] otherwise.
+#[tracing::instrument(name = "pg.documents.get", skip_all, fields(document.id = %id), err)]
+pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<Document, StoreError> {
+    let row = sqlx::query!(
+        r#"select d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
+                  d.pg_version, h.seq, case when $3 then 'admin' else m.role end as "role!"
+             from content_items d
+             join projects p on p.tenant_id = d.tenant_id and p.id = d.project_id
+             join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
+             left join project_memberships m
+               on m.tenant_id = d.tenant_id and m.project_id = d.project_id and m.user_id = $2
+            where d.tenant_id = $1 and d.id = $4 and ($3 or m.role is not null)"#,
+        db.tenant.0,
+        caller.user.0,
+        caller.tenant_admin,
+        id.0
+    )
+    .fetch_optional(&mut *db.tx)
+    .await?
+    .ok_or(StoreError::NotFound { entity: "document" })?;
+    Ok(Document {
+        id,
+        project: ProjectId(row.project_id),
+        project_slug: row.slug,
+        name: row.name,
+        title: row.title,
+        role: role(&row.role)?,
+        created_by: row.created_by.map(UserId),
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        deleted_at: row.deleted_at,
+        version: row.pg_version,
+        seq: row.seq.unsigned_abs(),
+    })
+}
+
+/// The document of this name, or former name, in the project.
+#[tracing::instrument(name = "pg.documents.find_by_name", skip_all, err)]
+pub async fn find_by_name(
+    db: &mut TenantTx,
+    project: ProjectId,
+    name: &str,
+) -> Result<Option<DocumentId>, StoreError> {
+    let id = sqlx::query_scalar!(
+        r#"select id as "id!" from content_items where tenant_id = $1 and project_id = $2 and name = $3
+           union all
+           select document_id from document_aliases where tenant_id = $1 and project_id = $2 and name = $3"#,
+        db.tenant.0,
+        project.0,
+        name
+    )
+    .fetch_optional(&mut *db.tx)
+    .await?;
+    Ok(id.map(DocumentId))
+}
+
+/// Creates an empty document. [`StoreError::Taken`] for a name that another one has, had, or had when it was deleted.
+#[tracing::instrument(name = "pg.documents.create", skip_all, fields(document.id = %new.id), err)]
+pub async fn create(db: &mut TenantTx, new: NewDocument<'_>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into content_items (tenant_id, id, project_id, name, title, created_by) values ($1, $2, $3, $4, $5, $6)",
+        db.tenant.0,
+        new.id.0,
+        new.project.0,
+        new.name,
+        new.title,
+        new.created_by.0
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    Ok(())
+}
+
+/// Renames a living document that is still at `expected`; the former name becomes an alias. What is `None` stays.
+#[tracing::instrument(name = "pg.documents.rename", skip_all, fields(document.id = %id), err)]
+pub async fn rename(
+    db: &mut TenantTx,
+    id: DocumentId,
+    expected: i64,
+    name: Option<&str>,
+    title: Option<&str>,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update content_items set name = coalesce($4, name), title = coalesce($5, title)
+          where tenant_id = $1 and id = $2 and pg_version = $3 and deleted_at is null",
+        db.tenant.0,
+        id.0,
+        expected,
+        name,
+        title
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(why_unchanged(db, id, expected).await) }
+}
+
+/// Sets the tombstone, if nobody changed the document since `expected`. Its name stays taken, its log whole. Repeating it is no error.
+#[tracing::instrument(name = "pg.documents.delete", skip_all, fields(document.id = %id), err)]
+pub async fn delete(
+    db: &mut TenantTx,
+    id: DocumentId,
+    expected: Option<i64>,
+    by: UserId,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update content_items
+            set deleted_at = coalesce(deleted_at, now()), deleted_by = case when deleted_at is null then $4 else deleted_by end
+          where tenant_id = $1 and id = $2 and ($3::bigint is null or pg_version = $3)",
+        db.tenant.0,
+        id.0,
+        expected,
+        by.0
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(why_unchanged(db, id, expected.unwrap_or_default()).await) }
+}
+
+/// Takes the tombstone away. Repeating it is no error.
+#[tracing::instrument(name = "pg.documents.restore", skip_all, fields(document.id = %id), err)]
+pub async fn restore(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update content_items set deleted_at = null, deleted_by = null where tenant_id = $1 and id = $2",
+        db.tenant.0,
+        id.0
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound { entity: "document" }) }
+}
+
+/// Former names of a document, in order, those after `after`.
+#[tracing::instrument(name = "pg.documents.aliases", skip_all, fields(document.id = %id), err)]
+pub async fn aliases(
+    db: &mut TenantTx,
+    project: ProjectId,
+    id: DocumentId,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<Alias>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select name, created_at from document_aliases
+            where tenant_id = $1 and project_id = $2 and document_id = $3
+              and ($4::text is null or name collate "C" > $4 collate "C")
+            order by name collate "C" limit $5"#,
+        db.tenant.0,
+        project.0,
+        id.0,
+        after,
+        limit
+    )
+    .fetch_all(&mut *db.tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| Alias { name: row.name, created_at: row.created_at }).collect())
+}
+
+/// Frees a former name: it leads nowhere from now on, and anybody may take it.
+#[tracing::instrument(name = "pg.documents.free_alias", skip_all, fields(document.id = %id), err)]
+pub async fn free_alias(
+    db: &mut TenantTx,
+    project: ProjectId,
+    id: DocumentId,
+    name: &str,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "delete from document_aliases where tenant_id = $1 and project_id = $2 and document_id = $3 and name = $4",
+        db.tenant.0,
+        project.0,
+        id.0,
+        name
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound { entity: "alias" }) }
+}
+
+async fn why_unchanged(db: &mut TenantTx, id: DocumentId, expected: i64) -> StoreError {
+    let row = sqlx::query!(
+        r#"select pg_version, deleted_at is not null as "deleted!" from content_items where tenant_id = $1 and id = $2"#,
+        db.tenant.0,
+        id.0
+    )
+    .fetch_optional(&mut *db.tx)
+    .await;
+    match row {
+        Ok(Some(row)) if row.pg_version != expected => {
+            StoreError::VersionConflict { entity: "document", expected, actual: row.pg_version }
+        }
+        Ok(_) => StoreError::NotFound { entity: "document" },
+        Err(error) => error.into(),
+    }
+}

@@ -1,0 +1,256 @@
+//! Sessions: every token that may be presented, by its hash.
+
+use super::{StoreError, TenantTx};
+use crate::tokens::TokenHash;
+use chrono::{DateTime, Utc};
+use contextnexus_actors::access::Role;
+use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
+
+/// What a session was made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Somebody signed in.
+    Login,
+    /// Made for a program, by hand.
+    Api,
+    /// One document, at most in this role; presented as often as its bearer likes until it expires.
+    Document(DocumentId, Role),
+    /// One document, at most in this role; presented once, before `redeem_by`.
+    Ticket {
+        /// Which.
+        document: DocumentId,
+        /// At most.
+        role: Role,
+        /// Worthless after it.
+        redeem_by: DateTime<Utc>,
+    },
+}
+
+impl Kind {
+    /// The name in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Api => "api",
+            Self::Document(..) => "document",
+            Self::Ticket { .. } => "ticket",
+        }
+    }
+}
+
+/// A session to create.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSession<'a> {
+    /// Fresh.
+    pub id: SessionId,
+    /// Whose authority it is.
+    pub user: UserId,
+    /// What for.
+    pub kind: Kind,
+    /// For lists of tokens.
+    pub name: Option<&'a str>,
+    /// Of the token.
+    pub token_hash: TokenHash,
+    /// Who made it, where that is not the user.
+    pub created_by: Option<UserId>,
+    /// The session with which this one ends.
+    pub parent: Option<SessionId>,
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A session as its owner sees it. The token is not in it: nobody has it but its bearer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Session {
+    /// The session.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserId,
+    /// `login`, `api`, `document` or `ticket`.
+    pub kind: String,
+    /// As its maker named it.
+    pub name: Option<String>,
+    /// `document` and `ticket`.
+    pub document: Option<DocumentId>,
+    /// `document` and `ticket`.
+    pub role: Option<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+    /// When it was last seen, roughly.
+    pub last_activity_at: Option<DateTime<Utc>>,
+}
+
+/// Stores a session.
+#[tracing::instrument(name = "pg.sessions.create", skip_all, fields(session.id = %new.id), err)]
+pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<(), StoreError> {
+    let (document, role, redeem_by) = match new.kind {
+        Kind::Login | Kind::Api => (None, None, None),
+        Kind::Document(document, role) => (Some(document.0), Some(role.as_str()), None),
+        Kind::Ticket { document, role, redeem_by } => (Some(document.0), Some(role.as_str()), Some(redeem_by)),
+    };
+    sqlx::query!(
+        "insert into user_sessions
+             (tenant_id, id, user_id, kind, name, token_hash, document_id, role, created_by, parent_id, expires_at, redeem_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        db.tenant.0,
+        new.id.0,
+        new.user.0,
+        new.kind.as_str(),
+        new.name,
+        &new.token_hash[..],
+        document,
+        role,
+        new.created_by.map(|user| user.0),
+        new.parent.map(|session| session.0),
+        new.expires_at,
+        redeem_by
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    Ok(())
+}
+
+/// Sessions of one user that are in force, newest first, those before `before`.
+#[tracing::instrument(name = "pg.sessions.list", skip_all, fields(user.id = %user), err)]
+pub async fn list(
+    db: &mut TenantTx,
+    user: UserId,
+    before: Option<SessionId>,
+    limit: i64,
+) -> Result<Vec<Session>, StoreError> {
+    let rows = sqlx::query!(
+        "select id, kind, name, document_id, role, created_at, expires_at, last_activity_at
+           from user_sessions
+          where tenant_id = $1 and user_id = $2 and ($3::uuid is null or id < $3)
+            and revoked_at is null and expires_at > now() and (redeem_by is null or redeemed_at is not null or redeem_by > now())
+          order by id desc limit $4",
+        db.tenant.0,
+        user.0,
+        before.map(|session| session.0),
+        limit
+    )
+    .fetch_all(&mut *db.tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Session {
+            id: SessionId(row.id),
+            user,
+            kind: row.kind,
+            name: row.name,
+            document: row.document_id.map(DocumentId),
+            role: row.role,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_activity_at: row.last_activity_at,
+        })
+        .collect())
+}
+
+/// API tokens of the whole tenant that are in force, newest first, those before `before`.
+#[tracing::instrument(name = "pg.sessions.list_api_tokens", skip_all, err)]
+pub async fn list_api_tokens(
+    db: &mut TenantTx,
+    before: Option<SessionId>,
+    limit: i64,
+) -> Result<Vec<Session>, StoreError> {
+    let rows = sqlx::query!(
+        "select id, user_id, name, created_at, expires_at, last_activity_at
+           from user_sessions
+          where tenant_id = $1 and kind = 'api' and ($2::uuid is null or id < $2)
+            and revoked_at is null and expires_at > now()
+          order by id desc limit $3",
+        db.tenant.0,
+        before.map(|session| session.0),
+        limit
+    )
+    .fetch_all(&mut *db.tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Session {
+            id: SessionId(row.id),
+            user: UserId(row.user_id),
+            kind: Kind::Api.as_str().into(),
+            name: row.name,
+            document: None,
+            role: None,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_activity_at: row.last_activity_at,
+        })
+        .collect())
+}
+
+/// Ends one session of this user, and those that were made with it. Once ended it stays so; repeating it is no error.
+#[tracing::instrument(name = "pg.sessions.revoke", skip_all, fields(session.id = %id), err)]
+pub async fn revoke(db: &mut TenantTx, user: UserId, id: SessionId) -> Result<(), StoreError> {
+    let owned = sqlx::query_scalar!(
+        "select exists (select from user_sessions where tenant_id = $1 and id = $2 and user_id = $3)",
+        db.tenant.0,
+        id.0,
+        user.0
+    )
+    .fetch_one(&mut *db.tx)
+    .await?;
+    if owned != Some(true) {
+        return Err(StoreError::NotFound { entity: "session" });
+    }
+    revoke_with_children(db, id).await
+}
+
+/// Ends an API token of anybody in the tenant, and the sessions that were made with it.
+#[tracing::instrument(name = "pg.sessions.revoke_api_token", skip_all, fields(session.id = %id), err)]
+pub async fn revoke_api_token(db: &mut TenantTx, id: SessionId) -> Result<(), StoreError> {
+    let exists = sqlx::query_scalar!(
+        "select exists (select from user_sessions where tenant_id = $1 and id = $2 and kind = 'api')",
+        db.tenant.0,
+        id.0
+    )
+    .fetch_one(&mut *db.tx)
+    .await?;
+    if exists != Some(true) {
+        return Err(StoreError::NotFound { entity: "token" });
+    }
+    revoke_with_children(db, id).await
+}
+
+/// Ends all sessions of this user but `except`, and those that were made with them. Answers how many ended.
+#[tracing::instrument(name = "pg.sessions.revoke_all", skip_all, fields(user.id = %user), err)]
+pub async fn revoke_all(db: &mut TenantTx, user: UserId, except: Option<SessionId>) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "with recursive ended as (
+             select id from user_sessions
+              where tenant_id = $1 and user_id = $2 and id is distinct from $3 and revoked_at is null
+                and ($3::uuid is null or parent_id is distinct from $3)
+             union
+             select child.id from user_sessions child join ended on child.parent_id = ended.id where child.tenant_id = $1)
+         update user_sessions set revoked_at = now()
+          where tenant_id = $1 and id in (select id from ended) and revoked_at is null",
+        db.tenant.0,
+        user.0,
+        except.map(|session| session.0)
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+async fn revoke_with_children(db: &mut TenantTx, id: SessionId) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with recursive ended as (
+             select id from user_sessions where tenant_id = $1 and id = $2
+             union
+             select child.id from user_sessions child join ended on child.parent_id = ended.id where child.tenant_id = $1)
+         update user_sessions set revoked_at = now()
+          where tenant_id = $1 and id in (select id from ended) and revoked_at is null",
+        db.tenant.0,
+        id.0
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    Ok(())
+}
