@@ -1,0 +1,131 @@
+import { Editor } from '@tiptap/core';
+import { Collaboration } from '@tiptap/extension-collaboration';
+import { CollaborationCaret } from '@tiptap/extension-collaboration-caret';
+import { Placeholder } from '@tiptap/extensions';
+import { StarterKit } from '@tiptap/starter-kit';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { safeColour, safeName } from '../collaboration/people';
+import type { Room } from '../collaboration/room';
+import { Icon } from '../parts/icon';
+import { Toolbar, ToolbarButton, ToolbarGap, keys } from './toolbar';
+
+export default function RichText({ room, root, editable, label }: { room: Room; root: string; editable: boolean; label: string }) {
+  const place = useRef<HTMLDivElement>(null);
+  const [editor, setEditor] = useState<Editor | null>(null);
+
+  useEffect(() => {
+    const created = new Editor({
+      element: place.current!,
+      editable,
+      autofocus: editable ? 'start' : false,
+      injectCSS: false, // It would add an inline style sheet; ours has the same rules.
+      extensions: [
+        StarterKit.configure({
+          undoRedo: false, // Collaboration brings one that undoes only what this user did.
+          link: { openOnClick: false },
+        }),
+        Placeholder.configure({ placeholder: 'Start writing. Everyone here sees it at once.' }),
+        Collaboration.configure({ document: room.doc, field: root }),
+        CollaborationCaret.configure({
+          provider: { awareness: room.awareness },
+          user: room.awareness.getLocalState()?.user,
+          render: caret,
+          selectionRender: (user) => ({ class: 'remote-selection', style: `--who: ${safeColour(user.color, 0)}` }),
+        }),
+      ],
+      editorProps: { attributes: { 'aria-label': label, role: 'textbox', 'aria-multiline': 'true', spellcheck: 'true' } },
+    });
+    setEditor(created);
+    return () => created.destroy();
+  }, [room, root]);
+
+  useEffect(() => {
+    if (editor && editor.isEditable !== editable) editor.setEditable(editable, false);
+  }, [editor, editable]);
+
+  return (
+    <div class="editor">
+      {editor && editable && <FormatBar editor={editor} />}
+      <div class="paper">
+        <div ref={place} class="prose" />
+      </div>
+    </div>
+  );
+}
+
+function caret(user: Record<string, unknown>): HTMLElement {
+  const element = document.createElement('span');
+  element.className = 'remote-caret';
+  element.style.setProperty('--who', safeColour(user.color, 0));
+  const label = document.createElement('span');
+  label.className = 'remote-name';
+  label.textContent = safeName(user.name);
+  element.append(label);
+  return element;
+}
+
+function FormatBar({ editor }: { editor: Editor }) {
+  const [, setTurn] = useState(0);
+  useEffect(() => {
+    const redraw = () => setTurn((turn) => turn + 1);
+    editor.on('transaction', redraw);
+    return () => {
+      editor.off('transaction', redraw);
+    };
+  }, [editor]);
+  const run = () => editor.chain().focus();
+  const block = ([1, 2, 3] as const).find((level) => editor.isActive('heading', { level })) ?? 0;
+
+  return (
+    <Toolbar label="Formatting">
+      <select
+        class="block-kind"
+        aria-label="Paragraph style"
+        value={String(block)}
+        onChange={(event) => {
+          const level = Number(event.currentTarget.value);
+          if (level === 0) run().setParagraph().run();
+          else run().setHeading({ level: level as 1 | 2 | 3 }).run();
+        }}
+      >
+        <option value="0">Text</option>
+        <option value="1">Heading 1</option>
+        <option value="2">Heading 2</option>
+        <option value="3">Heading 3</option>
+      </select>
+      <ToolbarGap />
+      <ToolbarButton label="Bold" keys={keys('mod B')} pressed={editor.isActive('bold')} onPress={() => run().toggleBold().run()}>
+        <Icon name="bold" />
+      </ToolbarButton>
+      <ToolbarButton label="Italic" keys={keys('mod I')} pressed={editor.isActive('italic')} onPress={() => run().toggleItalic().run()}>
+        <Icon name="italic" />
+      </ToolbarButton>
+      <ToolbarButton label="Strikethrough" keys={keys('mod shift S')} pressed={editor.isActive('strike')} onPress={() => run().toggleStrike().run()}>
+        <Icon name="strike" />
+      </ToolbarButton>
+      <ToolbarButton label="Code" keys={keys('mod E')} pressed={editor.isActive('code')} onPress={() => run().toggleCode().run()}>
+        <Icon name="inlineCode" />
+      </ToolbarButton>
+      <ToolbarGap />
+      <ToolbarButton label="Bulleted list" keys={keys('mod shift 8')} pressed={editor.isActive('bulletList')} onPress={() => run().toggleBulletList().run()}>
+        <Icon name="bullets" />
+      </ToolbarButton>
+      <ToolbarButton label="Numbered list" keys={keys('mod shift 7')} pressed={editor.isActive('orderedList')} onPress={() => run().toggleOrderedList().run()}>
+        <Icon name="numbers" />
+      </ToolbarButton>
+      <ToolbarButton label="Quote" keys={keys('mod shift B')} pressed={editor.isActive('blockquote')} onPress={() => run().toggleBlockquote().run()}>
+        <Icon name="quote" />
+      </ToolbarButton>
+      <ToolbarButton label="Code block" pressed={editor.isActive('codeBlock')} onPress={() => run().toggleCodeBlock().run()}>
+        <Icon name="codeBlock" />
+      </ToolbarButton>
+      <ToolbarGap />
+      <ToolbarButton label="Undo" keys={keys('mod Z')} disabled={!editor.can().undo()} onPress={() => run().undo().run()}>
+        <Icon name="undo" />
+      </ToolbarButton>
+      <ToolbarButton label="Redo" keys={keys('mod shift Z')} disabled={!editor.can().redo()} onPress={() => run().redo().run()}>
+        <Icon name="redo" />
+      </ToolbarButton>
+    </Toolbar>
+  );
+}

@@ -1,0 +1,243 @@
+import type { ComponentType } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import * as api from '../api';
+import { kindOf, type DocumentKind } from '../collaboration/kind';
+import { Room, type RoomState } from '../collaboration/room';
+import { changes } from '../collaboration/save-state';
+import { Avatars } from '../parts/avatars';
+import { Icon } from '../parts/icon';
+import { Menu } from '../parts/menu';
+import { ThemeButton, UserMenu } from '../parts/page-menu';
+import { SaveStatus } from '../parts/save-status';
+import { toast, toastError } from '../parts/toast';
+import { profile } from '../profile';
+import { followLink, go } from '../route';
+import { session } from '../session';
+import { useStore, type Store } from '../store';
+import { ShareDialog } from './share';
+
+type EditorComponent = ComponentType<{ room: Room; root: string; editable: boolean; label: string; title: string }>;
+
+/** Each editor is a download of its own: whoever writes prose does not fetch the code editor. */
+const EDITORS: Record<DocumentKind['editor'], () => Promise<{ default: EditorComponent }>> = {
+  text: () => import('../editors/rich-text'),
+  code: () => import('../editors/code'),
+};
+
+export function DocumentView({ id }: { id: string }) {
+  const room = useRoom(id);
+  return room && <OpenDocument id={id} room={room} />;
+}
+
+function useRoom(id: string): Room | null {
+  const [room, setRoom] = useState<Room | null>(null);
+  useEffect(() => {
+    const present = () => ({ name: profile.value.name ?? session.value?.user.name ?? '', colour: profile.value.colour });
+    const opened = new Room(id, present());
+    setRoom(opened);
+    const stopProfile = profile.subscribe(() => opened.present(present()));
+    const stopSession = session.subscribe(() => {
+      if (session.value) {
+        opened.present(present());
+        opened.retry();
+      }
+    });
+    return () => {
+      stopProfile();
+      stopSession();
+      opened.close();
+    };
+  }, [id]);
+  return room;
+}
+
+function OpenDocument({ id, room }: { id: string; room: Room }) {
+  const state = useStore<RoomState>(room.state as Store<RoomState>);
+  const [about, setAbout] = useState<api.Document | null>(null);
+  const [editor, setEditor] = useState<{ kind: DocumentKind; Editor: EditorComponent } | null>(null);
+  const [sharing, setSharing] = useState(false);
+
+  const load = () => api.document(id).then(setAbout, () => {});
+  useEffect(() => {
+    void load();
+    const onFocus = () => void load(); // The title may have been changed elsewhere.
+    window.addEventListener('focus', onFocus);
+    return () => window.removeEventListener('focus', onFocus);
+  }, [id]);
+  useEffect(() => {
+    document.title = about ? `${about.title} · ContextNexus` : 'ContextNexus';
+  }, [about?.title]);
+
+  useEffect(() => {
+    if (!state.loaded || editor || !about) return;
+    const kind = kindOf(room.doc, about.title);
+    EDITORS[kind.editor]().then(
+      ({ default: Editor }) => setEditor({ kind, Editor }),
+      () => toast('The editor could not be loaded. Please load the page again.', { isError: true }),
+    );
+  }, [state.loaded, about]);
+
+  const retitle = async (title: string) => {
+    const before = about!;
+    setAbout({ ...before, title });
+    try {
+      setAbout(await api.retitleDocument(before, title));
+    } catch (error) {
+      setAbout(before);
+      toastError(error);
+      void load();
+    }
+  };
+
+  const remove = async () => {
+    try {
+      await api.deleteDocument(id);
+    } catch (error) {
+      return toastError(error);
+    }
+    go('/');
+    toast(`“${about?.title ?? 'The document'}” was deleted.`, {
+      action: { label: 'Undo', run: () => api.restoreDocument(id).then(() => go(`/open/${id}`), toastError) },
+    });
+  };
+
+  const isShown = editor !== null;
+  if (state.refusal && !isShown) return <Refused refusal={state.refusal} />;
+
+  return (
+    <div class="page document-page">
+      <header class="top-bar">
+        <a class="button quiet square" href="/" onClick={followLink} aria-label="All documents" title="All documents">
+          <Icon name="back" />
+        </a>
+        <div class="title-and-status">
+          {about ? <Title title={about.title} editable={state.mayWrite} onChange={(title) => void retitle(title)} /> : <span class="skeleton-line title-skeleton" />}
+          <SaveStatus state={state.save} />
+        </div>
+        <div class="top-bar-end">
+          <Avatars people={state.people} />
+          <button type="button" class="button share-button" onClick={() => setSharing(true)} aria-label="Share" title="Share">
+            <Icon name="share" /> <span class="wide-only">Share</span>
+          </button>
+          {about && state.mayWrite && (
+            <Menu
+              label="More"
+              button={<Icon name="more" />}
+              items={[{ icon: 'trash', label: 'Delete', danger: true, onChoose: () => void remove() }]}
+            />
+          )}
+          <span class="wide-only">
+            <ThemeButton />
+          </span>
+          <UserMenu />
+        </div>
+      </header>
+      {state.refusal && <RefusedBanner state={state} id={id} onBack={() => room.retry()} />}
+      {editor ? (
+        <editor.Editor room={room} root={editor.kind.root} editable={state.mayWrite} label={about?.title ?? 'Document'} title={about?.title ?? ''} />
+      ) : (
+        <Opening />
+      )}
+      {sharing && <ShareDialog id={id} title={about?.title ?? 'Document'} onClose={() => setSharing(false)} />}
+    </div>
+  );
+}
+
+/** A blank page at first, words only when it takes long: most documents are there before anyone could read them. */
+function Opening() {
+  const [isLate, setLate] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setLate(true), 700);
+    return () => clearTimeout(timer);
+  }, []);
+  return (
+    <div class="opening" role="status">
+      {isLate && (
+        <>
+          <span class="ring" aria-hidden="true" /> Opening the document…
+        </>
+      )}
+    </div>
+  );
+}
+
+function Title({ title, editable, onChange }: { title: string; editable: boolean; onChange: (title: string) => void }) {
+  const input = useRef<HTMLInputElement>(null);
+  // Somebody else's new title comes in, unless this one is being edited.
+  useEffect(() => {
+    if (input.current && document.activeElement !== input.current) input.current.value = title;
+  }, [title]);
+  if (!editable) return <h1 class="document-heading">{title}</h1>;
+  return (
+    <h1 class="document-heading" data-title={title}>
+      <input
+        ref={input}
+        type="text"
+        size={1} // As wide as the words: see the style sheet.
+        aria-label="Title"
+        defaultValue={title}
+        maxLength={200}
+        spellcheck={false}
+        onKeyDown={(event) => {
+          if (event.key === 'Escape') input.current!.value = title;
+          if (event.key === 'Enter' || event.key === 'Escape') input.current!.blur();
+        }}
+        onBlur={() => {
+          const next = input.current!.value.trim();
+          if (next && next !== title) onChange(next);
+          else input.current!.value = title;
+        }}
+      />
+    </h1>
+  );
+}
+
+const REFUSALS = {
+  'not-found': ['This document is not here', 'It was deleted, or it is in a project that you are not a member of. Ask whoever sent you the link.'],
+  forbidden: ['You may not open this document', 'Your account has no role in its project. Ask one of the project’s administrators to add you.'],
+  'signed-out': ['You are signed out', 'Sign in again to go on.'],
+} as const;
+
+function Refused({ refusal }: { refusal: keyof typeof REFUSALS }) {
+  const [title, text] = REFUSALS[refusal];
+  return (
+    <main class="centred">
+      <div class="message" role="alert">
+        <span class="message-icon">
+          <Icon name="warning" size={28} />
+        </span>
+        <h1>{title}</h1>
+        <p>{text}</p>
+        <a class="button primary" href="/" onClick={followLink}>
+          To the documents
+        </a>
+      </div>
+    </main>
+  );
+}
+
+/** The document was open when it was taken away: its text stays readable, and nobody is told that it was saved. */
+function RefusedBanner({ state, id, onBack }: { state: RoomState; id: string; onBack: () => void }) {
+  const unsaved = 'unsaved' in state.save ? state.save.unsaved : 0;
+  const loss = unsaved ? ` ${changes(unsaved)} of yours could not be saved: copy what you need.` : '';
+  const text = {
+    'not-found': 'This document was deleted, or you were removed from its project.',
+    forbidden: 'You are no longer allowed to open this document.',
+    'signed-out': 'Your session has ended.',
+  }[state.refusal!];
+  const restore = () => api.restoreDocument(id).then(onBack, toastError);
+  return (
+    <div class="notice banner" role="alert">
+      <Icon name="warning" />
+      <span>
+        {text}
+        {loss}
+      </span>
+      {state.refusal === 'not-found' && (
+        <button type="button" class="button" onClick={() => void restore()}>
+          Restore
+        </button>
+      )}
+    </div>
+  );
+}
