@@ -5,3 +5,4 @@
 pub mod passwords;
 pub mod postgres;
 pub mod tokens;
+pub mod web;
