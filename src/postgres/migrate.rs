@@ -97,6 +97,13 @@ pub fn version_needed() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
+/// Changes with every change of a migration. For tests, which keep a migrated template.
+pub fn fingerprint() -> u64 {
+    MIGRATIONS.iter().flat_map(|migration| migration.checksum.iter()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// Applies what is missing, as the owner (`DATABASE_OWNER_URL`), each migration in one transaction. Nodes that call this together
 /// take turns. Returns the version reached.
 pub async fn migrate(owner_url: &str, mut progress: impl FnMut(Progress<'_>)) -> Result<i64, SchemaError> {

@@ -8,3 +8,5 @@
 mod support;
 
 mod interop_control;
+mod postgres_catalogue;
+mod postgres_tenancy;

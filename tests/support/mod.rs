@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod fleet;
 pub mod ledger;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod server;
