@@ -1,2 +1,35 @@
-//! x
-fn main(){}
+//! The command line: one scenario per call. See README.md beside this crate.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
+
+mod cli;
+mod scenarios;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match run(cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut cause = error.source();
+            while let Some(source) = cause {
+                text.push_str(&format!(": {source}"));
+                cause = source.source();
+            }
+            eprintln!("{text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True when every threshold was kept.
+fn run(cli: cli::Cli) -> Result<bool, Box<dyn std::error::Error>> {
+    // One thread: the generator is to fit on the core that the server does not use.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, scenarios::run(cli.scenario))
+}

@@ -1,0 +1,230 @@
+//! The figures of a run: counted while it runs, summed up at its end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::process::Usage;
+use crate::wire::dialect::Dialect;
+
+/// Above this share of its core the generator measures itself.
+pub const GENERATOR_CPU_MAX: f64 = 0.9;
+/// Sends later than this (p99) mean that the schedule was not kept.
+pub const LATE_MS_MAX: f64 = 5.0;
+
+/// Latencies in microseconds, 1 µs to a minute at three digits.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u64>);
+
+/// Later than a minute is as bad as a minute.
+const MICROS_MAX: u64 = 60_000_000;
+
+impl Default for Latencies {
+    fn default() -> Self {
+        // The bounds are constants that the constructor accepts; a test makes one.
+        Self(Histogram::new_with_bounds(1, MICROS_MAX, 3).unwrap_or_else(|_| unreachable!()))
+    }
+}
+
+impl Latencies {
+    /// Counts one of `nanos`.
+    pub fn record(&mut self, nanos: u64) {
+        self.0.saturating_record((nanos / 1_000).clamp(1, MICROS_MAX));
+    }
+
+    /// Takes over what another one counted.
+    pub fn add(&mut self, other: &Self) {
+        let _ = self.0.add(&other.0); // the same bounds, so nothing is out of range
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// The usual quantiles; `None` where nothing was counted.
+    pub fn quantiles(&self) -> Option<Quantiles> {
+        let ms = |quantile| self.0.value_at_quantile(quantile) as f64 / 1_000.0;
+        (!self.0.is_empty()).then(|| Quantiles {
+            count: self.0.len(),
+            p50_ms: ms(0.5),
+            p90_ms: ms(0.9),
+            p99_ms: ms(0.99),
+            max_ms: self.0.max() as f64 / 1_000.0,
+        })
+    }
+}
+
+/// Quantiles of a set of latencies, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// How many there were.
+    pub count: u64,
+    /// The median.
+    pub p50_ms: f64,
+    /// Nine of ten were at most this.
+    pub p90_ms: f64,
+    /// All but one in a hundred.
+    pub p99_ms: f64,
+    /// The worst.
+    pub max_ms: f64,
+}
+
+/// What the generator knows of itself.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Generator {
+    /// CPU time over wall time of the measured window: 1.0 is one core.
+    pub cpu: f64,
+    /// How late the latest percent of sends were.
+    pub late_p99_ms: f64,
+    /// True when these figures describe the generator rather than the server.
+    pub was_the_limit: bool,
+}
+
+impl Generator {
+    /// Judges a window.
+    pub fn new(cpu: Duration, window: Duration, late: &Latencies) -> Self {
+        let cpu = cpu.as_secs_f64() / window.as_secs_f64();
+        let late_p99_ms = late.quantiles().map_or(0.0, |quantiles| quantiles.p99_ms);
+        Self { cpu, late_p99_ms, was_the_limit: cpu >= GENERATOR_CPU_MAX || late_p99_ms > LATE_MS_MAX }
+    }
+}
+
+/// What the server's processes used in the measured window.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerUsage {
+    /// CPU time over wall time, by process name: 1.0 is one core.
+    pub cpu: BTreeMap<String, f64>,
+    /// The same of all processes together.
+    pub cpu_total: f64,
+    /// CPU time per delivery, in microseconds.
+    pub cpu_us_per_delivery: f64,
+    /// The same without processes named `postgres` and `redis-server`.
+    pub cpu_us_per_delivery_own: f64,
+    /// The largest memory seen, in MiB.
+    pub memory_mib_max: f64,
+}
+
+impl ServerUsage {
+    /// From two samples around a window in which so many deliveries were made.
+    pub fn new(before: &Usage, after: &Usage, window: Duration, deliveries: u64, memory_bytes_max: u64) -> Self {
+        let used = after.cpu_since(before);
+        let own: Duration = used.iter().filter(|(name, _)| !is_foreign(name)).map(|(_, duration)| *duration).sum();
+        let total: Duration = used.values().sum();
+        let per_delivery = |cpu: Duration| cpu.as_secs_f64() * 1e6 / deliveries.max(1) as f64;
+        let share = |cpu: Duration| cpu.as_secs_f64() / window.as_secs_f64();
+        Self {
+            cpu: used.iter().map(|(name, cpu)| (name.clone(), share(*cpu))).collect(),
+            cpu_total: share(total),
+            cpu_us_per_delivery: per_delivery(total),
+            cpu_us_per_delivery_own: per_delivery(own),
+            memory_mib_max: memory_bytes_max as f64 / f64::from(1 << 20),
+        }
+    }
+}
+
+/// Whether a process is a service beside the server.
+fn is_foreign(name: &str) -> bool {
+    name.starts_with("postgres") || name.starts_with("redis")
+}
+
+/// One run of one scenario against one server.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// The scenario's name.
+    pub scenario: String,
+    /// `server` or `relay`.
+    pub against: String,
+    /// Which clients were played.
+    pub dialect: Dialect,
+    /// Counted from 1.
+    pub run: usize,
+    /// Open at once.
+    pub documents: usize,
+    /// Open at once.
+    pub connections: usize,
+    /// How long all of them took to be synced.
+    pub open_ms: f64,
+    /// Of the measured window.
+    pub seconds: f64,
+    /// Updates a second that the schedule asked for.
+    pub rate_wanted: f64,
+    /// Updates a second that were sent.
+    pub rate_sent: f64,
+    /// Updates received by a connection in the window, the sender's echo included; a merged one counts for each.
+    pub deliveries: u64,
+    /// WebSocket messages these came in.
+    pub delivery_messages: u64,
+    /// From send to receipt by another client.
+    pub delivery: Option<Quantiles>,
+    /// From send to acknowledgement in the dialect's own way.
+    pub acknowledgement: Option<Quantiles>,
+    /// Updates that some other client of the document never got, counted per client.
+    pub missing: u64,
+    /// Updates never acknowledged to their sender.
+    pub unacknowledged: u64,
+    /// Refusals heard.
+    pub refused: u64,
+    /// Connections that ended before the run did.
+    pub dropped: u64,
+    /// What the server used, where its processes are known.
+    pub server: Option<ServerUsage>,
+    /// What the generator used.
+    pub generator: Generator,
+    /// The machine's load average at the end: far above the busy cores, others disturbed the run.
+    pub load_average: f64,
+    /// Median of a one-row insert's commit on the server's database, in milliseconds, where asked for.
+    pub commit_p50_ms: Option<f64>,
+    /// Counters of the server's `/metrics` that moved.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The middle one; the mean of the two in the middle for an even count. `None` for nothing.
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median([]), None);
+        assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn services_beside_the_server_are_counted_apart() {
+        let usage = |server: u64, postgres: u64| Usage {
+            cpu: [("contextnexus".to_owned(), server), ("postgres".to_owned(), postgres)]
+                .map(|(name, ms)| (name, Duration::from_millis(ms)))
+                .into(),
+            memory_bytes: 0,
+        };
+        let used = ServerUsage::new(&usage(100, 50), &usage(300, 150), Duration::from_secs(1), 100, 2 << 20);
+        assert_eq!((used.cpu_us_per_delivery, used.cpu_us_per_delivery_own), (3_000.0, 2_000.0));
+        assert_eq!((used.cpu_total, used.memory_mib_max), (0.3, 2.0));
+    }
+
+    #[test]
+    fn a_busy_or_late_generator_says_so() {
+        let second = Duration::from_secs(1);
+        let mut late = Latencies::default();
+        late.record(100_000);
+        assert!(!Generator::new(second / 2, second, &late).was_the_limit);
+        assert!(Generator::new(second * 95 / 100, second, &late).was_the_limit);
+        late.record(9_000_000);
+        assert!(Generator::new(second / 2, second, &late).was_the_limit);
+    }
+}
