@@ -6,7 +6,7 @@ import * as session from './session';
 export interface User {
   id: string;
   name: string;
-  email: string;
+  email: string | null;
 }
 
 export type Role = 'viewer' | 'editor' | 'admin';
@@ -16,6 +16,8 @@ export interface Project {
   slug: string;
   name: string;
   role: Role;
+  is_default: boolean;
+  is_archived: boolean;
 }
 
 export interface Document {
@@ -24,8 +26,12 @@ export interface Document {
   /** How other clients name the room; stays as it is when the title changes. */
   name: string;
   title: string;
+  /** What the caller may do in it. */
+  role: Role;
+  /** Of name, title and tombstone, not of the content. */
   version: number;
-  updated_at: string;
+  created_at: string;
+  deleted_at: string | null;
 }
 
 export interface ServerFacts {
@@ -125,12 +131,14 @@ export async function signOut(): Promise<void> {
   session.end(null);
 }
 
-export const projects = () => all<Project>('/projects', 200);
+export const projects = () => all<Project>('/projects?limit=200', 1000);
 
-/** The most documents that the list shows; beyond them the search of the server would be needed. */
-export const DOCUMENTS_MAX = 2000;
+/** The most documents that the list shows; whoever has more needs a search in the server. */
+const DOCUMENTS_MAX = 2000;
 
-export const documents = (projectId: string) => all<Document>(`/documents?project_id=${projectId}&limit=200`, DOCUMENTS_MAX);
+/** What the caller sees, newest first; or what was deleted and the caller may restore. */
+export const documents = (which: 'living' | 'deleted') =>
+  all<Document>(`/documents?limit=200${which === 'deleted' ? '&deleted=true' : ''}`, DOCUMENTS_MAX);
 
 export const document = (id: string) => call<Document>(`/documents/${id}`);
 

@@ -38,7 +38,7 @@ export const endedBecause = new Store<string | null>(null);
 export function begin(next: Session, stay: boolean): void {
   forget();
   (stay ? localStorage : sessionStorage).setItem(KEY, JSON.stringify(next));
-  localStorage.setItem(LAST_KEY, JSON.stringify({ tenant: next.tenant, email: next.user.email }));
+  localStorage.setItem(LAST_KEY, JSON.stringify({ tenant: next.tenant, email: next.user.email ?? '' }));
   endedBecause.set(null);
   session.set(next);
 }

@@ -54,11 +54,12 @@ const LANGUAGE_OF_ENDING: Record<string, Language> = {
 export type Language = 'javascript' | 'typescript' | 'python' | 'rust' | 'markdown' | 'html' | 'css' | 'json' | 'sql' | 'plain';
 
 export function languageOf(title: string): Language {
-  return LANGUAGE_OF_ENDING[ending(title)] ?? 'plain';
+  const known = ending(title);
+  return Object.hasOwn(LANGUAGE_OF_ENDING, known) ? LANGUAGE_OF_ENDING[known]! : 'plain';
 }
 
 export function looksLikeCode(title: string): boolean {
-  return ending(title) in LANGUAGE_OF_ENDING;
+  return Object.hasOwn(LANGUAGE_OF_ENDING, ending(title));
 }
 
 function ending(title: string): string {

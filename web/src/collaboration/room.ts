@@ -7,7 +7,7 @@ import { UnsavedCounter, saveState, SLOW_AFTER_MS, type ConnectionFacts, type Sa
 import { freeColour, peopleIn, type Person } from './people';
 
 /** Why the server does not let this user into the document, as far as the page can do something about it. */
-export type Refusal = 'not-found' | 'forbidden' | 'signed-out';
+export type Refusal = 'deleted' | 'not-found' | 'forbidden' | 'signed-out';
 
 export interface RoomState {
   save: SaveState;
@@ -175,7 +175,8 @@ export class Room {
       if (!(error instanceof api.Refused)) return; // The server is away: the provider keeps trying.
       if (error.status === 401) refusal = 'signed-out';
       else if (error.status === 403) refusal = 'forbidden';
-      else if (error.status === 404 || error.status === 410) refusal = 'not-found';
+      else if (error.status === 410) refusal = 'deleted';
+      else if (error.status === 404) refusal = 'not-found';
     }
     if (this.closed) return;
     if (refusal) {

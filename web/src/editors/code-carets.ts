@@ -59,7 +59,7 @@ export function remoteCarets(text: Y.Text, awareness: Awareness): Extension {
         decorations.push(mark.range(Math.min(anchor, head), Math.max(anchor, head)));
       }
       const onFirstLine = view.state.doc.lineAt(head).number === 1;
-      decorations.push(Decoration.widget({ widget: new Caret(person.colour, person.name, onFirstLine), side: head > anchor ? -1 : 1 }).range(head));
+      decorations.push(Decoration.widget({ widget: new Caret(person.colour, person.name, head, onFirstLine), side: head > anchor ? -1 : 1 }).range(head));
     }
     return Decoration.set(decorations, true);
   }
@@ -79,13 +79,15 @@ class Caret extends WidgetType {
   constructor(
     private readonly colour: string,
     private readonly name: string,
+    private readonly head: number,
     private readonly onFirstLine: boolean,
   ) {
     super();
   }
 
+  /** A caret that moved is a new one: its name shows again, and fades when it rests (it covers code). */
   override eq(other: Caret): boolean {
-    return other.colour === this.colour && other.name === this.name && other.onFirstLine === this.onFirstLine;
+    return other.colour === this.colour && other.name === this.name && other.head === this.head && other.onFirstLine === this.onFirstLine;
   }
 
   toDOM(): HTMLElement {

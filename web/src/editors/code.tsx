@@ -53,7 +53,7 @@ async function load(language: Language): Promise<LanguageSupport | null> {
   }
 }
 
-export default function Code({ room, root, editable, label, title }: { room: Room; root: string; editable: boolean; label: string; title: string }) {
+export default function Code({ room, root, editable, title }: { room: Room; root: string; editable: boolean; title: string }) {
   const place = useRef<HTMLDivElement>(null);
   const [made, setMade] = useState<{ view: EditorView; undo: Y.UndoManager; access: Compartment; grammar: Compartment } | null>(null);
   const language = languageOf(title);
@@ -90,7 +90,7 @@ export default function Code({ room, root, editable, label, title }: { room: Roo
           remoteCarets(text, room.awareness),
           grammar.of([]),
           access.of(accessTo(editable)),
-          EditorView.contentAttributes.of({ 'aria-label': label }),
+          EditorView.contentAttributes.of({ 'aria-label': 'Code' }),
         ],
       }),
     });

@@ -1,29 +1,42 @@
-import { Editor } from '@tiptap/core';
+import { Editor, getSchema } from '@tiptap/core';
 import { Collaboration } from '@tiptap/extension-collaboration';
 import { CollaborationCaret } from '@tiptap/extension-collaboration-caret';
 import { Placeholder } from '@tiptap/extensions';
 import { StarterKit } from '@tiptap/starter-kit';
 import { useEffect, useRef, useState } from 'preact/hooks';
+import type * as Y from 'yjs';
+import { plainText, unknownInEvents, unknownParts, type Known } from '../collaboration/foreign-content';
 import { safeColour, safeName } from '../collaboration/people';
 import type { Room } from '../collaboration/room';
 import { Icon } from '../parts/icon';
 import { Toolbar, ToolbarButton, ToolbarGap, keys } from './toolbar';
 
-export default function RichText({ room, root, editable, label }: { room: Room; root: string; editable: boolean; label: string }) {
+export default function RichText({ room, root, editable }: { room: Room; root: string; editable: boolean }) {
   const place = useRef<HTMLDivElement>(null);
   const [editor, setEditor] = useState<Editor | null>(null);
+  const [unknown, setUnknown] = useState<string[]>([]);
 
   useEffect(() => {
-    const created = new Editor({
+    const fragment = room.doc.getXmlFragment(root);
+    const foreign = unknownParts(fragment, SCHEMA);
+    if (foreign.length > 0) return setUnknown(foreign);
+    let created: Editor | null = null;
+    // Registered before the editor's own observer, so that it is gone before it would meet what it does not know.
+    const guard = (events: Y.YEvent<any>[]) => {
+      const arrived = unknownInEvents(events, SCHEMA);
+      if (arrived.length === 0) return;
+      created?.destroy();
+      setEditor(null);
+      setUnknown(arrived);
+    };
+    fragment.observeDeep(guard);
+    created = new Editor({
       element: place.current!,
       editable,
       autofocus: editable ? 'start' : false,
       injectCSS: false, // It would add an inline style sheet; ours has the same rules.
       extensions: [
-        StarterKit.configure({
-          undoRedo: false, // Collaboration brings one that undoes only what this user did.
-          link: { openOnClick: false },
-        }),
+        ...CONTENT,
         Placeholder.configure({ placeholder: 'Start writing. Everyone here sees it at once.' }),
         Collaboration.configure({ document: room.doc, field: root }),
         CollaborationCaret.configure({
@@ -33,21 +46,64 @@ export default function RichText({ room, root, editable, label }: { room: Room; 
           selectionRender: (user) => ({ class: 'remote-selection', style: `--who: ${safeColour(user.color, 0)}` }),
         }),
       ],
-      editorProps: { attributes: { 'aria-label': label, role: 'textbox', 'aria-multiline': 'true', spellcheck: 'true' } },
+      editorProps: { attributes: { 'aria-label': 'Document text', role: 'textbox', 'aria-multiline': 'true', spellcheck: 'true' } },
     });
     setEditor(created);
-    return () => created.destroy();
+    return () => {
+      fragment.unobserveDeep(guard);
+      created?.destroy();
+    };
   }, [room, root]);
 
   useEffect(() => {
-    if (editor && editor.isEditable !== editable) editor.setEditable(editable, false);
+    if (editor && !editor.isDestroyed && editor.isEditable !== editable) editor.setEditable(editable, false);
   }, [editor, editable]);
 
+  if (unknown.length > 0) return <ReadOnlyText room={room} root={root} unknown={unknown} />;
   return (
     <div class="editor">
       {editor && editable && <FormatBar editor={editor} />}
       <div class="paper">
         <div ref={place} class="prose" />
+      </div>
+    </div>
+  );
+}
+
+/** What documents of this page may contain. */
+const CONTENT = [
+  StarterKit.configure({
+    undoRedo: false, // Collaboration brings one that undoes only what this user did.
+    trailingNode: false, // It writes by itself, in every browser at once and in those of readers too.
+    link: { openOnClick: false },
+  }),
+];
+
+const SCHEMA = getSchema(CONTENT) as unknown as Known;
+
+/** A document with content of another editor: shown, not touched. */
+function ReadOnlyText({ room, root, unknown }: { room: Room; root: string; unknown: string[] }) {
+  const fragment = room.doc.getXmlFragment(root);
+  const [text, setText] = useState(() => plainText(fragment));
+  useEffect(() => {
+    const redraw = () => setText(plainText(fragment));
+    fragment.observeDeep(redraw);
+    return () => fragment.unobserveDeep(redraw);
+  }, [fragment]);
+  return (
+    <div class="editor">
+      <div class="notice banner" role="status">
+        <Icon name="warning" />
+        <span>
+          Another program wrote parts that this page cannot edit ({unknown.join(', ')}). You see the text alone; nothing of it is changed from here.
+        </span>
+      </div>
+      <div class="paper">
+        <div class="prose">
+          <div class="tiptap plain" tabIndex={0} role="document" aria-label="Document text, read only">
+            {text}
+          </div>
+        </div>
       </div>
     </div>
   );

@@ -40,7 +40,7 @@ export function UserMenu() {
           <>
             <strong>{who.user.name}</strong>
             <small>
-              {who.user.email} · {who.tenant}
+              {[who.user.email, who.tenant].filter(Boolean).join(' · ')}
             </small>
           </>
         }

@@ -16,7 +16,7 @@ import { session } from '../session';
 import { useStore, type Store } from '../store';
 import { ShareDialog } from './share';
 
-type EditorComponent = ComponentType<{ room: Room; root: string; editable: boolean; label: string; title: string }>;
+type EditorComponent = ComponentType<{ room: Room; root: string; editable: boolean; title: string }>;
 
 /** Each editor is a download of its own: whoever writes prose does not fetch the code editor. */
 const EDITORS: Record<DocumentKind['editor'], () => Promise<{ default: EditorComponent }>> = {
@@ -112,14 +112,14 @@ function OpenDocument({ id, room }: { id: string; room: Room }) {
         </a>
         <div class="title-and-status">
           {about ? <Title title={about.title} editable={state.mayWrite} onChange={(title) => void retitle(title)} /> : <span class="skeleton-line title-skeleton" />}
-          <SaveStatus state={state.save} />
+          {!state.refusal && <SaveStatus state={state.save} />}
         </div>
         <div class="top-bar-end">
           <Avatars people={state.people} />
           <button type="button" class="button share-button" onClick={() => setSharing(true)} aria-label="Share" title="Share">
             <Icon name="share" /> <span class="wide-only">Share</span>
           </button>
-          {about && state.mayWrite && (
+          {about?.role === 'admin' && state.mayWrite && (
             <Menu
               label="More"
               button={<Icon name="more" />}
@@ -132,9 +132,9 @@ function OpenDocument({ id, room }: { id: string; room: Room }) {
           <UserMenu />
         </div>
       </header>
-      {state.refusal && <RefusedBanner state={state} id={id} onBack={() => room.retry()} />}
+      {state.refusal && <RefusedBanner state={state} mayRestore={about?.role === 'admin'} id={id} onBack={() => room.retry()} />}
       {editor ? (
-        <editor.Editor room={room} root={editor.kind.root} editable={state.mayWrite} label={about?.title ?? 'Document'} title={about?.title ?? ''} />
+        <editor.Editor room={room} root={editor.kind.root} editable={state.mayWrite} title={about?.title ?? ''} />
       ) : (
         <Opening />
       )}
@@ -193,7 +193,8 @@ function Title({ title, editable, onChange }: { title: string; editable: boolean
 }
 
 const REFUSALS = {
-  'not-found': ['This document is not here', 'It was deleted, or it is in a project that you are not a member of. Ask whoever sent you the link.'],
+  deleted: ['This document was deleted', 'An administrator of its project can restore it.'],
+  'not-found': ['This document is not here', 'Its link is wrong, or it is in a project that you are not a member of. Ask whoever sent you the link.'],
   forbidden: ['You may not open this document', 'Your account has no role in its project. Ask one of the project’s administrators to add you.'],
   'signed-out': ['You are signed out', 'Sign in again to go on.'],
 } as const;
@@ -217,11 +218,17 @@ function Refused({ refusal }: { refusal: keyof typeof REFUSALS }) {
 }
 
 /** The document was open when it was taken away: its text stays readable, and nobody is told that it was saved. */
-function RefusedBanner({ state, id, onBack }: { state: RoomState; id: string; onBack: () => void }) {
+function RefusedBanner({ state, id, mayRestore, onBack }: { state: RoomState; id: string; mayRestore: boolean; onBack: () => void }) {
   const unsaved = 'unsaved' in state.save ? state.save.unsaved : 0;
-  const loss = unsaved ? ` ${changes(unsaved)} of yours could not be saved: copy what you need.` : '';
+  const loss =
+    unsaved === 0
+      ? ''
+      : state.refusal === 'signed-out'
+        ? ` ${changes(unsaved)} of yours will be saved when you sign in again.`
+        : ` ${changes(unsaved)} of yours could not be saved: copy what you need.`;
   const text = {
-    'not-found': 'This document was deleted, or you were removed from its project.',
+    deleted: 'This document was deleted.',
+    'not-found': 'You were removed from this document’s project.',
     forbidden: 'You are no longer allowed to open this document.',
     'signed-out': 'Your session has ended.',
   }[state.refusal!];
@@ -233,7 +240,7 @@ function RefusedBanner({ state, id, onBack }: { state: RoomState; id: string; on
         {text}
         {loss}
       </span>
-      {state.refusal === 'not-found' && (
+      {state.refusal === 'deleted' && mayRestore && (
         <button type="button" class="button" onClick={() => void restore()}>
           Restore
         </button>

@@ -25,9 +25,8 @@ export function Documents() {
 
   const load = async () => {
     try {
-      const projects = await api.projects();
-      const lists = await Promise.all(projects.map((project) => api.documents(project.id)));
-      setLoaded({ projects, documents: lists.flat() });
+      const [projects, documents] = await Promise.all([api.projects(), api.documents('living')]);
+      setLoaded({ projects, documents });
       setTrouble(null);
     } catch (error) {
       setTrouble(error instanceof Error ? error.message : String(error));
@@ -45,12 +44,10 @@ export function Documents() {
 
   const found = useMemo(() => {
     const words = query.toLowerCase().split(/\s+/).filter(Boolean);
-    return (loaded?.documents ?? [])
-      .filter((document) => words.every((word) => document.title.toLowerCase().includes(word)))
-      .sort((a, b) => b.updated_at.localeCompare(a.updated_at) || a.title.localeCompare(b.title));
+    return (loaded?.documents ?? []).filter(({ title }) => words.every((word) => title.toLowerCase().includes(word)));
   }, [loaded, query]);
 
-  const home = loaded?.projects.find((project) => project.role !== 'viewer');
+  const home = loaded?.projects.find((project) => project.is_default && mayWriteIn(project)) ?? loaded?.projects.find(mayWriteIn);
   const projectOf = (document: api.Document) => loaded!.projects.find((project) => project.id === document.project_id);
 
   const create = async (title: string, kind: DocumentKind) => {
@@ -63,13 +60,20 @@ export function Documents() {
     }
   };
 
-  const replace = (changed: api.Document) =>
-    setLoaded((now) => now && { ...now, documents: [changed, ...now.documents.filter((document) => document.id !== changed.id)] });
+  /** In its old place, or at its place by age when it comes back. */
+  const put = (changed: api.Document) =>
+    setLoaded((now) => {
+      if (!now) return now;
+      const others = now.documents.filter(({ id }) => id !== changed.id);
+      const at = now.documents.findIndex(({ id }) => id === changed.id);
+      const place = at >= 0 ? at : others.filter(({ created_at }) => created_at > changed.created_at).length;
+      return { ...now, documents: others.toSpliced(place, 0, changed) };
+    });
 
   const retitle = async (document: api.Document, title: string) => {
     setRenaming(null);
     try {
-      replace(await api.retitleDocument(document, title));
+      put(await api.retitleDocument(document, title));
     } catch (error) {
       if (error instanceof api.Refused && error.status === 412) {
         toast('Somebody else changed this document’s title just now.', { isError: true });
@@ -86,9 +90,11 @@ export function Documents() {
     }
     setLoaded((now) => now && { ...now, documents: now.documents.filter(({ id }) => id !== document.id) });
     toast(`“${document.title}” was deleted.`, {
-      action: { label: 'Undo', run: () => api.restoreDocument(document.id).then((restored) => replace(restored ?? document), toastError) },
+      action: { label: 'Undo', run: () => void restore(document) },
     });
   };
+
+  const restore = (document: api.Document) => api.restoreDocument(document.id).then(put, toastError);
 
   const createMenu = (
     <Menu
@@ -152,7 +158,7 @@ export function Documents() {
                       <span class="document-title">{document.title}</span>
                       <small>
                         {loaded.projects.length > 1 && project ? `${project.name} · ` : ''}
-                        {ago(document.updated_at)}
+                        Created {ago(document.created_at)}
                       </small>
                     </span>
                   </a>
@@ -161,8 +167,8 @@ export function Documents() {
                     button={<Icon name="more" />}
                     items={[
                       { icon: 'share', label: 'Share', onChoose: () => setSharing(document) },
-                      ...(project && project.role !== 'viewer' ? [{ icon: 'pencil' as const, label: 'Rename', onChoose: () => setRenaming(document) }] : []),
-                      ...(project && project.role !== 'viewer'
+                      ...(document.role === 'viewer' ? [] : [{ icon: 'pencil' as const, label: 'Rename', onChoose: () => setRenaming(document) }]),
+                      ...(document.role === 'admin'
                         ? [{ icon: 'trash' as const, label: 'Delete', danger: true, onChoose: () => void remove(document) }]
                         : []),
                     ]}
@@ -196,6 +202,7 @@ export function Documents() {
             )}
           </div>
         )}
+        {loaded && <Deleted onRestored={put} />}
       </main>
       {renaming && (
         <Prompt
@@ -222,6 +229,45 @@ export function Documents() {
       )}
       {sharing && <ShareDialog id={sharing.id} title={sharing.title} onClose={() => setSharing(null)} />}
     </div>
+  );
+}
+
+function mayWriteIn(project: api.Project): boolean {
+  return project.role !== 'viewer' && !project.is_archived;
+}
+
+/** Nothing is lost by deleting: what may be restored stands at the end of the list, when it is asked for. */
+function Deleted({ onRestored }: { onRestored: (document: api.Document) => void }) {
+  const [deleted, setDeleted] = useState<api.Document[] | null>(null);
+  const show = () => api.documents('deleted').then(setDeleted, toastError);
+  const restore = async (document: api.Document) => {
+    try {
+      onRestored(await api.restoreDocument(document.id));
+      setDeleted((now) => now && now.filter(({ id }) => id !== document.id));
+    } catch (error) {
+      toastError(error);
+    }
+  };
+  return (
+    <details class="deleted" onToggle={(event) => (event.currentTarget.open ? void show() : setDeleted(null))}>
+      <summary>Deleted documents</summary>
+      {deleted?.length === 0 && <p class="quiet-words">None that you may restore.</p>}
+      {deleted && deleted.length > 0 && (
+        <ul class="document-list">
+          {deleted.map((document) => (
+            <li key={document.id} class="document-row deleted-row">
+              <span class="document-words">
+                <span class="document-title">{document.title}</span>
+                <small>Deleted {ago(document.deleted_at ?? document.created_at)}</small>
+              </span>
+              <button type="button" class="button" aria-label={`Restore ${document.title}`} onClick={() => void restore(document)}>
+                Restore
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
+    </details>
   );
 }
 
