@@ -133,10 +133,6 @@ impl<'a> View<'a> {
         Kind::of_parsed(self.info())
     }
 
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-
     pub fn content(&self) -> &'a [u8] {
         let start = (self.block.content - self.block.at) as usize;
         self.bytes.get(start..).unwrap_or_default()

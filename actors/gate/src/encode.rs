@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::block::{HAS_ORIGIN, HAS_RIGHT_ORIGIN, Kind, View, utf16_len};
+use crate::block::{HAS_ORIGIN, HAS_RIGHT_ORIGIN, Kind, View};
 use crate::lib0::{Reader, write_var_bytes, write_var_uint};
 use crate::update::{Section, Update};
 use crate::value::skip_any;
@@ -97,6 +97,16 @@ pub(crate) fn write_deletes(into: &mut Vec<u8>, deletes: &[(u64, Vec<Range<u32>>
     }
 }
 
+impl Update {
+    /// Writes the update again out of its parsed parts. What an honest encoder wrote comes out byte for byte.
+    pub fn encode(&self) -> Bytes {
+        let whole = |section: &Section| BlockRange { blocks: section.blocks.clone(), offset: 0 };
+        let parts: Vec<_> = self.sections.iter().map(|section| (section, whole(section))).collect();
+        let deletes = self.delete_sections.iter().map(|section| (section.client, self.delete_ranges(section).to_vec()));
+        part_of(self, &parts, &deletes.collect::<Vec<_>>())
+    }
+}
+
 /// An update of parts of another one.
 pub(crate) fn part_of(update: &Update, parts: &[(&Section, BlockRange)], deletes: &[(u64, Vec<Range<u32>>)]) -> Bytes {
     let mut bytes = Vec::with_capacity(update.bytes.len() + 32);
@@ -115,6 +125,7 @@ pub(crate) fn part_of(update: &Update, parts: &[(&Section, BlockRange)], deletes
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::utf16_len;
 
     #[test]
     fn a_torn_surrogate_pair_leaves_a_replacement_character() {

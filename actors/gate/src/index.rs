@@ -15,6 +15,9 @@ use crate::update::Update;
 /// The committed prefix of a document's log: how far each client is known, and what is deleted.
 ///
 /// It changes only by [`Index::apply`] and [`Index::trust`]: admission reads it and writes into a [`Delta`].
+///
+/// Some deletes every replica makes by itself: the loser of two concurrent map entries, what is written into something deleted.
+/// The index learns of them when somebody sends them, and that once is a row of its own in the log.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     clients: HashMap<u64, Client>,
