@@ -1,0 +1,142 @@
+//! Updates on their way into the log.
+
+use super::FollowerId;
+use crate::access::Role;
+use crate::ids::{AppendId, Position, SessionId, UserId};
+use crate::ports::documents::{WriteRefused, Written};
+use crate::ports::log::{IdempotencyKey, NewRow};
+use bytes::Bytes;
+use contextnexus_gate::{Delta, Known, Update};
+use tokio::sync::oneshot;
+
+/// Who waits for the outcome of an update.
+#[derive(Debug)]
+pub enum Sender {
+    /// A connection; the ordinal is its own count of what it sent.
+    Member {
+        /// Which.
+        follower: FollowerId,
+        /// Its count.
+        ordinal: u64,
+    },
+    /// An HTTP request: all or nothing.
+    Request {
+        /// What the caller may do, as looked up for this request.
+        role: Role,
+        /// The answer.
+        answer: oneshot::Sender<Result<Written, WriteRefused>>,
+        /// So that a repetition is recognised.
+        idempotency: Option<IdempotencyKey>,
+    },
+}
+
+/// An update that waits. Nobody has seen it, the document included.
+#[derive(Debug)]
+pub struct Proposal {
+    /// Who waits for it.
+    pub sender: Sender,
+    /// The session that delivered it.
+    pub session: SessionId,
+    /// Whose session.
+    pub user: UserId,
+    /// As it came, parsed.
+    pub update: Update,
+    /// It answers a step 1.
+    pub is_step2: bool,
+}
+
+impl Proposal {
+    /// What it takes of the budgets.
+    pub fn bytes(&self) -> usize {
+        self.update.bytes().len()
+    }
+}
+
+/// What the gate made of a proposal.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Something of it is in the batch.
+    Admitted {
+        /// As it stands in the log.
+        admitted: Update,
+        /// Nothing was left out for a gap.
+        whole: bool,
+        /// Parts that the log (or the batch) held already.
+        trimmed: Vec<Known>,
+    },
+    /// The log, or the batch before it, holds all of it.
+    Known {
+        /// All of its parts.
+        trimmed: Vec<Known>,
+    },
+    /// Nothing of it continues what is known: owed.
+    Left,
+}
+
+/// One append in flight.
+#[derive(Debug)]
+pub struct Batch {
+    /// Set when the append is dispatched.
+    pub append_id: Option<AppendId>,
+    /// What it was admitted against.
+    pub held: Position,
+    /// In log order.
+    pub items: Vec<(Proposal, Verdict)>,
+    /// What the index knows once it is committed.
+    pub delta: Delta,
+}
+
+impl Batch {
+    /// The rows of the append: consecutive updates of one session and author are one row.
+    pub fn rows(&self, mut describe: impl FnMut(&Proposal, &Update) -> RowOf) -> Vec<NewRow> {
+        let mut rows: Vec<NewRow> = Vec::new();
+        for (proposal, verdict) in &self.items {
+            let Verdict::Admitted { admitted, .. } = verdict else { continue };
+            let row = describe(proposal, admitted);
+            let idempotency = match &proposal.sender {
+                Sender::Request { idempotency, .. } => idempotency.clone(),
+                Sender::Member { .. } => None,
+            };
+            let bytes: Bytes = admitted.bytes().clone();
+            match rows.last_mut() {
+                Some(last)
+                    if last.session == proposal.session
+                        && last.author == row.author
+                        && last.relayed_by == row.relayed_by
+                        && last.idempotency.is_none()
+                        && idempotency.is_none() =>
+                {
+                    last.updates.push(bytes);
+                }
+                _ => rows.push(NewRow {
+                    session: proposal.session,
+                    author: row.author,
+                    relayed_by: row.relayed_by,
+                    seen_seq: row.seen_seq,
+                    updates: vec![bytes],
+                    idempotency,
+                }),
+            }
+        }
+        rows
+    }
+
+    /// The admitted updates, in log order.
+    pub fn admitted(&self) -> impl Iterator<Item = &Update> {
+        self.items.iter().filter_map(|(_, verdict)| match verdict {
+            Verdict::Admitted { admitted, .. } => Some(admitted),
+            _ => None,
+        })
+    }
+}
+
+/// What a row says of its updates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowOf {
+    /// Who wrote it, where known.
+    pub author: Option<UserId>,
+    /// Who delivered it, where that is not known to be the author.
+    pub relayed_by: Option<UserId>,
+    /// What the author had seen.
+    pub seen_seq: u64,
+}

@@ -1,0 +1,288 @@
+//! What one connection may do in a document, and what is owed to it.
+
+use crate::access::Role;
+use crate::ids::{SessionId, UserId};
+use crate::protocol::Dialect;
+use bytes::Bytes;
+use contextnexus_gate::AwarenessEntry;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// A connection that follows the document.
+#[derive(Debug)]
+pub struct Member {
+    /// Its dialect.
+    pub dialect: Dialect,
+    /// Its subject.
+    pub user: UserId,
+    /// The session that revocation names.
+    pub session: SessionId,
+    /// What it may do, as last looked up.
+    pub role: Role,
+    /// The Yjs client id that is its own: the only one of its first announcement.
+    pub own_client: Option<u64>,
+    /// Its first announcement is behind it.
+    pub announced: bool,
+    /// It was sent a step 2, and hears every update since.
+    pub receiving: bool,
+    /// Highest sequence sent to it.
+    pub seen_seq: u64,
+    /// Updates that wait for their commit.
+    pub waiting: usize,
+    /// Their bytes.
+    pub waiting_bytes: usize,
+    /// The connection is gone; the member stays until what it sent is settled, so that its rights are still looked at.
+    pub left: bool,
+    /// When it was last told that it may only read.
+    pub told_read_only_at: Option<Instant>,
+    /// Presence that came after an update that still waits.
+    pub held_presence: Option<HeldPresence>,
+    /// What it was asked to send again.
+    pub gap: Option<Gap>,
+    next_ordinal: u64,
+    unresolved: BTreeSet<u64>,
+    owed: BTreeSet<u64>,
+    statuses: Statuses,
+}
+
+/// Presence waits for the updates before it, but not for long.
+#[derive(Debug)]
+pub struct HeldPresence {
+    /// Newest state per client.
+    pub entries: Vec<AwarenessEntry>,
+    /// It waits for everything below this ordinal.
+    pub after: u64,
+    /// And no longer than this.
+    pub until: Instant,
+}
+
+/// Something that the connection sent does not continue what the log holds.
+#[derive(Debug)]
+pub struct Gap {
+    /// `(client, clock)` that must be known first.
+    pub missing: Vec<(u64, u64)>,
+    /// Step 1 is sent (again) at this time; `None` while the log's head is looked at first.
+    pub ask_at: Option<Instant>,
+    asked: u32,
+}
+
+impl Gap {
+    /// A gap that has not been asked about.
+    pub fn new(missing: Vec<(u64, u64)>) -> Self {
+        Self { missing, ask_at: None, asked: 0 }
+    }
+
+    /// A step 1 goes out now; the next in 2, 4 … 30 s.
+    pub fn asked(&mut self, now: Instant) {
+        self.asked = (self.asked + 1).min(5);
+        self.ask_at = Some(now + Duration::from_secs((1u64 << self.asked).min(30)));
+    }
+}
+
+/// The dialect's own way of saying "committed".
+#[derive(Debug)]
+enum Statuses {
+    /// A: the echo of the content.
+    Echo,
+    /// B: one SyncStatus per update and per step 2 that was not solicited.
+    Counted {
+        /// The next step 2 answers a step 1 that the client began: it gets a status of its own.
+        step2_due: bool,
+        /// Ordinals below are cancelled by the client's own step 1.
+        valid_from: u64,
+        /// Ordinals that get no status: solicited step 2s.
+        silent: BTreeSet<u64>,
+    },
+    /// C: type 102 comes back when all before it has committed, and the client's step 2 first of all.
+    Marked { step2_committed: bool, refused: bool, marks: VecDeque<(u64, Bytes)>, withheld_since: Option<Instant> },
+}
+
+/// What is to be sent because something was settled.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Receipts {
+    /// B: so many SyncStatus 1.
+    pub statuses: usize,
+    /// C: these payloads.
+    pub marks: Vec<Bytes>,
+}
+
+impl Member {
+    /// A connection that has just been let in.
+    pub fn new(dialect: Dialect, user: UserId, session: SessionId, role: Role) -> Self {
+        let statuses = match dialect {
+            Dialect::YWebsocket => Statuses::Echo,
+            Dialect::Hocuspocus => {
+                Statuses::Counted { step2_due: false, valid_from: 0, silent: BTreeSet::new() }
+            }
+            Dialect::YSweet => Statuses::Marked {
+                step2_committed: false,
+                refused: false,
+                marks: VecDeque::new(),
+                withheld_since: None,
+            },
+        };
+        Self {
+            dialect,
+            user,
+            session,
+            role,
+            own_client: None,
+            announced: false,
+            receiving: false,
+            seen_seq: 0,
+            waiting: 0,
+            waiting_bytes: 0,
+            left: false,
+            told_read_only_at: None,
+            held_presence: None,
+            gap: None,
+            next_ordinal: 0,
+            unresolved: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            statuses,
+        }
+    }
+
+    /// The client began a synchronisation: in B everything owed and pending is cancelled, and its next step 2 gets one status.
+    pub fn began(&mut self) {
+        if let Statuses::Counted { step2_due, valid_from, silent } = &mut self.statuses {
+            *step2_due = true;
+            *valid_from = self.next_ordinal;
+            silent.clear();
+            self.owed.clear();
+            self.gap = None;
+        }
+    }
+
+    /// An update or step 2 arrived; the ordinal is how it is settled later.
+    pub fn received(&mut self, is_step2: bool) -> u64 {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        self.unresolved.insert(ordinal);
+        if let Statuses::Counted { step2_due, silent, .. } = &mut self.statuses
+            && is_step2
+            && !std::mem::take(step2_due)
+        {
+            silent.insert(ordinal);
+        }
+        ordinal
+    }
+
+    /// Whether the ordinal was a step 2 that a step 1 of ours asked for (B).
+    pub fn is_solicited(&self, ordinal: u64) -> bool {
+        matches!(&self.statuses, Statuses::Counted { silent, .. } if silent.contains(&ordinal))
+    }
+
+    /// It has committed, or what it repeats has. A step 2 taken whole also releases what was owed before it.
+    pub fn settled(&mut self, ordinal: u64, whole_step2: bool) -> Receipts {
+        let mut released = vec![ordinal];
+        if whole_step2 {
+            released.extend(self.owed.range(..ordinal));
+            self.owed = self.owed.split_off(&ordinal);
+            if self.owed.is_empty() {
+                self.gap = None;
+            }
+        }
+        for done in &released {
+            self.unresolved.remove(done);
+        }
+        let mut receipts = Receipts::default();
+        match &mut self.statuses {
+            Statuses::Echo => {}
+            Statuses::Counted { valid_from, silent, .. } => {
+                for done in released {
+                    let silent = silent.remove(&done);
+                    receipts.statuses += usize::from(done >= *valid_from && !silent);
+                }
+            }
+            Statuses::Marked { step2_committed, .. } => {
+                *step2_committed |= whole_step2;
+                receipts.marks = self.ripe_marks();
+            }
+        }
+        receipts
+    }
+
+    /// A part of it was left out, or it was dropped for lack of room: its acknowledgement is owed until a step 2 brings it whole.
+    pub fn owe(&mut self, ordinal: u64) {
+        self.owed.insert(ordinal);
+    }
+
+    /// It was refused: no acknowledgement, ever.
+    pub fn refused(&mut self, ordinal: u64) {
+        self.unresolved.remove(&ordinal);
+        match &mut self.statuses {
+            Statuses::Echo => {}
+            Statuses::Counted { silent, .. } => {
+                silent.remove(&ordinal);
+            }
+            Statuses::Marked { refused, marks, .. } => {
+                *refused = true;
+                marks.clear();
+            }
+        }
+    }
+
+    /// C: a 102 arrived; it waits its turn.
+    pub fn marked(&mut self, payload: Bytes, now: Instant) -> Receipts {
+        let next = self.next_ordinal;
+        let Statuses::Marked { refused, marks, withheld_since, .. } = &mut self.statuses else {
+            return Receipts::default();
+        };
+        withheld_since.get_or_insert(now);
+        if !*refused {
+            if marks.back().is_some_and(|(after, _)| *after == next) {
+                marks.pop_back(); // nothing came between: the newer says it all
+            }
+            marks.push_back((next, payload));
+        }
+        Receipts { statuses: 0, marks: self.ripe_marks() }
+    }
+
+    /// C: when a client whose 102 is withheld must hear something else, lest it take us for dead (3 s).
+    pub fn reassure_at(&self) -> Option<Instant> {
+        match &self.statuses {
+            Statuses::Marked { withheld_since: Some(since), .. } => Some(*since + Duration::from_millis(1_500)),
+            _ => None,
+        }
+    }
+
+    /// It was reassured just now. The next 102 asks again.
+    pub fn reassured(&mut self) {
+        if let Statuses::Marked { withheld_since, .. } = &mut self.statuses {
+            *withheld_since = None;
+        }
+    }
+
+    /// Something is owed that only the client can bring.
+    pub fn is_owed(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Everything received before this ordinal is settled or owed (what is owed may take long).
+    pub fn is_settled_before(&self, ordinal: u64) -> bool {
+        self.unresolved.range(..ordinal).all(|waiting| self.owed.contains(waiting))
+    }
+
+    /// The ordinal that the next update will get.
+    pub fn next_ordinal(&self) -> u64 {
+        self.next_ordinal
+    }
+
+    fn ripe_marks(&mut self) -> Vec<Bytes> {
+        let oldest = self.unresolved.first().copied().unwrap_or(u64::MAX);
+        let Statuses::Marked { step2_committed, refused, marks, withheld_since } = &mut self.statuses else {
+            return Vec::new();
+        };
+        let mut ripe = Vec::new();
+        if *step2_committed && !*refused {
+            while let Some((_, payload)) = marks.pop_front_if(|(after, _)| *after <= oldest) {
+                ripe.push(payload);
+            }
+            if !ripe.is_empty() {
+                *withheld_since = None;
+            }
+        }
+        ripe
+    }
+}

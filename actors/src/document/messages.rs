@@ -1,0 +1,220 @@
+//! What a document hears, and what it wants done.
+
+use super::FollowerId;
+use crate::access::Role;
+use crate::ids::{Position, SessionId, UserId};
+use crate::outbox::Outbox;
+use crate::ports::authority::{Held, Standing};
+use crate::ports::documents::{ReadRefused, WriteRefused, Writer, Written};
+use crate::ports::log::{Head, IdempotencyKey, NewRow, Quarantine};
+use crate::protocol::Dialect;
+use actix::Message;
+use bytes::Bytes;
+use contextnexus_gate::AwarenessEntry;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Lets a connection in. Answered when the document is loaded; A and C have their step 1 and presence in the outbox by then.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "Result<(), JoinRefused>")]
+pub struct Join {
+    /// Names the attachment from now on.
+    pub follower: FollowerId,
+    /// Its dialect.
+    pub dialect: Dialect,
+    /// B: what its frames begin with (`varString` of the document's name as the client wrote it). Empty in A and C.
+    pub address: Bytes,
+    /// Where its frames go.
+    pub outbox: Arc<Outbox>,
+    /// Set by the document when it lets the attachment go (B: while the socket stays).
+    pub detached: Arc<AtomicBool>,
+    /// Whose session.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// Why a connection was not let in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum JoinRefused {
+    /// It has a tombstone.
+    #[error("the document was deleted")]
+    Deleted,
+    /// It cannot be read right now.
+    #[error("the document cannot be loaded right now")]
+    Unavailable,
+}
+
+/// What a connection says, in order. Answered when it may say more: at once, or, when too much of it waits for its commit, after that.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Deliver {
+    /// Who.
+    pub follower: FollowerId,
+    /// What.
+    pub inputs: Vec<Input>,
+}
+
+/// One message of a connection, its dialect taken off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A state vector: answer with what it lacks.
+    Step1(Bytes),
+    /// The answer to a step 1.
+    Step2(Bytes),
+    /// An edit.
+    Update(Bytes),
+    /// Presence.
+    Awareness(Bytes),
+    /// A question for everybody's presence.
+    QueryAwareness,
+    /// C: a sync status to be echoed when all before it has committed.
+    Mark(Bytes),
+}
+
+/// The attachment is gone.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Leave(pub FollowerId);
+
+/// A right in use changed.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct Regrant(pub Vec<(Held, Standing)>);
+
+/// The head in PostgreSQL is not where this document stands.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct HeadMoved(pub Head);
+
+/// An HTTP write; answered once committed.
+#[derive(Message, Debug)]
+#[rtype(result = "Result<Written, WriteRefused>")]
+pub struct Write {
+    /// Who.
+    pub by: Writer,
+    /// A v1 update.
+    pub update: Bytes,
+    /// The request's key.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// An HTTP read of the whole state.
+#[derive(Message, Debug)]
+#[rtype(result = "Result<(Position, Bytes), ReadRefused>")]
+pub struct Read;
+
+/// Commit what waits, then close every follower with 1012 and end. Answered when nothing waits any more.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Drain {
+    /// How long to wait for commits.
+    pub patience: Duration,
+}
+
+/// What the state wants done, in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// `OperationLog::append`; completion: [`super::state::DocumentState::appended`].
+    Append {
+        /// Admitted against this.
+        held: Position,
+        /// In order.
+        rows: Vec<NewRow>,
+    },
+    /// `OperationLog::hold`, then [`super::state::DocumentState::held`].
+    Hold(Position),
+    /// `OperationLog::tail`; completion: [`super::state::DocumentState::tail_read`].
+    ReadTail(Position),
+    /// Wait, look at all rights again, read the tail; completion: [`super::state::DocumentState::recovered`].
+    Recover {
+        /// How long to wait before.
+        after: Duration,
+        /// Rights to look at.
+        held: Vec<Held>,
+    },
+    /// Load anew; completion: [`super::state::DocumentState::rebuilt`].
+    Rebuild,
+    /// Put something into one connection's outbox.
+    Send(FollowerId, Outgoing),
+    /// Step 2: from now on the connection hears every update.
+    Welcome(FollowerId, Bytes),
+    /// An update, committed, for everybody who is receiving.
+    Show {
+        /// Encoded once per dialect.
+        update: Bytes,
+        /// The log stands here with it.
+        through: Position,
+        /// B and C: the only sender, who has it already. (A hears it: the echo is the acknowledgement.)
+        sole_sender: Option<FollowerId>,
+    },
+    /// Presence for everybody.
+    ShowPresence {
+        /// Newest states.
+        entries: Vec<AwarenessEntry>,
+        /// The only one it came from, who need not hear it.
+        except: Option<FollowerId>,
+    },
+    /// Tell the other nodes what was committed.
+    Publish {
+        /// The position before.
+        from: Position,
+        /// The position after.
+        through: Position,
+        /// In order.
+        updates: Vec<Bytes>,
+    },
+    /// Tell the other nodes who is here.
+    PublishPresence(Vec<(AwarenessEntry, Option<UserId>)>),
+    /// Ask the other nodes who is there.
+    QueryPresence,
+    /// Answer an HTTP write.
+    Answer(oneshot::Sender<Result<Written, WriteRefused>>, Result<Written, WriteRefused>),
+    /// Close one connection (A, C) or its attachment (B).
+    Close {
+        /// Which.
+        follower: FollowerId,
+        /// Close code.
+        code: u16,
+        /// Lower case, no content.
+        reason: &'static str,
+        /// B: the whole socket, since the session itself ended.
+        whole_socket: bool,
+    },
+    /// Store a snapshot of this moment.
+    Snapshot,
+    /// Quarantine a row of the log.
+    Quarantine(Quarantine),
+    /// Quarantine bytes that never entered the log.
+    QuarantineRefused(Quarantine),
+    /// End: close everybody and forget everything; whoever comes next loads it anew.
+    Die {
+        /// Close code for those who are connected.
+        code: u16,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// A message for one connection, before its dialect is put on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Our state vector: send what we lack.
+    Step1(Bytes),
+    /// An update to this connection alone (the echo of what was known already).
+    Update(Bytes),
+    /// Presence.
+    Awareness(Vec<AwarenessEntry>),
+    /// B: SyncStatus.
+    Status(bool),
+    /// C: the payload of its 102.
+    Mark(Bytes),
+    /// A: a write on a read-only connection.
+    ReadOnly,
+    /// Nothing but a sign of life.
+    KeepAlive,
+}

@@ -1,0 +1,52 @@
+//! One actor per open document.
+//!
+//! **Invariant: the document in memory is the fold of its log up to `position`, and nothing else ever enters it.** So an update
+//! waits, is admitted by the gate against exactly that prefix and what stands before it in its batch, is committed, and only
+//! then is it folded, acknowledged, shown and published, in this order. One append is in flight; what arrives meanwhile is the
+//! next batch.
+//!
+//! Read [`messages`] (what it hears), [`state`] (what it decides), [`actor`] (what it does). [`member`] keeps what is owed to one
+//! connection, [`batch`] one append, [`presence`] who is here, [`replica`] the yrs document, [`line`] the way out.
+//! The document never knows a database, a socket library or a clock.
+
+pub mod actor;
+pub mod batch;
+pub mod line;
+pub mod member;
+pub mod messages;
+pub mod presence;
+pub mod replica;
+pub mod state;
+
+use crate::ids::ConnectionId;
+
+/// One document on one connection: a Hocuspocus socket carries many, and even one twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FollowerId {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Counts the attachments of the connection.
+    pub attachment: u32,
+}
+
+/// Close codes of protocols.md: 44xx are final for clients that heed codes.
+pub mod close {
+    /// The update or message is malformed or breaks a rule of the gate.
+    pub const MALFORMED: u16 = 4400;
+    /// The token is not valid, any more.
+    pub const UNAUTHORIZED: u16 = 4401;
+    /// Not (any more) a member.
+    pub const FORBIDDEN: u16 = 4403;
+    /// The document was deleted, or never was.
+    pub const NOT_FOUND: u16 = 4404;
+    /// Not authenticated in time.
+    pub const TIMEOUT: u16 = 4408;
+    /// The client's history and the document's have different content at one place.
+    pub const FORK: u16 = 4409;
+    /// Over a limit.
+    pub const LIMIT: u16 = 4429;
+    /// Come back: the document is rebuilt, or the server drains.
+    pub const SERVICE_RESTART: u16 = 1012;
+    /// Come back later.
+    pub const TRY_AGAIN_LATER: u16 = 1013;
+}

@@ -1,0 +1,125 @@
+//! The document in memory: a yrs document that only ever holds the fold of a log prefix.
+//!
+//! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
+
+use bytes::Bytes;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use yrs::updates::decoder::Decode;
+use yrs::updates::encoder::Encode;
+use yrs::{Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, Update};
+
+/// A fold of a log prefix.
+#[derive(Debug)]
+pub struct Replica {
+    doc: Doc,
+    /// A call panicked: the document may hold dangling pointers (hazards.md 1.2) and is leaked rather than read or dropped.
+    poisoned: bool,
+}
+
+/// Why an update that the gate admitted could not be folded, or a state not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// yrs cannot decode it.
+    #[error("yrs cannot decode the update")]
+    Undecodable,
+    /// yrs refused it part way.
+    #[error("yrs refused the update")]
+    Refused,
+    /// It left structs or deletes pending.
+    #[error("the update does not continue the document")]
+    Pending,
+    /// yrs panicked; the replica is lost.
+    #[error("yrs panicked")]
+    Panicked,
+}
+
+impl Default for Replica {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Replica {
+    /// The fold of the empty log.
+    pub fn new() -> Self {
+        let mut options = Options::with_client_id(0); // it never writes
+        options.offset_kind = OffsetKind::Utf16;
+        Self { doc: Doc::with_options(options), poisoned: false }
+    }
+
+    /// Folds one update in. After any error the replica must be dropped: it is no longer the fold of a prefix.
+    pub fn fold(&mut self, update: &[u8]) -> Result<(), ReplicaError> {
+        self.guarded(|doc| {
+            let update = Update::decode_v1(update).map_err(|_| ReplicaError::Undecodable)?;
+            let mut transaction = doc.try_transact_mut().map_err(|_| ReplicaError::Refused)?;
+            transaction.apply_update(update).map_err(|_| ReplicaError::Refused)?;
+            let store = transaction.store();
+            if store.pending_update().is_some() || store.pending_ds().is_some() {
+                return Err(ReplicaError::Pending);
+            }
+            Ok(())
+        })
+    }
+
+    /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update.
+    pub fn diff(&mut self, state_vector: &[u8]) -> Result<Bytes, ReplicaError> {
+        self.guarded(|doc| {
+            let state_vector = StateVector::decode_v1(state_vector).map_err(|_| ReplicaError::Undecodable)?;
+            let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
+            Ok(Bytes::from(transaction.encode_diff_v1(&state_vector)))
+        })
+    }
+
+    /// The whole state as one update.
+    pub fn state(&mut self) -> Result<Bytes, ReplicaError> {
+        self.guarded(|doc| {
+            let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
+            Ok(Bytes::from(transaction.encode_state_as_update_v1(&StateVector::default())))
+        })
+    }
+
+    /// The state vector, v1 encoding.
+    pub fn state_vector(&mut self) -> Result<Bytes, ReplicaError> {
+        self.guarded(|doc| {
+            let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
+            Ok(Bytes::from(transaction.state_vector().encode_v1()))
+        })
+    }
+
+    fn guarded<T>(&mut self, call: impl FnOnce(&Doc) -> Result<T, ReplicaError>) -> Result<T, ReplicaError> {
+        if self.poisoned {
+            return Err(ReplicaError::Panicked);
+        }
+        let doc = &self.doc;
+        catch_unwind(AssertUnwindSafe(|| call(doc))).unwrap_or_else(|_| {
+            self.poisoned = true;
+            Err(ReplicaError::Panicked)
+        })
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if self.poisoned {
+            // Dropping walks the blocks, and after a panic some of them may be freed already. A leak is the safe loss.
+            std::mem::forget(std::mem::replace(&mut self.doc, Doc::with_client_id(0)));
+        }
+    }
+}
+
+/// Whether a state decodes into a fresh document that equals it: the check before a snapshot is stored. Takes milliseconds
+/// to seconds: for a worker, not for a document's thread.
+pub fn verify_state(state: &[u8], state_vector: &[u8]) -> Result<(), ReplicaError> {
+    let mut fresh = Replica::new();
+    fresh.fold(state)?;
+    let vector = |bytes: &[u8]| StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable);
+    if vector(&fresh.state_vector()?)? != vector(state_vector)? {
+        return Err(ReplicaError::Pending);
+    }
+    let again = fresh.state()?;
+    let (first, second) = (Update::decode_v1(state), Update::decode_v1(&again));
+    match (first, second) {
+        (Ok(first), Ok(second)) if first.delete_set() == second.delete_set() => Ok(()),
+        _ => Err(ReplicaError::Refused),
+    }
+}
