@@ -75,13 +75,26 @@ impl Outbox {
         self.push_within(frame, 2 * self.budget)
     }
 
-    /// Queues the close frame as the last one.
+    /// Queues the close frame as the last one, behind all that waits.
     pub fn close(&self, frame: Bytes) {
+        self.close_after(frame, false);
+    }
+
+    /// Drops all that waits and queues the close frame: for a right that ended, and for a connection that is lost anyway.
+    pub fn close_now(&self, frame: Bytes) {
+        self.close_after(frame, true);
+    }
+
+    fn close_after(&self, frame: Bytes, drop_waiting: bool) {
         let mut queue = self.lock();
         if queue.closing || queue.closed {
             return;
         }
         queue.closing = true;
+        if drop_waiting {
+            queue.frames.clear();
+            self.waiting.store(0, Ordering::Relaxed);
+        }
         self.waiting.fetch_add(frame.len(), Ordering::Relaxed);
         queue.frames.push_back(frame);
         drop(queue);

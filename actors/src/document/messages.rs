@@ -134,8 +134,6 @@ pub enum Effect {
     Recover {
         /// How long to wait before.
         after: Duration,
-        /// Rights to look at.
-        held: Vec<Held>,
     },
     /// Load anew; completion: [`super::state::DocumentState::rebuilt`].
     Rebuild,

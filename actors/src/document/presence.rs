@@ -196,6 +196,11 @@ impl Presence {
         self.departed.retain(|_, departed| now < departed.until);
     }
 
+    /// Somebody here is connected to another node, and expires unless renewed.
+    pub fn has_remote(&self) -> bool {
+        self.entries.values().any(|entry| matches!(entry.holder, Holder::There(_)))
+    }
+
     /// When something is to be sent next.
     pub fn deadline(&self) -> Option<Instant> {
         (!self.changed.is_empty()).then(|| self.flushed_at.map(|at| at + self.interval)).flatten()

@@ -91,11 +91,16 @@ struct TailSinceSnapshot {
     being_stored: bool,
 }
 
-/// The stored log cannot be folded: one of its rows must be quarantined first.
+/// The stored log cannot be folded as it is: mend this first, then load again.
 #[derive(Debug)]
-pub struct Unsound {
-    /// What to move into quarantine before loading again.
-    pub quarantine: Quarantine,
+pub enum Unsound {
+    /// A row that must move into quarantine.
+    Row(Quarantine),
+    /// A snapshot that yrs does not read, its checksum notwithstanding.
+    Snapshot {
+        /// Its sequence.
+        seq: u64,
+    },
 }
 
 /// What to do with a held head.
@@ -187,6 +192,11 @@ impl DocumentState {
     /// Rights in use here.
     pub fn rights(&self) -> impl Iterator<Item = (UserId, SessionId)> + '_ {
         self.members.values().map(|member| (member.user, member.session))
+    }
+
+    /// The right under which this connection is here.
+    pub fn right_of(&self, follower: FollowerId) -> Option<(UserId, SessionId)> {
+        self.members.get(&follower).map(|member| (member.user, member.session))
     }
 
     /// Updates since the last snapshot.
@@ -947,10 +957,10 @@ impl DocumentState {
         if let Some(snapshot) = stored.snapshot {
             let at = snapshot.position.seq;
             let state = Update::parse(snapshot.state.clone(), &caps)
-                .map_err(|_| Unsound { quarantine: unsound(at, "snapshot_unreadable", Bytes::new()) })?;
+                .map_err(|_| Unsound::Snapshot { seq: at })?;
             self.replica
                 .fold(&snapshot.state)
-                .map_err(|_| Unsound { quarantine: unsound(at, "snapshot_unreadable", Bytes::new()) })?;
+                .map_err(|_| Unsound::Snapshot { seq: at })?;
             self.index = Index::from_state(&state);
             self.position = snapshot.position;
         }
@@ -960,7 +970,7 @@ impl DocumentState {
                 match self.fold_stored(bytes.clone()) {
                     Ok(Some(update)) => self.remember(update, now),
                     Ok(None) => {}
-                    Err(reason) => return Err(Unsound { quarantine: unsound(row.seq_from, reason, bytes) }),
+                    Err(reason) => return Err(Unsound::Row(unsound(row.seq_from, reason, bytes))),
                 }
             }
             self.position = Position { seq: row.seq_to, tip: row.tip };
@@ -1013,8 +1023,7 @@ impl DocumentState {
     /// 100 ms, doubling, at most 2 s: after an outage everybody waits for the first answer.
     fn recover(&mut self, attempt: u32) {
         let after = Duration::from_millis(100 << attempt.min(5)).min(Duration::from_secs(2));
-        let held = Vec::new(); // the shell fills in the document
-        self.effects.push(Effect::Recover { after, held });
+        self.effects.push(Effect::Recover { after });
     }
 
     /// The batch in flight was not written: its updates wait again, in order, to be admitted anew.

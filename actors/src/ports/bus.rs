@@ -65,8 +65,8 @@ pub enum BusMessage {
         node: NodeId,
         /// One awareness update (y-protocols encoding) of clients that live on `node`.
         update: Bytes,
-        /// The subjects that own those client ids, in the order of the update.
-        owners: Vec<crate::ids::UserId>,
+        /// The subjects that own those client ids, in the order of the update; none for an id that was only relayed.
+        owners: Vec<Option<crate::ids::UserId>>,
     },
     /// A node asks all others for their presence (it has just opened the document), and says that it lives.
     PresenceQuery {

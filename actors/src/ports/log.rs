@@ -47,6 +47,9 @@ pub trait OperationLog: Send + Sync + 'static {
     /// Quarantines bytes that never entered the log (a fork).
     async fn quarantine_refused(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError>;
 
+    /// Deletes the snapshots from this sequence on: one of them does not read back. The log alone is the document.
+    async fn discard_snapshots(&self, key: DocumentKey, from_seq: u64) -> Result<(), LogError>;
+
     /// Stores a verified snapshot. A snapshot of that sequence that is there already wins; the last two are kept.
     async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError>;
 }
@@ -173,8 +176,8 @@ pub struct Stored {
     pub snapshot: Option<Snapshot>,
     /// Every row after it, and the head.
     pub tail: Tail,
-    /// BLAKE3 of every update of this document in quarantine: their resend is refused before it is appended.
-    pub quarantined: Vec<[u8; 32]>,
+    /// Every update of this document that was in the log and is in quarantine now: their resend is refused before it is appended.
+    pub quarantined: Vec<Bytes>,
 }
 
 /// A document's whole state at a position.

@@ -1,5 +1,6 @@
 //! The Yjs dialects, and the frames that carry them.
 
+pub mod codec;
 pub mod frame;
 
 /// How a client speaks.

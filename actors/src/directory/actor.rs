@@ -1,0 +1,241 @@
+//! The directory's shell. What it decides is small enough to stand here: a map, counts, and who is asked about.
+
+use super::Desk;
+use super::messages::{Census, CheckNow, Count, DrainAll, Resign, Resigned, Route};
+use crate::document::actor::DocumentActor;
+use crate::document::messages::{Drain, HeadMoved, Regrant};
+use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
+use crate::ports::authority::{Held, Standing};
+use crate::ports::log::Head;
+use crate::world::World;
+use actix::prelude::*;
+use futures_util::future::join_all;
+use futures_util::stream;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Joins of a reconnect storm come at once, one from each session.
+const MAILBOX_CAPACITY: usize = 4_096;
+/// Heads are compared at every second look: once a second by default.
+const HEADS_EVERY: u64 = 2;
+
+/// The documents of this node.
+#[derive(Debug)]
+pub struct Directory {
+    world: World,
+    arbiters: Vec<ArbiterHandle>,
+    open: HashMap<DocumentKey, Entry>,
+    /// Access epoch at the last look.
+    epochs: HashMap<TenantId, u64>,
+    /// Tenants that are being asked about right now: one look at a time.
+    looking: HashSet<TenantId>,
+    /// Asked for while looking.
+    look_again: HashSet<TenantId>,
+    looks: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    address: Addr<DocumentActor>,
+    desk: Arc<Desk>,
+    routed: u64,
+}
+
+/// What one look at a tenant brought.
+struct News {
+    epoch: Option<u64>,
+    standings: Vec<(Held, Standing)>,
+    heads: Vec<(DocumentId, Head)>,
+}
+
+impl Directory {
+    /// Nothing is open.
+    pub(super) fn new(world: World, arbiters: Vec<ArbiterHandle>) -> Self {
+        Self {
+            world,
+            arbiters,
+            open: HashMap::new(),
+            epochs: HashMap::new(),
+            looking: HashSet::new(),
+            look_again: HashSet::new(),
+            looks: 0,
+        }
+    }
+
+    fn address_of(&mut self, key: DocumentKey, directory: Addr<Self>) -> Addr<DocumentActor> {
+        if let Some(entry) = self.open.get_mut(&key)
+            && entry.address.connected()
+        {
+            entry.routed += 1;
+            return entry.address.clone();
+        }
+        let desk = Arc::new(Desk::default());
+        let document = DocumentActor::new(key, self.world.clone(), directory, desk.clone());
+        let address = match self.arbiters.len() {
+            0 => document.start(),
+            many => {
+                let place = (key.document.0.as_u128() % many as u128) as usize;
+                DocumentActor::start_in_arbiter(&self.arbiters[place], |_| document)
+            }
+        };
+        self.open.insert(key, Entry { address: address.clone(), desk, routed: 1 });
+        address
+    }
+
+    fn look(&mut self, tenant: TenantId, with_heads: bool, ctx: &mut Context<Self>) {
+        if !self.looking.insert(tenant) {
+            self.look_again.insert(tenant);
+            return;
+        }
+        let mut held = Vec::new();
+        let mut positions: Vec<(DocumentId, Position)> = Vec::new();
+        for (key, entry) in self.open.iter().filter(|(key, _)| key.tenant == tenant) {
+            positions.push((key.document, entry.desk.position()));
+            let rights = entry.desk.rights().into_iter();
+            held.extend(rights.map(|(user, session)| Held { session, user, document: key.document }));
+        }
+        let since = self.epochs.get(&tenant).copied();
+        let world = self.world.clone();
+        let news = async move {
+            let rechecked = world.authority.recheck(tenant, since, &held).await.ok();
+            let heads = match with_heads {
+                true => world.log.changed_heads(tenant, &positions).await.unwrap_or_default(), // away: the next look tells
+                false => Vec::new(),
+            };
+            let (epoch, standings) = rechecked.map_or((None, Vec::new()), |news| (Some(news.epoch), news.standings));
+            News { epoch, standings, heads }
+        };
+        ctx.spawn(news.into_actor(self).map(move |news, actor, ctx| actor.tell(tenant, news, ctx)));
+    }
+
+    fn tell(&mut self, tenant: TenantId, news: News, ctx: &mut Context<Self>) {
+        self.looking.remove(&tenant);
+        if let Some(epoch) = news.epoch {
+            self.epochs.insert(tenant, epoch);
+        }
+        let mut by_document: HashMap<DocumentId, Vec<(Held, Standing)>> = HashMap::new();
+        for (held, standing) in news.standings {
+            by_document.entry(held.document).or_default().push((held, standing));
+        }
+        let mut deliveries = Vec::new();
+        for (document, standings) in by_document {
+            if let Some(entry) = self.open.get(&DocumentKey { tenant, document }) {
+                deliveries.push(entry.address.send(Regrant(standings)));
+            }
+        }
+        let mut heads = Vec::new();
+        for (document, head) in news.heads {
+            if let Some(entry) = self.open.get(&DocumentKey { tenant, document }) {
+                heads.push(entry.address.send(HeadMoved(head)));
+            }
+        }
+        // A document that ended meanwhile needs no news.
+        let told = async move {
+            join_all(deliveries).await;
+            join_all(heads).await;
+        };
+        ctx.spawn(told.into_actor(self));
+        if self.look_again.remove(&tenant) {
+            self.look(tenant, false, ctx);
+        }
+    }
+
+    fn look_at_all(&mut self, ctx: &mut Context<Self>) {
+        self.looks += 1;
+        let with_heads = self.looks.is_multiple_of(HEADS_EVERY);
+        let tenants: HashSet<TenantId> = self.open.keys().map(|key| key.tenant).collect();
+        self.epochs.retain(|tenant, _| tenants.contains(tenant));
+        for tenant in tenants {
+            self.look(tenant, with_heads, ctx);
+        }
+    }
+}
+
+impl Actor for Directory {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        let interval = Duration::from_millis(self.world.limits.check_interval_ms);
+        ctx.run_interval(interval, |actor, ctx| actor.look_at_all(ctx));
+        let bus = self.world.bus.clone();
+        let subscribed = async move { bus.subscribe_access().await }.into_actor(self);
+        ctx.spawn(subscribed.map(|mut tenants, _, ctx| {
+            ctx.add_stream(stream::poll_fn(move |cx| tenants.poll_recv(cx)));
+        }));
+    }
+}
+
+impl StreamHandler<TenantId> for Directory {
+    fn handle(&mut self, tenant: TenantId, ctx: &mut Context<Self>) {
+        self.look(tenant, false, ctx);
+    }
+
+    /// The bus let go of us: the interval stands in for it.
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+impl Handler<Route> for Directory {
+    type Result = MessageResult<Route>;
+
+    fn handle(&mut self, Route(key): Route, ctx: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.address_of(key, ctx.address()))
+    }
+}
+
+impl Handler<Resign> for Directory {
+    type Result = bool;
+
+    fn handle(&mut self, resign: Resign, _: &mut Context<Self>) -> bool {
+        match self.open.get(&resign.key) {
+            Some(entry) if Arc::ptr_eq(&entry.desk, &resign.desk) => {
+                let agreed = entry.routed == resign.routed;
+                if agreed {
+                    self.open.remove(&resign.key);
+                }
+                agreed
+            }
+            _ => true, // forgotten already
+        }
+    }
+}
+
+impl Handler<Resigned> for Directory {
+    type Result = ();
+
+    fn handle(&mut self, resigned: Resigned, _: &mut Context<Self>) {
+        if self.open.get(&resigned.key).is_some_and(|entry| Arc::ptr_eq(&entry.desk, &resigned.desk)) {
+            self.open.remove(&resigned.key);
+        }
+    }
+}
+
+impl Handler<CheckNow> for Directory {
+    type Result = ();
+
+    fn handle(&mut self, CheckNow(tenant): CheckNow, ctx: &mut Context<Self>) {
+        self.look(tenant, false, ctx);
+    }
+}
+
+impl Handler<Count> for Directory {
+    type Result = Census;
+
+    fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Census {
+        let waiting_bytes = self.open.values().map(|entry| entry.desk.waiting_bytes()).sum();
+        Census { documents: self.open.len(), waiting_bytes }
+    }
+}
+
+impl Handler<DrainAll> for Directory {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, drain: DrainAll, _: &mut Context<Self>) -> Self::Result {
+        let patience = drain.patience;
+        let drained: Vec<_> = self.open.values().map(|entry| entry.address.send(Drain { patience })).collect();
+        Box::pin(async move {
+            join_all(drained).await; // one that ended by itself has nothing left to commit
+        })
+    }
+}

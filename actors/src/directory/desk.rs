@@ -1,0 +1,67 @@
+//! What the directory may know of a document without asking it: where it stands, and whose rights are in use.
+
+use crate::ids::{Position, SessionId, UserId};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Shared between a document and the directory. Locks are held for a few instructions, never across a wait.
+#[derive(Debug)]
+pub struct Desk {
+    position: Mutex<Position>,
+    rights: Mutex<HashMap<(UserId, SessionId), usize>>,
+    waiting_bytes: AtomicUsize,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { position: Mutex::new(Position::START), rights: Mutex::default(), waiting_bytes: AtomicUsize::new(0) }
+    }
+}
+
+impl Desk {
+    /// The document stands there now.
+    pub fn stands_at(&self, position: Position) {
+        *lock(&self.position) = position;
+    }
+
+    /// Where it stands.
+    pub fn position(&self) -> Position {
+        *lock(&self.position)
+    }
+
+    /// So many bytes wait for their commit.
+    pub fn waits_with(&self, bytes: usize) {
+        self.waiting_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A connection of that session came.
+    pub fn holds(&self, user: UserId, session: SessionId) {
+        *lock(&self.rights).entry((user, session)).or_default() += 1;
+    }
+
+    /// A connection of that session went.
+    pub fn releases(&self, user: UserId, session: SessionId) {
+        let mut rights = lock(&self.rights);
+        if let Some(count) = rights.get_mut(&(user, session)) {
+            *count -= 1;
+            if *count == 0 {
+                rights.remove(&(user, session));
+            }
+        }
+    }
+
+    /// Rights in use.
+    pub fn rights(&self) -> Vec<(UserId, SessionId)> {
+        lock(&self.rights).keys().copied().collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner) // every critical section leaves it whole
+}

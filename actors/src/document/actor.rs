@@ -1,0 +1,647 @@
+//! The shell around [`DocumentState`]: performs effects and brings completions back.
+
+use super::line::{Frames, Line};
+use super::member::Member;
+use super::messages::{Deliver, Drain, Effect, HeadMoved, Join, JoinRefused, Leave, Read, Regrant, Write};
+use super::state::{DocumentState, HeldDecision, Unsound};
+use super::{FollowerId, close};
+use crate::directory::messages::{Resign, Resigned};
+use crate::directory::{Desk, Directory};
+use crate::ids::{AppendId, DocumentKey, Position, Tip};
+use crate::ports::authority::Held;
+use crate::ports::bus::{BusEvent, BusMessage};
+use crate::ports::documents::{ReadRefused, WriteRefused, Written};
+use crate::ports::log::{AppendRequest, LogError, NewRow, Snapshot};
+use crate::protocol::codec::Message as WireMessage;
+use crate::world::World;
+use actix::prelude::*;
+use bytes::Bytes;
+use contextnexus_gate::encode_awareness;
+use futures_util::stream;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+/// Each session has one message under way here, the directory a few: senders bound the mailbox, this only spares them waiting.
+const MAILBOX_CAPACITY: usize = 256;
+/// Rows to quarantine one after the other before loading gives up and says that the document cannot be read.
+const QUARANTINES_PER_LOAD_MAX: usize = 64;
+
+/// One open document.
+#[derive(Debug)]
+pub struct DocumentActor {
+    key: DocumentKey,
+    world: World,
+    directory: Addr<Directory>,
+    desk: Arc<Desk>,
+    /// `None` until loaded, and after loading failed.
+    state: Option<DocumentState>,
+    failed: Option<JoinRefused>,
+    lines: BTreeMap<FollowerId, Line>,
+    /// Connections whose window is full: answered when it is not.
+    parked: Vec<(FollowerId, oneshot::Sender<()>)>,
+    drained: mpsc::Sender<()>,
+    drained_events: Option<mpsc::Receiver<()>>,
+    timer: Option<(Instant, SpawnHandle)>,
+    idle_timer: Option<SpawnHandle>,
+    /// Messages that the directory routed here; unloading needs its count to be the same.
+    routed: u64,
+    draining: Option<oneshot::Sender<()>>,
+}
+
+impl DocumentActor {
+    /// Not loaded yet.
+    pub fn new(key: DocumentKey, world: World, directory: Addr<Directory>, desk: Arc<Desk>) -> Self {
+        let (drained, events) = mpsc::channel(1); // one wake-up covers all who have drained
+        Self {
+            key,
+            world,
+            directory,
+            desk,
+            state: None,
+            failed: None,
+            lines: BTreeMap::new(),
+            parked: Vec::new(),
+            drained,
+            drained_events: Some(events),
+            timer: None,
+            idle_timer: None,
+            routed: 0,
+            draining: None,
+        }
+    }
+
+    /// Lets the state decide and performs what it wants.
+    fn decide(&mut self, ctx: &mut Context<Self>, decide: impl FnOnce(&mut DocumentState, Instant) -> Vec<Effect>) {
+        let now = self.world.clock.instant();
+        let Some(state) = &mut self.state else { return };
+        let effects = decide(state, now);
+        self.perform(effects, ctx);
+        self.after(ctx);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
+        for effect in effects {
+            self.perform_one(effect, ctx);
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Append { held, rows } => self.append(held, rows, ctx),
+            Effect::Hold(held) => self.hold(held, ctx),
+            Effect::ReadTail(held) => {
+                let (log, key) = (self.world.log.clone(), self.key);
+                let tail = async move { log.tail(key, held).await }.into_actor(self);
+                ctx.spawn(tail.map(|tail, actor, ctx| actor.decide(ctx, |state, now| state.tail_read(tail, now))));
+            }
+            Effect::Recover { after } => self.recover(after, ctx),
+            Effect::Rebuild => {
+                warn!(document.id = %self.key.document, "the log diverged from document {}: it is loaded anew", self.key.document);
+                self.rebuild(ctx);
+            }
+            Effect::Send(to, what) => {
+                if let Some(line) = self.lines.get(&to) {
+                    line.send(&what);
+                }
+            }
+            Effect::Welcome(to, update) => {
+                let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
+                if let Some(line) = self.lines.get_mut(&to) {
+                    line.welcome(&update, seq);
+                }
+            }
+            Effect::Show { update, through, sole_sender } => self.show(&update, through, sole_sender),
+            Effect::ShowPresence { entries, except } => {
+                let update = encode_awareness(&entries);
+                let mut frames = Frames::new(WireMessage::Awareness(&update));
+                for (follower, line) in &self.lines {
+                    if Some(*follower) != except {
+                        line.show_presence(&mut frames);
+                    }
+                }
+            }
+            Effect::Publish { from, through, updates } => {
+                let bytes: usize = updates.iter().map(Bytes::len).sum();
+                let updates = if bytes > self.world.limits.bus_message_bytes_max { Vec::new() } else { updates };
+                let (key, node) = (self.key, self.world.node);
+                self.world.bus.publish(BusMessage::Committed { key, node, from, through, updates });
+            }
+            Effect::PublishPresence(said) => {
+                if !said.is_empty() {
+                    let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+                    let update = encode_awareness(&entries);
+                    let (key, node) = (self.key, self.world.node);
+                    self.world.bus.publish(BusMessage::Presence { key, node, update, owners });
+                }
+            }
+            Effect::QueryPresence => {
+                self.world.bus.publish(BusMessage::PresenceQuery { key: self.key, node: self.world.node });
+            }
+            Effect::Answer(to, answer) => {
+                let _ = to.send(answer); // a requester that has gone needs none
+            }
+            Effect::Close { follower, code, reason, whole_socket } => {
+                if let Some(line) = self.lines.get_mut(&follower) {
+                    debug!(document.id = %self.key.document, connection.id = %follower.connection, "closed with {code}: {reason}");
+                    line.close(code, reason, whole_socket);
+                    metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
+                }
+            }
+            Effect::Snapshot => self.snapshot(ctx),
+            Effect::Quarantine(mut what) => {
+                what.new_tip = Tip(self.world.clock.fresh_id());
+                error!(document.id = %self.key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
+                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+                let (log, key) = (self.world.log.clone(), self.key);
+                actix::spawn(async move { retry(|| log.quarantine(key, what.clone())).await });
+            }
+            Effect::QuarantineRefused(what) => {
+                warn!(document.id = %self.key.document, "update quarantined: {}", what.reason);
+                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+                let (log, key) = (self.world.log.clone(), self.key);
+                actix::spawn(async move { retry(|| log.quarantine_refused(key, what.clone())).await });
+            }
+            Effect::Die { code, reason } => self.die(code, reason, ctx),
+        }
+    }
+
+    /// Bookkeeping after every turn: the desk, the timer, who may speak again, who waits for the drain.
+    fn after(&mut self, ctx: &mut Context<Self>) {
+        let Some(state) = &self.state else { return };
+        self.desk.stands_at(state.position());
+        let waiting = state.waiting().1;
+        self.desk.waits_with(waiting);
+        if !self.parked.is_empty() {
+            let parked = std::mem::take(&mut self.parked);
+            for (follower, answer) in parked {
+                if state.is_window_full(follower) {
+                    self.parked.push((follower, answer));
+                } else {
+                    let _ = answer.send(()); // a session that has gone needs none
+                }
+            }
+        }
+        if state.is_settled()
+            && let Some(waiter) = self.draining.take()
+        {
+            let _ = waiter.send(()); // as above
+        }
+        let deadline = state.deadline();
+        match (deadline, &self.timer) {
+            (None, _) => {}
+            (Some(at), Some((armed, _))) if *armed <= at => {}
+            (Some(at), timer) => {
+                if let Some((_, handle)) = timer {
+                    ctx.cancel_future(*handle);
+                }
+                let after = at.saturating_duration_since(self.world.clock.instant());
+                let handle = ctx.run_later(after, |actor, ctx| {
+                    actor.timer = None;
+                    actor.decide(ctx, DocumentState::on_time);
+                });
+                self.timer = Some((at, handle));
+            }
+        }
+    }
+
+    fn append(&mut self, held: Position, rows: Vec<NewRow>, ctx: &mut Context<Self>) {
+        let append_id = AppendId(self.world.clock.fresh_id());
+        if let Some(state) = &mut self.state {
+            state.dispatched(append_id);
+        }
+        let request = AppendRequest { key: self.key, held, append_id, rows };
+        let log = self.world.log.clone();
+        let outcome = async move { log.append(request).await }.into_actor(self);
+        ctx.spawn(outcome.map(|outcome, actor, ctx| {
+            actor.decide(ctx, |state, now| state.appended(outcome, now));
+        }));
+    }
+
+    fn hold(&mut self, held: Position, ctx: &mut Context<Self>) {
+        let (log, key) = (self.world.log.clone(), self.key);
+        let head = async move { log.hold(key, held).await }.into_actor(self);
+        ctx.spawn(head.map(|head, actor, ctx| {
+            let now = actor.world.clock.instant();
+            let Some(state) = &mut actor.state else { return };
+            let (head, tail) = match head {
+                Ok(mut head) => {
+                    let tail = head.take_tail();
+                    (Some(head), Ok(tail))
+                }
+                Err(error) => (None, Err(error)),
+            };
+            let (decision, effects) = state.held(tail, now);
+            let append_id = AppendId(actor.world.clock.fresh_id());
+            match (decision, head) {
+                (HeldDecision::Append { held, rows }, Some(head)) => {
+                    state.dispatched(append_id);
+                    let request = AppendRequest { key: actor.key, held, append_id, rows };
+                    let outcome = async move { head.append(request).await }.into_actor(actor);
+                    ctx.spawn(outcome.map(|outcome, actor, ctx| {
+                        actor.decide(ctx, |state, now| state.appended(outcome, now));
+                    }));
+                }
+                (_, head) => drop(head),
+            }
+            actor.perform(effects, ctx);
+            actor.after(ctx);
+        }));
+    }
+
+    fn recover(&mut self, after: Duration, ctx: &mut Context<Self>) {
+        let Some(state) = &self.state else { return };
+        let held: Vec<Held> = state
+            .rights()
+            .map(|(user, session)| Held { session, user, document: self.key.document })
+            .collect();
+        let position = state.position();
+        let (world, key) = (self.world.clone(), self.key);
+        let news = async move {
+            tokio::time::sleep(after).await;
+            // Revocations first: nothing is appended under a right that ended while PostgreSQL was away.
+            let rechecked = world.authority.recheck(key.tenant, None, &held).await.ok()?;
+            Some((rechecked.standings, world.log.tail(key, position).await))
+        };
+        ctx.spawn(news.into_actor(self).map(|news, actor, ctx| {
+            actor.decide(ctx, |state, now| state.recovered(news, now));
+        }));
+    }
+
+    /// The mailbox waits until the document is loaded anew.
+    fn rebuild(&mut self, ctx: &mut Context<Self>) {
+        let (world, key) = (self.world.clone(), self.key);
+        let stored = async move {
+            loop {
+                match world.log.load(key).await {
+                    Err(LogError::Unavailable(_)) => tokio::time::sleep(Duration::from_secs(1)).await,
+                    other => return other,
+                }
+            }
+        };
+        ctx.wait(stored.into_actor(self).map(|stored, actor, ctx| {
+            let now = actor.world.clock.instant();
+            let Some(state) = &mut actor.state else { return };
+            match stored.map(|stored| state.rebuilt(stored, now)) {
+                Ok(Ok(effects)) => {
+                    actor.perform(effects, ctx);
+                    actor.after(ctx);
+                }
+                // Loading from nothing knows what to do about an unsound row.
+                Ok(Err(_)) | Err(_) => actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx),
+            }
+        }));
+    }
+
+    fn show(&mut self, update: &Bytes, through: Position, sole_sender: Option<FollowerId>) {
+        use crate::protocol::Dialect;
+        let mut frames = Frames::new(WireMessage::Update(update));
+        let mut shown = 0u64;
+        for (follower, line) in &mut self.lines {
+            if Some(*follower) == sole_sender && line.dialect != Dialect::YWebsocket {
+                line.skip(through.seq);
+                continue;
+            }
+            shown += 1;
+            if let Some(before) = line.show(&mut frames, through.seq) {
+                line.notify_when_drained(self.drained.clone());
+                if let Some(state) = &mut self.state {
+                    state.fell_behind(*follower, before);
+                }
+            }
+        }
+        metrics::counter!("contextnexus_fanout_total").increment(shown);
+    }
+
+    /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence.
+    fn catch_up(&mut self) {
+        let Some(state) = &mut self.state else { return };
+        for line in self.lines.values_mut() {
+            let Some(since) = line.behind_since() else { continue };
+            let Some((update, position)) = state.catch_up(since) else { return };
+            if line.catch_up(&update, position.seq) {
+                line.send(&super::messages::Outgoing::Awareness(state.everybody()));
+            } else {
+                line.notify_when_drained(self.drained.clone());
+            }
+        }
+    }
+
+    fn snapshot(&mut self, ctx: &mut Context<Self>) {
+        let Some((position, state, state_vector)) = self.state.as_mut().and_then(DocumentState::read) else { return };
+        let (log, key, clock) = (self.world.log.clone(), self.key, self.world.clock.clone());
+        let started = clock.instant();
+        let stored = async move {
+            let (bytes, vector) = (state.clone(), state_vector.clone());
+            let verified = actix_rt_blocking(move || super::replica::verify_state(&bytes, &vector)).await;
+            if let Err(error) = verified {
+                error!(document.id = %key.document, "a snapshot at {position} does not read back and is not stored: {error}");
+                metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
+                return None;
+            }
+            match log.save_snapshot(key, Snapshot { position, state, state_vector }).await {
+                Ok(()) => {
+                    metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
+                    metrics::histogram!("contextnexus_snapshot_seconds").record(clock.instant() - started);
+                    Some(position)
+                }
+                Err(error) => {
+                    warn!(document.id = %key.document, "snapshot not stored: {error}");
+                    None
+                }
+            }
+        };
+        ctx.spawn(stored.into_actor(self).map(|position, actor, ctx| {
+            actor.decide(ctx, |state, _| {
+                state.snapshot_stored(position);
+                Vec::new()
+            });
+        }));
+    }
+
+    fn die(&mut self, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
+        info!(document.id = %self.key.document, "document {} ends: {reason}", self.key.document);
+        for line in self.lines.values_mut() {
+            line.close(code, reason, code == close::SERVICE_RESTART);
+        }
+        self.lines.clear();
+        self.state = None;
+        self.failed = Some(if code == close::NOT_FOUND { JoinRefused::Deleted } else { JoinRefused::Unavailable });
+        self.resign_and_stop(ctx);
+    }
+
+    fn resign_and_stop(&mut self, ctx: &mut Context<Self>) {
+        let resigned = Resigned { key: self.key, desk: self.desk.clone() };
+        let told = self.directory.send(resigned).into_actor(self);
+        ctx.spawn(told.map(|_, _, ctx| ctx.stop()));
+    }
+
+    fn arm_idle(&mut self, ctx: &mut Context<Self>) {
+        if let Some(handle) = self.idle_timer.take() {
+            ctx.cancel_future(handle);
+        }
+        if self.lines.is_empty() {
+            let after = Duration::from_secs(self.world.limits.document_idle_s);
+            self.idle_timer = Some(ctx.run_later(after, |actor, ctx| {
+                actor.idle_timer = None;
+                actor.unload_if_idle(ctx);
+            }));
+        }
+    }
+
+    fn unload_if_idle(&mut self, ctx: &mut Context<Self>) {
+        let settled = self.state.as_ref().is_some_and(DocumentState::is_settled);
+        if !self.lines.is_empty() || !settled {
+            return self.arm_idle(ctx);
+        }
+        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100) {
+            self.snapshot(ctx); // so that the next one to open it reads little; the log alone would do
+        }
+        let resign = Resign { key: self.key, desk: self.desk.clone(), routed: self.routed };
+        let agreed = self.directory.send(resign).into_actor(self);
+        ctx.spawn(agreed.map(|agreed, actor, ctx| match agreed {
+            Ok(true) => ctx.stop(),
+            _ => actor.arm_idle(ctx),
+        }));
+    }
+}
+
+impl Actor for DocumentActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        if let Some(mut events) = self.drained_events.take() {
+            ctx.add_stream(stream::poll_fn(move |cx| events.poll_recv(cx).map(|event| event.map(|()| Drained))));
+        }
+        let (world, key) = (self.world.clone(), self.key);
+        let started = world.clock.instant();
+        let loading = async move {
+            // Subscribed before it is read: what is committed in between is heard.
+            let subscription = world.bus.subscribe(key).await;
+            (subscription, load(&world, key).await)
+        };
+        ctx.wait(loading.into_actor(self).map(move |(mut subscription, state), actor, ctx| {
+            metrics::histogram!("contextnexus_load_seconds").record(actor.world.clock.instant() - started);
+            match state {
+                Ok(state) => {
+                    actor.state = Some(state);
+                    ctx.add_stream(stream::poll_fn(move |cx| subscription.events.poll_recv(cx)));
+                    actor.perform_one(Effect::QueryPresence, ctx);
+                    actor.arm_idle(ctx);
+                    actor.after(ctx);
+                }
+                Err(refused) => {
+                    actor.failed = Some(refused);
+                    actor.resign_and_stop(ctx);
+                }
+            }
+        }));
+    }
+}
+
+/// Loads a document, quarantining rows that cannot be folded.
+async fn load(world: &World, key: DocumentKey) -> Result<DocumentState, JoinRefused> {
+    for _ in 0..QUARANTINES_PER_LOAD_MAX {
+        let stored = match world.log.load(key).await {
+            Ok(stored) if stored.tail.head.deleted => return Err(JoinRefused::Deleted),
+            Ok(stored) => stored,
+            Err(LogError::NoSuchDocument) => return Err(JoinRefused::Deleted),
+            Err(error) => {
+                warn!(document.id = %key.document, "document {} cannot be loaded: {error}", key.document);
+                return Err(JoinRefused::Unavailable);
+            }
+        };
+        let now = world.clock.instant();
+        let unsound = match DocumentState::load(stored, world.limits.clone(), world.budget.clone(), now) {
+            Ok(state) => return Ok(state),
+            Err(unsound) => unsound,
+        };
+        let mended = match unsound {
+            Unsound::Row(mut what) => {
+                error!(document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
+                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+                what.new_tip = Tip(world.clock.fresh_id());
+                world.log.quarantine(key, what).await
+            }
+            Unsound::Snapshot { seq } => {
+                error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
+                world.log.discard_snapshots(key, seq).await
+            }
+        };
+        if mended.is_err() {
+            return Err(JoinRefused::Unavailable);
+        }
+    }
+    Err(JoinRefused::Unavailable)
+}
+
+async fn retry<F, R>(mut attempt: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = Result<(), LogError>>,
+{
+    while let Err(LogError::Unavailable(_)) = attempt().await {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn actix_rt_blocking<T: Send + 'static, E: Send + 'static + From<super::replica::ReplicaError>>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(super::replica::ReplicaError::Panicked.into()),
+    }
+}
+
+/// Somebody's outbox is empty again.
+#[derive(Debug)]
+struct Drained;
+
+impl StreamHandler<Drained> for DocumentActor {
+    fn handle(&mut self, _: Drained, _: &mut Context<Self>) {
+        self.catch_up();
+    }
+
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+impl StreamHandler<BusEvent> for DocumentActor {
+    fn handle(&mut self, event: BusEvent, ctx: &mut Context<Self>) {
+        self.decide(ctx, |state, now| state.hear_bus(event, now));
+    }
+
+    /// The bus let go of us (its own failure): the head check stands in for it.
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+impl Handler<Join> for DocumentActor {
+    type Result = Result<(), JoinRefused>;
+
+    fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Self::Result {
+        self.routed += 1;
+        if let Some(refused) = self.failed {
+            return Err(refused);
+        }
+        let line = Line::new(join.dialect, join.address, join.outbox, join.detached);
+        self.lines.insert(join.follower, line);
+        self.desk.holds(join.user, join.session);
+        self.arm_idle(ctx);
+        let member = Member::new(join.dialect, join.user, join.session, join.role);
+        self.decide(ctx, |state, _| state.join(join.follower, member));
+        Ok(())
+    }
+}
+
+impl Handler<Deliver> for DocumentActor {
+    type Result = Response<()>;
+
+    fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
+        let follower = deliver.follower;
+        self.decide(ctx, |state, now| {
+            let mut effects = Vec::new();
+            for input in deliver.inputs {
+                effects.extend(state.hear(follower, input, now));
+            }
+            effects.extend(state.advance(now));
+            effects
+        });
+        if self.state.as_ref().is_some_and(|state| state.is_window_full(follower)) {
+            let (answer, answered) = oneshot::channel();
+            self.parked.push((follower, answer));
+            return Response::fut(async move {
+                let _ = answered.await; // an ended document answers too, by letting go
+            });
+        }
+        Response::reply(())
+    }
+}
+
+impl Handler<Leave> for DocumentActor {
+    type Result = ();
+
+    fn handle(&mut self, Leave(follower): Leave, ctx: &mut Context<Self>) {
+        if let Some(line) = self.lines.remove(&follower) {
+            drop(line);
+            if let Some((user, session)) = self.state.as_ref().and_then(|state| state.right_of(follower)) {
+                self.desk.releases(user, session);
+            }
+        }
+        self.parked.retain(|(parked, _)| *parked != follower);
+        self.decide(ctx, |state, now| state.leave(follower, now));
+        self.arm_idle(ctx);
+    }
+}
+
+impl Handler<Regrant> for DocumentActor {
+    type Result = ();
+
+    fn handle(&mut self, Regrant(standings): Regrant, ctx: &mut Context<Self>) {
+        self.decide(ctx, |state, now| state.regrant(&standings, now));
+    }
+}
+
+impl Handler<HeadMoved> for DocumentActor {
+    type Result = ();
+
+    fn handle(&mut self, HeadMoved(head): HeadMoved, ctx: &mut Context<Self>) {
+        self.decide(ctx, |state, _| state.head_moved(head));
+    }
+}
+
+impl Handler<Write> for DocumentActor {
+    type Result = ResponseFuture<Result<Written, WriteRefused>>;
+
+    fn handle(&mut self, write: Write, ctx: &mut Context<Self>) -> Self::Result {
+        self.routed += 1;
+        let unavailable = WriteRefused::Unavailable { retry_after_s: 1 };
+        if let Some(refused) = self.failed {
+            let refused = match refused {
+                JoinRefused::Deleted => WriteRefused::Deleted,
+                JoinRefused::Unavailable => unavailable,
+            };
+            return Box::pin(async move { Err(refused) });
+        }
+        let (answer, answered) = oneshot::channel();
+        self.decide(ctx, |state, now| {
+            let mut effects = state.write(write.by, write.update, write.idempotency, answer);
+            effects.extend(state.advance(now));
+            effects
+        });
+        self.arm_idle(ctx);
+        Box::pin(async move { answered.await.unwrap_or(Err(unavailable)) })
+    }
+}
+
+impl Handler<Read> for DocumentActor {
+    type Result = Result<(Position, Bytes), ReadRefused>;
+
+    fn handle(&mut self, _: Read, ctx: &mut Context<Self>) -> Self::Result {
+        self.routed += 1;
+        self.arm_idle(ctx);
+        match self.failed {
+            Some(JoinRefused::Deleted) => return Err(ReadRefused::Deleted),
+            Some(JoinRefused::Unavailable) => return Err(ReadRefused::Unavailable { retry_after_s: 1 }),
+            None => {}
+        }
+        let read = self.state.as_mut().and_then(DocumentState::read);
+        read.map(|(position, state, _)| (position, state)).ok_or(ReadRefused::Unavailable { retry_after_s: 1 })
+    }
+}
+
+impl Handler<Drain> for DocumentActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) -> Self::Result {
+        let (settled, wait) = oneshot::channel();
+        self.draining = Some(settled);
+        self.after(ctx);
+        let wait = async move {
+            let _ = tokio::time::timeout(drain.patience, wait).await; // what is not committed by then was not acknowledged either
+        };
+        Box::pin(wait.into_actor(self).map(|(), actor, ctx| actor.die(close::SERVICE_RESTART, "server restarts", ctx)))
+    }
+}

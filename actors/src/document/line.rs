@@ -1,0 +1,160 @@
+//! The way out to one connection: puts the dialect on and pushes into its outbox.
+
+use super::messages::Outgoing;
+use crate::outbox::{Outbox, Pushed};
+use crate::protocol::Dialect;
+use crate::protocol::codec::{EMPTY_AWARENESS, Message, encode};
+use crate::protocol::frame::close_frame;
+use bytes::Bytes;
+use contextnexus_gate::encode_awareness;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One follower's way out.
+#[derive(Debug)]
+pub struct Line {
+    /// Its dialect.
+    pub dialect: Dialect,
+    /// B: what its frames begin with.
+    pub address: Bytes,
+    outbox: Arc<Outbox>,
+    detached: Arc<AtomicBool>,
+    /// It was sent a step 2.
+    receiving: bool,
+    /// Its outbox was full: the last sequence it was sent; it gets one merged update when it drains.
+    behind_since: Option<u64>,
+    sent_seq: u64,
+}
+
+impl Line {
+    /// To a connection that has just come.
+    pub fn new(dialect: Dialect, address: Bytes, outbox: Arc<Outbox>, detached: Arc<AtomicBool>) -> Self {
+        Self { dialect, address, outbox, detached, receiving: false, behind_since: None, sent_seq: 0 }
+    }
+
+    /// A message for it alone. Acknowledgements may stand above the outbox's budget; when even that is full, the connection is lost.
+    pub fn send(&self, what: &Outgoing) {
+        let frame = match what {
+            Outgoing::Step1(state_vector) => encode(&self.address, Message::Step1(state_vector)),
+            Outgoing::Update(update) => encode(&self.address, Message::Update(update)),
+            Outgoing::Awareness(entries) => encode(&self.address, Message::Awareness(&encode_awareness(entries))),
+            Outgoing::Status(stored) => encode(&self.address, Message::Status(*stored)),
+            Outgoing::Mark(payload) => encode(&self.address, Message::Mark(payload)),
+            Outgoing::ReadOnly => encode(&self.address, Message::Denied("read-only")),
+            Outgoing::KeepAlive => encode(&self.address, Message::Awareness(EMPTY_AWARENESS)),
+        };
+        if self.outbox.push_control(frame) == Pushed::Full {
+            self.outbox.close_now(close_frame(super::close::TRY_AGAIN_LATER, "too slow"));
+        }
+    }
+
+    /// The step 2, through `seq`. Everything after it follows.
+    pub fn welcome(&mut self, update: &[u8], seq: u64) {
+        let frame = encode(&self.address, Message::Step2(update));
+        if self.outbox.push_control(frame) == Pushed::Full {
+            return self.outbox.close_now(close_frame(super::close::TRY_AGAIN_LATER, "too slow"));
+        }
+        self.receiving = true;
+        self.behind_since = None;
+        self.sent_seq = seq;
+    }
+
+    /// A committed update for everybody who is receiving. Returns the sequence before it when the connection fell behind with it.
+    pub fn show(&mut self, frames: &mut Frames<'_>, seq: u64) -> Option<u64> {
+        if !self.receiving || self.behind_since.is_some() {
+            return None;
+        }
+        match self.outbox.push(frames.for_line(&self.address)) {
+            Pushed::Queued => {
+                self.sent_seq = seq;
+                None
+            }
+            Pushed::Full => {
+                self.behind_since = Some(self.sent_seq);
+                self.behind_since
+            }
+            Pushed::Closed => None,
+        }
+    }
+
+    /// It was the sole sender, and has it already.
+    pub fn skip(&mut self, seq: u64) {
+        if self.behind_since.is_none() {
+            self.sent_seq = seq;
+        }
+    }
+
+    /// Presence is dropped for whoever is behind: it gets everybody's newest when it has caught up.
+    pub fn show_presence(&self, frames: &mut Frames<'_>) {
+        if self.behind_since.is_none() {
+            let _ = self.outbox.push(frames.for_line(&self.address)); // full: the next state replaces it
+        }
+    }
+
+    /// The last sequence sent before it fell behind.
+    pub fn behind_since(&self) -> Option<u64> {
+        self.behind_since
+    }
+
+    /// What it missed, as one update. False: its outbox is still full.
+    pub fn catch_up(&mut self, update: &[u8], seq: u64) -> bool {
+        match self.outbox.push(encode(&self.address, Message::Update(update))) {
+            Pushed::Queued => {
+                self.behind_since = None;
+                self.sent_seq = seq;
+                true
+            }
+            Pushed::Full => false,
+            Pushed::Closed => true,
+        }
+    }
+
+    /// Asks to be told when the outbox is empty.
+    pub fn notify_when_drained(&self, sender: tokio::sync::mpsc::Sender<()>) {
+        self.outbox.notify_when_drained(sender);
+    }
+
+    /// Closes the connection (A, C), or detaches the document from it (B) unless the whole socket is meant. What still waits to be
+    /// shown is dropped when a right ended (44xx), and flushed otherwise.
+    pub fn close(&mut self, code: u16, reason: &'static str, whole_socket: bool) {
+        self.receiving = false;
+        self.detached.store(true, Ordering::Release);
+        if self.dialect == Dialect::Hocuspocus && !whole_socket {
+            if code != super::close::SERVICE_RESTART {
+                let _ = self.outbox.push_control(encode(&self.address, Message::PermissionDenied(reason)));
+            }
+            let _ = self.outbox.push_control(encode(&self.address, Message::Closed(reason)));
+        } else if (4400..4500).contains(&code) {
+            self.outbox.close_now(close_frame(code, reason));
+        } else {
+            self.outbox.close(close_frame(code, reason));
+        }
+    }
+}
+
+/// One message for many lines, encoded once per address (and so once for all of A and C).
+#[derive(Debug)]
+pub struct Frames<'a> {
+    message: Message<'a>,
+    encoded: Vec<(Bytes, Bytes)>,
+}
+
+impl<'a> Frames<'a> {
+    /// Nothing is encoded yet.
+    pub fn new(message: Message<'a>) -> Self {
+        Self { message, encoded: Vec::new() }
+    }
+
+    fn for_line(&mut self, address: &Bytes) -> Bytes {
+        // Addresses are few (empty, and the names of the document), except where each Hocuspocus provider adds a session id of its
+        // own: those are not worth keeping.
+        if let Some((_, frame)) = self.encoded.iter().find(|(held, _)| held == address) {
+            return frame.clone();
+        }
+        let frame = encode(address, self.message);
+        if self.encoded.len() < 8 {
+            self.encoded.push((address.clone(), frame.clone()));
+        }
+        frame
+    }
+}

@@ -1,0 +1,33 @@
+//! The world as actors see it: the ports, the limits, and this node's name.
+
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::ids::NodeId;
+use crate::limits::Limits;
+use crate::ports::{Authority, Bus, OperationLog};
+use std::sync::Arc;
+
+/// Handed to every actor.
+#[derive(Clone)]
+pub struct World {
+    /// This node.
+    pub node: NodeId,
+    /// The durable log.
+    pub log: Arc<dyn OperationLog>,
+    /// Tokens and rights.
+    pub authority: Arc<dyn Authority>,
+    /// The other nodes.
+    pub bus: Arc<dyn Bus>,
+    /// Time and fresh ids.
+    pub clock: Arc<dyn Clock>,
+    /// Bounds and intervals.
+    pub limits: Arc<Limits>,
+    /// Bytes of updates that wait on this node.
+    pub budget: Arc<Budget>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("node", &self.node).finish_non_exhaustive()
+    }
+}
