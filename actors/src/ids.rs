@@ -76,7 +76,9 @@ impl Position {
 }
 
 impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{}@{:?}", self.seq, self.tip) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{:?}", self.seq, self.tip)
+    }
 }
 
 /// A document, named with the tenant in whose transactions alone it can be read.

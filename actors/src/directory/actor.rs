@@ -90,12 +90,15 @@ impl Directory {
         }
         let mut held = Vec::new();
         let mut positions: Vec<(DocumentId, Position)> = Vec::new();
+        let mut since = self.epochs.get(&tenant).copied();
         for (key, entry) in self.open.iter().filter(|(key, _)| key.tenant == tenant) {
             positions.push((key.document, entry.desk.position()));
+            if entry.desk.take_fresh() {
+                since = None;
+            }
             let rights = entry.desk.rights().into_iter();
             held.extend(rights.map(|(user, session)| Held { session, user, document: key.document }));
         }
-        let since = self.epochs.get(&tenant).copied();
         let world = self.world.clone();
         let news = async move {
             let rechecked = world.authority.recheck(tenant, since, &held).await.ok();

@@ -2,7 +2,7 @@
 
 use crate::ids::{Position, SessionId, UserId};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shared between a document and the directory. Locks are held for a few instructions, never across a wait.
@@ -11,11 +11,18 @@ pub struct Desk {
     position: Mutex<Position>,
     rights: Mutex<HashMap<(UserId, SessionId), usize>>,
     waiting_bytes: AtomicUsize,
+    /// A right came into use that no look has compared yet.
+    fresh: AtomicBool,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { position: Mutex::new(Position::START), rights: Mutex::default(), waiting_bytes: AtomicUsize::new(0) }
+        Self {
+            position: Mutex::new(Position::START),
+            rights: Mutex::default(),
+            waiting_bytes: AtomicUsize::new(0),
+            fresh: AtomicBool::new(false),
+        }
     }
 }
 
@@ -43,6 +50,7 @@ impl Desk {
     /// A connection of that session came.
     pub fn holds(&self, user: UserId, session: SessionId) {
         *lock(&self.rights).entry((user, session)).or_default() += 1;
+        self.fresh.store(true, Ordering::Release);
     }
 
     /// A connection of that session went.
@@ -54,6 +62,11 @@ impl Desk {
                 rights.remove(&(user, session));
             }
         }
+    }
+
+    /// Whether a right came into use since the last call. It may have been looked up before a change that has been looked at already.
+    pub fn take_fresh(&self) -> bool {
+        self.fresh.swap(false, Ordering::AcqRel)
     }
 
     /// Rights in use.

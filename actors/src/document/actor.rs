@@ -253,10 +253,8 @@ impl DocumentActor {
 
     fn recover(&mut self, after: Duration, ctx: &mut Context<Self>) {
         let Some(state) = &self.state else { return };
-        let held: Vec<Held> = state
-            .rights()
-            .map(|(user, session)| Held { session, user, document: self.key.document })
-            .collect();
+        let held: Vec<Held> =
+            state.rights().map(|(user, session)| Held { session, user, document: self.key.document }).collect();
         let position = state.position();
         let (world, key) = (self.world.clone(), self.key);
         let news = async move {

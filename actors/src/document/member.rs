@@ -111,9 +111,7 @@ impl Member {
     pub fn new(dialect: Dialect, user: UserId, session: SessionId, role: Role) -> Self {
         let statuses = match dialect {
             Dialect::YWebsocket => Statuses::Echo,
-            Dialect::Hocuspocus => {
-                Statuses::Counted { step2_due: false, valid_from: 0, silent: BTreeSet::new() }
-            }
+            Dialect::Hocuspocus => Statuses::Counted { step2_due: false, valid_from: 0, silent: BTreeSet::new() },
             Dialect::YSweet => Statuses::Marked {
                 step2_committed: false,
                 refused: false,

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use yrs::updates::decoder::Decode;
 use yrs::updates::encoder::Encode;
-use yrs::{Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, Update};
+
+use yrs::{ClientID, Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, Update};
 
 /// A fold of a log prefix.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Default for Replica {
 impl Replica {
     /// The fold of the empty log.
     pub fn new() -> Self {
-        let mut options = Options::with_client_id(0); // it never writes
+        let mut options = Options::with_client_id(ClientID::new(0)); // it never writes
         options.offset_kind = OffsetKind::Utf16;
         Self { doc: Doc::with_options(options), poisoned: false }
     }
@@ -102,7 +103,7 @@ impl Drop for Replica {
     fn drop(&mut self) {
         if self.poisoned {
             // Dropping walks the blocks, and after a panic some of them may be freed already. A leak is the safe loss.
-            std::mem::forget(std::mem::replace(&mut self.doc, Doc::with_client_id(0)));
+            std::mem::forget(std::mem::replace(&mut self.doc, Doc::with_client_id(0u64)));
         }
     }
 }

@@ -11,6 +11,6 @@ pub use authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing
 pub use bus::{Bus, BusEvent, BusMessage, Subscription};
 pub use documents::{LiveDocuments, ReadRefused, WriteRefused, Writer, Written};
 pub use log::{
-    AppendOutcome, AppendRequest, Head, HeldHead, LogError, LogRow, NewRow, IdempotencyKey, OperationLog, Quarantine, Snapshot, Stored,
-    Tail,
+    AppendOutcome, AppendRequest, Head, HeldHead, IdempotencyKey, LogError, LogRow, NewRow, OperationLog, Quarantine,
+    Snapshot, Stored, Tail,
 };

@@ -86,11 +86,7 @@ pub fn name_of(address: &Bytes) -> Option<&str> {
     name.split('\0').next()
 }
 
-fn decode_message(
-    dialect: Dialect,
-    frame: &Bytes,
-    reader: &mut Reader<'_>,
-) -> Result<Incoming, MalformedMessage> {
+fn decode_message(dialect: Dialect, frame: &Bytes, reader: &mut Reader<'_>) -> Result<Incoming, MalformedMessage> {
     let malformed = |_| MalformedMessage;
     let message = match reader.read_var_uint().map_err(malformed)? {
         SYNC => {
@@ -222,10 +218,7 @@ mod tests {
         assert_eq!(read(Dialect::YWebsocket, "00 00 01 00"), Incoming::Step1(hex("00")));
         assert_eq!(read(Dialect::YWebsocket, "00 01 02 00 00"), Incoming::Step2(hex("00 00")));
         let token = "04 646f6331 02 00 03 746f6b 05 342e382e30";
-        assert_eq!(
-            read(Dialect::Hocuspocus, token),
-            Incoming::Token { token: "tok".into(), has_version: true }
-        );
+        assert_eq!(read(Dialect::Hocuspocus, token), Incoming::Token { token: "tok".into(), has_version: true });
         assert_eq!(read(Dialect::Hocuspocus, "09"), Incoming::Ping);
         assert_eq!(read(Dialect::YSweet, "66 01 05"), Incoming::Mark(hex("05")));
     }

@@ -1,12 +1,24 @@
-//! One actor per connection: decodes the dialect, checks rights and limits, hands on to documents.
+//! One actor per connection: decodes the dialect, checks tokens and limits, and hands on to documents.
+//!
+//! It hears inbound frames only. What goes out, documents write into the connection's [`Outbox`] themselves, so a peer that does
+//! not read stops nobody but itself. [`state`] decides, [`actor`] performs.
 
+pub mod actor;
 pub mod messages;
+pub mod state;
+
+pub use actor::{Session, start};
 
 use crate::access::Token;
-use crate::ids::ConnectionId;
+use crate::directory::Directory;
+use crate::ids::{ConnectionId, UserId};
 use crate::outbox::Outbox;
 use crate::protocol::Dialect;
-use std::sync::Arc;
+use crate::world::World;
+use actix::Addr;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the socket pump knows about a new connection.
 #[derive(Debug)]
@@ -21,4 +33,48 @@ pub struct Opening {
     pub token: Option<Token>,
     /// Where finished WebSocket frames go.
     pub outbox: Arc<Outbox>,
+}
+
+/// What sessions of a node share.
+#[derive(Debug)]
+pub struct Services {
+    /// The ports.
+    pub world: World,
+    /// The documents.
+    pub directory: Addr<Directory>,
+    /// Connections of one user on this node.
+    pub connections_per_user_max: usize,
+    /// The server drains: nobody new is let in.
+    pub draining: AtomicBool,
+    users: Mutex<HashMap<UserId, usize>>,
+}
+
+impl Services {
+    /// Nobody is connected.
+    pub fn new(world: World, directory: Addr<Directory>, connections_per_user_max: usize) -> Self {
+        Self { world, directory, connections_per_user_max, draining: AtomicBool::new(false), users: Mutex::default() }
+    }
+
+    /// Whether the server drains.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn admit_user(&self, user: UserId) -> bool {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = users.entry(user).or_default();
+        let admitted = *count < self.connections_per_user_max;
+        *count += usize::from(admitted);
+        admitted
+    }
+
+    fn release_user(&self, user: UserId) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = users.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(&user);
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ enum Channel {
     /// The token is being checked.
     Opening(Vec<Input>),
     /// Attached.
-    Joined { attachment: u32 },
+    Joined,
     /// Refused; in B a new token opens it again.
     Refused,
 }
@@ -138,11 +138,11 @@ impl SessionState {
     }
 
     /// The token was good, and the document let the connection in. What came meanwhile follows.
-    pub fn joined(&mut self, address: &Bytes, attachment: u32, may_write: bool) -> Vec<Effect> {
+    pub fn joined(&mut self, address: &Bytes, may_write: bool) -> Vec<Effect> {
         let Some(channel) = self.channels.get_mut(address) else {
             return vec![Effect::Leave { address: address.clone() }]; // the client detached meanwhile
         };
-        let early = match std::mem::replace(channel, Channel::Joined { attachment }) {
+        let early = match std::mem::replace(channel, Channel::Joined) {
             Channel::Opening(early) => early,
             _ => Vec::new(),
         };
@@ -172,15 +172,12 @@ impl SessionState {
 
     /// Nothing was authenticated in time.
     pub fn is_unauthenticated(&self) -> bool {
-        !self.channels.values().any(|channel| matches!(channel, Channel::Joined { .. } | Channel::Opening(_)))
+        !self.channels.values().any(|channel| matches!(channel, Channel::Joined | Channel::Opening(_)))
     }
 
     /// The attached channels.
     pub fn joined_channels(&self) -> impl Iterator<Item = &Bytes> {
-        self.channels
-            .iter()
-            .filter(|(_, channel)| matches!(channel, Channel::Joined { .. }))
-            .map(|(address, _)| address)
+        self.channels.iter().filter(|(_, channel)| matches!(channel, Channel::Joined)).map(|(address, _)| address)
     }
 
     fn hear_one(&mut self, frame: &Bytes, effects: &mut Vec<Effect>) {
@@ -231,7 +228,7 @@ impl SessionState {
                     effects.push(Effect::Close { code: close::LIMIT, reason: "too much before authentication" });
                 }
             }
-            Channel::Joined { .. } => match effects.last_mut() {
+            Channel::Joined => match effects.last_mut() {
                 Some(Effect::Deliver { address: last, inputs }) if *last == address => inputs.push(input),
                 _ => effects.push(Effect::Deliver { address, inputs: vec![input] }),
             },
@@ -264,7 +261,7 @@ impl SessionState {
 
     fn hear_detach(&mut self, address: Bytes) -> Vec<Effect> {
         match self.channels.remove(&address) {
-            Some(Channel::Joined { .. }) => {
+            Some(Channel::Joined) => {
                 vec![Effect::Leave { address: address.clone() }, Effect::Detached { address }]
             }
             Some(Channel::Waiting(early) | Channel::Opening(early)) => {
@@ -303,9 +300,11 @@ impl SessionState {
 
 fn size_of(input: &Input) -> usize {
     match input {
-        Input::Step1(bytes) | Input::Step2(bytes) | Input::Update(bytes) | Input::Awareness(bytes) | Input::Mark(bytes) => {
-            bytes.len()
-        }
+        Input::Step1(bytes)
+        | Input::Step2(bytes)
+        | Input::Update(bytes)
+        | Input::Awareness(bytes)
+        | Input::Mark(bytes) => bytes.len(),
         Input::QueryAwareness => 0,
     }
 }

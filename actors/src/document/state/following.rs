@@ -1,0 +1,156 @@
+//! What the log holds beyond us, or instead of us: other nodes' rows, loading, outages.
+
+use super::*;
+
+impl DocumentState {
+    /// Rows that others wrote, up to the head. False when this instance ended over it.
+    pub(super) fn take_in_tail(&mut self, tail: Tail, now: Instant) -> bool {
+        if tail.head.deleted {
+            self.die(close::NOT_FOUND, "document deleted");
+            return false;
+        }
+        for row in tail.rows {
+            let count = row.seq_to - row.seq_from + 1;
+            let updates: Vec<Option<Bytes>> = if row.updates.is_empty() {
+                (0..count).map(|_| None).collect() // quarantined: the numbers stay
+            } else {
+                row.updates.into_iter().map(Some).collect()
+            };
+            if !self.take_in(updates.into_iter(), Position { seq: row.seq_to, tip: row.tip }, now) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Folds updates that other nodes admitted against exactly our prefix, and shows them.
+    pub(super) fn take_in(
+        &mut self,
+        updates: impl Iterator<Item = Option<Bytes>>,
+        through: Position,
+        now: Instant,
+    ) -> bool {
+        let from = self.position;
+        let mut shown = Vec::new();
+        for update in updates.flatten() {
+            let folded = self.fold_stored(update.clone());
+            match folded {
+                Ok(Some(update)) => {
+                    shown.push(update.clone());
+                    self.remember(update, now);
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    self.effects.push(Effect::Quarantine(unsound(from.seq + 1, reason, update)));
+                    self.die(close::SERVICE_RESTART, "document is rebuilt");
+                    return false;
+                }
+            }
+        }
+        self.position = through;
+        if !shown.is_empty() {
+            self.show(&shown, None);
+            self.consider_snapshot(now);
+        }
+        true
+    }
+
+    /// Folds one stored update through the gate, which trims what overlaps. `None`: nothing of it was new.
+    pub(super) fn fold_stored(&mut self, bytes: Bytes) -> Result<Option<Update>, &'static str> {
+        let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
+        let update = Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?;
+        let admission = self.index.trust(&update).map_err(|_| "does_not_continue")?;
+        if admission.missing.is_some() {
+            return Err("does_not_continue");
+        }
+        let update = match admission.content {
+            Content::Nothing => return Ok(None),
+            Content::Whole => update,
+            Content::Part(bytes) => Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?,
+        };
+        self.replica.fold(update.bytes()).map_err(|_| "fold_panicked")?;
+        Ok(Some(update))
+    }
+
+    pub(super) fn restore(&mut self, stored: Stored, now: Instant) -> Result<(), Unsound> {
+        let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
+        self.quarantined =
+            stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
+        if let Some(snapshot) = stored.snapshot {
+            let at = snapshot.position.seq;
+            let state = Update::parse(snapshot.state.clone(), &caps).map_err(|_| Unsound::Snapshot { seq: at })?;
+            self.replica.fold(&snapshot.state).map_err(|_| Unsound::Snapshot { seq: at })?;
+            self.index = Index::from_state(&state);
+            self.position = snapshot.position;
+        }
+        self.tail = TailSinceSnapshot::default();
+        for row in stored.tail.rows {
+            for bytes in row.updates {
+                match self.fold_stored(bytes.clone()) {
+                    Ok(Some(update)) => self.remember(update, now),
+                    Ok(None) => {}
+                    Err(reason) => return Err(Unsound::Row(unsound(row.seq_from, reason, bytes))),
+                }
+            }
+            self.position = Position { seq: row.seq_to, tip: row.tip };
+        }
+        self.position = stored.tail.head.position;
+        Ok(())
+    }
+
+    /// The outcome of the append was unknown; now the tail tells it.
+    pub(super) fn resolve(&mut self, tail: Tail, now: Instant) -> bool {
+        let Some(batch) = self.in_flight.take() else { return self.take_in_tail(tail, now) };
+        let ours = batch.append_id;
+        let mut rows = tail.rows;
+        let own: usize = rows.iter().take_while(|row| Some(row.append_id) == ours).count();
+        if own == 0 || batch.held != self.position {
+            self.in_flight = Some(batch);
+            self.wait_again();
+            return self.take_in_tail(Tail { rows, head: tail.head }, now);
+        }
+        let rest = rows.split_off(own);
+        let Some(last) = rows.last() else { return false };
+        let through = Position { seq: last.seq_to, tip: last.tip };
+        self.committed(batch, through, now);
+        !self.dead && self.take_in_tail(Tail { rows: rest, head: tail.head }, now)
+    }
+
+    pub(super) fn read_tail(&mut self) {
+        if !self.dead {
+            self.log = LogWork::ReadingTail;
+            self.effects.push(Effect::ReadTail(self.position));
+        }
+    }
+
+    pub(super) fn log_failed(&mut self, error: &LogError) {
+        match error {
+            LogError::Unavailable(_) => {
+                self.log = LogWork::Away(0);
+                self.recover(0);
+            }
+            LogError::Diverged => {
+                self.wait_again();
+                self.log = LogWork::Rebuilding;
+                self.effects.push(Effect::Rebuild);
+            }
+            LogError::NoSuchDocument => self.die(close::NOT_FOUND, "document deleted"),
+            LogError::Corrupt { .. } => self.die(close::TRY_AGAIN_LATER, "document cannot be read"),
+        }
+    }
+
+    /// 100 ms, doubling, at most 2 s: after an outage everybody waits for the first answer.
+    pub(super) fn recover(&mut self, attempt: u32) {
+        let after = Duration::from_millis(100 << attempt.min(5)).min(Duration::from_secs(2));
+        self.effects.push(Effect::Recover { after });
+    }
+
+    /// The batch in flight was not written: its updates wait again, in order, to be admitted anew.
+    pub(super) fn wait_again(&mut self) {
+        if let Some(batch) = self.in_flight.take() {
+            for (proposal, _) in batch.items.into_iter().rev() {
+                self.waiting.push_front(proposal);
+            }
+        }
+    }
+}

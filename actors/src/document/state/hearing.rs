@@ -1,0 +1,154 @@
+//! What connections say: sync, presence, and writes that may not be.
+
+use super::*;
+
+impl DocumentState {
+    pub(super) fn hear_step1(&mut self, from: FollowerId, state_vector: &Bytes) {
+        if StateVector::parse(state_vector).is_err() {
+            return self.close(from, close::MALFORMED, "malformed state vector");
+        }
+        let Some(diff) = self.read_replica(|replica| replica.diff(state_vector)) else { return };
+        let position = self.position;
+        let Some(member) = self.members.get_mut(&from) else { return };
+        member.began();
+        member.seen_seq = position.seq;
+        let first = !std::mem::replace(&mut member.receiving, true);
+        let ask = member.dialect == Dialect::Hocuspocus;
+        if ask {
+            self.send(from, Outgoing::Step1(self.index.state_vector()));
+        }
+        self.effects.push(Effect::Welcome(from, diff));
+        if ask && first {
+            self.send_everybody(from);
+        }
+    }
+
+    pub(super) fn hear_update(&mut self, from: FollowerId, bytes: Bytes, is_step2: bool, now: Instant) {
+        let update = match Update::parse(bytes, &self.caps) {
+            Ok(update) => update,
+            Err(malformed) if is_too_large(&malformed) => return self.close(from, 1009, "update too large"),
+            Err(_) => return self.close(from, close::MALFORMED, "malformed update"),
+        };
+        if self.has_quarantined(&update) {
+            return self.close(from, close::MALFORMED, "this update was quarantined");
+        }
+        let Some(member) = self.members.get_mut(&from) else { return };
+        let ordinal = member.received(is_step2);
+        if !member.role.may_write() {
+            return self.refuse_read_only(from, ordinal, &update, is_step2, now);
+        }
+        let (session, user) = (member.session, member.user);
+        if !self.has_room(update.bytes().len()) {
+            // Dropped unadmitted; a step 1 brings it back when there is room.
+            if let Some(member) = self.members.get_mut(&from) {
+                member.owe(ordinal);
+                member.gap.get_or_insert_with(|| Gap::new(Vec::new())).asked(now);
+            }
+            return self.wake_slowly(now);
+        }
+        let sender = Sender::Member { follower: from, ordinal };
+        self.enqueue(Proposal { sender, session, user, update, is_step2 });
+    }
+
+    pub(super) fn hear_awareness(&mut self, from: FollowerId, update: &Bytes, now: Instant) {
+        let Ok(entries) = AwarenessUpdate::parse(update, &self.caps) else {
+            return self.close(from, close::MALFORMED, "malformed awareness");
+        };
+        let Some(member) = self.members.get_mut(&from) else { return };
+        if !entries.is_empty() && !std::mem::replace(&mut member.announced, true) {
+            member.own_client = match entries.as_slice() {
+                [own] if !own.is_null => Some(own.client),
+                _ => None,
+            };
+        }
+        let after = member.next_ordinal();
+        if member.is_settled_before(after) && member.held_presence.is_none() {
+            self.announce(from, &entries, now);
+            return self.flush_presence(now);
+        }
+        let until = now + Duration::from_millis(self.limits.awareness_wait_ms);
+        let held = member.held_presence.get_or_insert(HeldPresence { entries: Vec::new(), after, until });
+        held.after = after;
+        for entry in entries {
+            held.entries.retain(|older| older.client != entry.client);
+            held.entries.push(entry);
+        }
+        held.entries.truncate(self.limits.awareness_ids_per_connection_max.max(1) * 4);
+        let until = held.until;
+        self.hold_until = Some(self.hold_until.map_or(until, |at| at.min(until)));
+    }
+
+    /// A write on a read-only connection is dropped and answered in its dialect; never a reason to close.
+    pub(super) fn refuse_read_only(
+        &mut self,
+        from: FollowerId,
+        ordinal: u64,
+        update: &Update,
+        is_step2: bool,
+        now: Instant,
+    ) {
+        let known = is_step2
+            && admit(&self.index, &mut Delta::default(), update, &self.caps, &mut |_| true)
+                .is_ok_and(|admission| matches!(admission.content, Content::Nothing) && admission.missing.is_none());
+        let Some(member) = self.members.get_mut(&from) else { return };
+        if known {
+            let receipts = member.settled(ordinal, true);
+            return self.send_receipts(from, receipts);
+        }
+        let solicited = member.is_solicited(ordinal);
+        member.refused(ordinal);
+        match member.dialect {
+            Dialect::Hocuspocus if !solicited => self.send(from, Outgoing::Status(false)),
+            Dialect::YWebsocket if !is_step2 => {
+                let told = member.told_read_only_at.is_some_and(|at| now < at + Duration::from_secs(1));
+                if !told {
+                    member.told_read_only_at = Some(now);
+                    self.send(from, Outgoing::ReadOnly);
+                }
+            }
+            Dialect::Hocuspocus | Dialect::YWebsocket | Dialect::YSweet => {}
+        }
+    }
+
+    pub(super) fn announce(&mut self, from: FollowerId, entries: &[contextnexus_gate::AwarenessEntry], now: Instant) {
+        let Some(member) = self.members.get(&from) else { return };
+        let announcer = Announcer { follower: from, user: member.user, own: member.own_client };
+        let told_gone = self.presence.announce(announcer, entries, now);
+        if !told_gone.is_empty() {
+            self.send(from, Outgoing::Awareness(told_gone));
+        }
+    }
+
+    pub(super) fn release_presence(&mut self, now: Instant) {
+        let mut ripe = Vec::new();
+        let mut next: Option<Instant> = None;
+        if self.hold_until.is_none() {
+            return self.flush_presence(now);
+        }
+        for (follower, member) in &mut self.members {
+            let Some(held) = &member.held_presence else { continue };
+            let (after, until) = (held.after, held.until);
+            if now >= until || member.is_settled_before(after) {
+                if let Some(held) = member.held_presence.take() {
+                    ripe.push((*follower, held.entries));
+                }
+            } else {
+                next = Some(next.map_or(until, |at| at.min(until)));
+            }
+        }
+        self.hold_until = next;
+        for (follower, entries) in ripe {
+            self.announce(follower, &entries, now);
+        }
+        self.flush_presence(now);
+    }
+
+    pub(super) fn flush_presence(&mut self, now: Instant) {
+        if let Some(flush) = self.presence.flush(now) {
+            self.effects.push(Effect::ShowPresence { entries: flush.entries, except: flush.only_from });
+            if !flush.local.is_empty() {
+                self.effects.push(Effect::PublishPresence(flush.local));
+            }
+        }
+    }
+}

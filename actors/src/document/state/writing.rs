@@ -1,0 +1,302 @@
+//! From what waits to what is committed: admission, the append, and everybody who is told.
+
+use super::*;
+
+impl DocumentState {
+    pub(super) fn next_append(&mut self, now: Instant) {
+        if self.dead || self.log != LogWork::Nothing {
+            return;
+        }
+        if self.look_again {
+            return self.read_tail();
+        }
+        if self.lost_races >= RACES_MAX && !self.waiting.is_empty() {
+            self.log = LogWork::Holding;
+            return self.effects.push(Effect::Hold(self.position));
+        }
+        if let Some((held, rows)) = self.form_batch(now) {
+            self.log = LogWork::Appending;
+            self.effects.push(Effect::Append { held, rows });
+        }
+    }
+
+    /// Takes all that waits through the gate. What needs no row is settled here and now.
+    pub(super) fn form_batch(&mut self, now: Instant) -> Option<(Position, Vec<NewRow>)> {
+        while !self.waiting.is_empty() {
+            let mut batch = Batch { append_id: None, held: self.position, items: Vec::new(), delta: Delta::default() };
+            let mut bytes = 0;
+            while batch.items.len() < self.batch_updates_max && bytes < BATCH_BYTES_MAX {
+                let alone =
+                    |proposal: &Proposal| matches!(&proposal.sender, Sender::Request { idempotency: Some(_), .. });
+                if self.waiting.front().is_some_and(alone) && !batch.items.is_empty() {
+                    break; // its key decides over its append, so it stands in one of its own
+                }
+                let Some(proposal) = self.waiting.pop_front() else { break };
+                let last = alone(&proposal);
+                bytes += proposal.bytes();
+                self.admit_into(&mut batch, proposal, now);
+                if last && !batch.items.is_empty() {
+                    break;
+                }
+            }
+            let rows = batch.rows(|proposal, admitted| self.describe(proposal, admitted));
+            if rows.is_empty() {
+                self.settle(batch.items, self.position, now);
+                continue;
+            }
+            self.in_flight = Some(batch);
+            return Some((self.position, rows));
+        }
+        None
+    }
+
+    pub(super) fn admit_into(&mut self, batch: &mut Batch, proposal: Proposal, now: Instant) {
+        if !self.may_write(&proposal) {
+            return self.refuse(proposal, &WriteRefused::ReadOnly, now);
+        }
+        let is_request = matches!(proposal.sender, Sender::Request { .. });
+        let before = is_request.then(|| batch.delta.clone());
+        let presence = &self.presence;
+        let user = proposal.user;
+        let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
+        let admission = admit(&self.index, &mut batch.delta, &proposal.update, &self.caps, &mut may_write);
+        let admission = match admission {
+            Ok(admission) => admission,
+            Err(refused) => {
+                let refusal = WriteRefused::Malformed(refused.to_string());
+                return self.refuse(proposal, &refusal, now);
+            }
+        };
+        let left_out = admission.missing.is_some() || !admission.withheld.is_empty();
+        if left_out && let Some(before) = before {
+            batch.delta = before; // over HTTP an update is all or nothing
+            let refusal = if admission.withheld.is_empty() {
+                WriteRefused::Gap { state_vector: self.index.state_vector() }
+            } else {
+                WriteRefused::ClientIdInUse
+            };
+            return self.refuse(proposal, &refusal, now);
+        }
+        if left_out {
+            self.open_gap(&proposal, &admission, now);
+        }
+        let verdict = match self.verdict(&proposal, admission, left_out) {
+            Some(verdict) => verdict,
+            None => return self.refuse(proposal, &WriteRefused::Malformed("not readable".into()), now),
+        };
+        batch.items.push((proposal, verdict));
+    }
+
+    pub(super) fn verdict(&self, proposal: &Proposal, admission: Admission, left_out: bool) -> Option<Verdict> {
+        let trimmed = admission.trimmed;
+        Some(match admission.content {
+            Content::Whole => Verdict::Admitted { admitted: proposal.update.clone(), whole: !left_out, trimmed },
+            Content::Part(bytes) => {
+                // What the gate wrote it also reads: no update that cannot be read back is stored.
+                let admitted =
+                    Update::parse(bytes, &Caps { update_bytes_max: usize::MAX, ..self.caps.clone() }).ok()?;
+                Verdict::Admitted { admitted, whole: !left_out, trimmed }
+            }
+            Content::Nothing if left_out => Verdict::Left,
+            Content::Nothing => Verdict::Known { trimmed },
+        })
+    }
+
+    pub(super) fn open_gap(&mut self, proposal: &Proposal, admission: &Admission, now: Instant) {
+        let Sender::Member { follower, .. } = &proposal.sender else { return };
+        let Some(member) = self.members.get_mut(follower) else { return };
+        let missing: Vec<(u64, u64)> =
+            admission.missing.as_ref().map(|missing| missing.clocks.clone()).unwrap_or_default();
+        match &mut member.gap {
+            Some(gap) => gap.missing = missing, // asked about already, once per gap
+            None => {
+                member.gap = Some(Gap::new(missing));
+                self.look_again = true; // another node may have it
+            }
+        }
+        self.wake_slowly(now);
+    }
+
+    pub(super) fn may_write(&self, proposal: &Proposal) -> bool {
+        match &proposal.sender {
+            Sender::Request { role, .. } => role.may_write(),
+            Sender::Member { follower, .. } => self.members.get(follower).is_some_and(|member| member.role.may_write()),
+        }
+    }
+
+    /// Who wrote it: the sender, where every client id in it is its own, or it is a lone live edit under an id that nobody owns.
+    pub(super) fn describe(&self, proposal: &Proposal, admitted: &Update) -> RowOf {
+        let member = match &proposal.sender {
+            Sender::Member { follower, .. } => self.members.get(follower),
+            Sender::Request { .. } => {
+                return RowOf { author: Some(proposal.user), relayed_by: None, seen_seq: self.position.seq };
+            }
+        };
+        let own = member.and_then(|member| member.own_client);
+        let clients: Vec<u64> = admitted.clients().map(|section| section.0).collect();
+        let is_author = match own {
+            Some(own) => clients.iter().all(|client| *client == own),
+            None => !proposal.is_step2 && clients.len() <= 1,
+        };
+        RowOf {
+            author: is_author.then_some(proposal.user),
+            relayed_by: (!is_author).then_some(proposal.user),
+            seen_seq: member.map_or(0, |member| member.seen_seq),
+        }
+    }
+
+    /// The log holds the batch: fold it in, thank the senders, show it to everyone, tell the other nodes.
+    pub(super) fn committed(&mut self, batch: Batch, through: Position, now: Instant) {
+        let from = self.position;
+        let updates: Vec<Update> = batch.admitted().cloned().collect();
+        debug_assert_eq!(from.seq + updates.len() as u64, through.seq);
+        for (index, update) in updates.iter().enumerate() {
+            if let Err(error) = self.replica.fold(update.bytes()) {
+                return self.fold_failed(&batch, index, &error);
+            }
+        }
+        self.index.apply(batch.delta);
+        for update in &updates {
+            self.remember(update.clone(), now);
+        }
+        self.position = through;
+        let sole_sender = sole_sender(&batch.items);
+        self.settle(batch.items, through, now);
+        self.show(&updates, sole_sender);
+        let updates = updates.iter().map(|update| update.bytes().clone()).collect();
+        self.effects.push(Effect::Publish { from, through, updates });
+        self.release_presence(now);
+        self.consider_snapshot(now);
+    }
+
+    /// Tells each sender what became of its update, and takes it off the books.
+    pub(super) fn settle(&mut self, items: Vec<(Proposal, Verdict)>, through: Position, now: Instant) {
+        for (proposal, verdict) in items {
+            let fork = match &verdict {
+                Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } if !trimmed.is_empty() => {
+                    self.recent.conflicts(&proposal.update, trimmed).is_some()
+                }
+                _ => false,
+            };
+            if fork {
+                self.quarantine_fork(&proposal);
+                self.refuse(proposal, &WriteRefused::Fork, now);
+                continue;
+            }
+            self.give_back(&proposal);
+            let (follower, ordinal) = match proposal.sender {
+                Sender::Request { answer, .. } => {
+                    let written = Written { seq: through.seq, position: through };
+                    self.effects.push(Effect::Answer(answer, Ok(written)));
+                    continue;
+                }
+                Sender::Member { follower, ordinal } => (follower, ordinal),
+            };
+            let Some(member) = self.members.get_mut(&follower) else { continue };
+            let (whole, echo) = match &verdict {
+                Verdict::Admitted { whole, trimmed, .. } => (*whole, *whole && !trimmed.is_empty()),
+                Verdict::Known { .. } => (true, proposal.update.has_structs() || !proposal.is_step2),
+                Verdict::Left => (false, false),
+            };
+            let echo = echo && member.dialect == Dialect::YWebsocket && !proposal.update.is_empty();
+            if whole {
+                let receipts = member.settled(ordinal, proposal.is_step2);
+                if member.left && member.waiting == 0 {
+                    self.members.remove(&follower);
+                    continue;
+                }
+                self.send_receipts(follower, receipts);
+                if echo {
+                    self.send(follower, Outgoing::Update(proposal.update.bytes().clone()));
+                }
+            } else {
+                member.owe(ordinal);
+            }
+        }
+    }
+
+    pub(super) fn append_refused(&mut self, now: Instant) {
+        self.log = LogWork::Nothing;
+        let alone = self.in_flight.as_ref().is_some_and(|batch| batch.items.len() == 1);
+        if alone {
+            if let Some(batch) = self.in_flight.take() {
+                for (proposal, _) in batch.items {
+                    self.refuse(proposal, &WriteRefused::Malformed("it cannot be stored".into()), now);
+                }
+            }
+        } else {
+            self.wait_again();
+            self.batch_updates_max = 1;
+        }
+        self.next_append(now);
+    }
+
+    pub(super) fn answer_in_flight(&mut self, answer: Result<Written, WriteRefused>, now: Instant) {
+        self.log = LogWork::Nothing;
+        if let Some(batch) = self.in_flight.take() {
+            for (proposal, _) in batch.items {
+                self.give_back(&proposal);
+                if let Sender::Request { answer: to, .. } = proposal.sender {
+                    self.effects.push(Effect::Answer(to, answer.clone()));
+                }
+            }
+        }
+        self.next_append(now);
+    }
+
+    pub(super) fn fold_failed(&mut self, batch: &Batch, failed: usize, error: &ReplicaError) {
+        let _ = error;
+        let mut first = batch.held.seq + 1;
+        let rows = batch.rows(|proposal, admitted| self.describe(proposal, admitted));
+        let mut left = failed;
+        for row in &rows {
+            if left < row.updates.len() {
+                break;
+            }
+            left -= row.updates.len();
+            first += row.updates.len() as u64;
+        }
+        let culprit = batch
+            .items
+            .iter()
+            .filter(|(_, verdict)| matches!(verdict, Verdict::Admitted { .. }))
+            .nth(failed)
+            .map(|(proposal, _)| proposal);
+        let mut quarantine = unsound(first, "fold_panicked", Bytes::new());
+        if let Some(proposal) = culprit {
+            quarantine.session = Some(proposal.session);
+            quarantine.user = Some(proposal.user);
+            quarantine.update = proposal.update.bytes().clone();
+            if let Sender::Member { follower, .. } = &proposal.sender {
+                self.close(*follower, close::MALFORMED, "this update cannot be read");
+            }
+        }
+        self.effects.push(Effect::Quarantine(quarantine));
+        self.die(close::SERVICE_RESTART, "document is rebuilt");
+    }
+
+    pub(super) fn quarantine_fork(&mut self, proposal: &Proposal) {
+        self.effects.push(Effect::QuarantineRefused(Quarantine {
+            seq_from: 0,
+            new_tip: Tip(uuid::Uuid::nil()),
+            reason: "fork",
+            update: proposal.update.bytes().clone(),
+            session: Some(proposal.session),
+            user: Some(proposal.user),
+        }));
+    }
+
+    pub(super) fn refuse(&mut self, proposal: Proposal, why: &WriteRefused, now: Instant) {
+        self.give_back(&proposal);
+        match proposal.sender {
+            Sender::Request { answer, .. } => self.effects.push(Effect::Answer(answer, Err(why.clone()))),
+            Sender::Member { follower, ordinal } => match why {
+                WriteRefused::ReadOnly => {
+                    self.refuse_read_only(follower, ordinal, &proposal.update, proposal.is_step2, now);
+                }
+                WriteRefused::Fork => self.close(follower, close::FORK, "history contradicts the document's"),
+                _ => self.close(follower, close::MALFORMED, "malformed update"),
+            },
+        }
+    }
+}

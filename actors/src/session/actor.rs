@@ -1,0 +1,310 @@
+//! The shell around [`SessionState`].
+
+use super::messages::{Disconnected, Frame, Inbound};
+use super::state::{Effect, SessionState};
+use super::{Opening, Services};
+use crate::access::{Caller, Token};
+use crate::directory::messages::Route;
+use crate::document::actor::DocumentActor;
+use crate::document::messages::{Deliver, Join, JoinRefused, Leave};
+use crate::document::{FollowerId, close};
+use crate::ids::{ConnectionId, DocumentKey, UserId};
+use crate::outbox::Outbox;
+use crate::ports::authority::{AccessDenied, RoomName};
+use crate::protocol::Dialect;
+use crate::protocol::codec::{EMPTY_AWARENESS, Message, encode, pong_frame};
+use crate::protocol::frame::close_frame;
+use actix::prelude::*;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tracing::debug;
+
+/// The pump has one message under way, completions and the tick come by themselves.
+const MAILBOX_CAPACITY: usize = 16;
+/// Some clients retry whatever they are told, at once: a final refusal takes its time, at most this.
+const REFUSAL_DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    connection: ConnectionId,
+    dialect: Dialect,
+    room: Option<String>,
+    token: Option<Token>,
+    /// Checked once per connection and token: a socket with a thousand documents asks once.
+    checked: Option<(Token, Caller)>,
+    user: Option<UserId>,
+    outbox: Arc<Outbox>,
+    services: Arc<Services>,
+    state: SessionState,
+    attached: HashMap<Bytes, Attached>,
+    refusals: u32,
+    drained_before: u64,
+}
+
+#[derive(Debug)]
+struct Attached {
+    follower: FollowerId,
+    document: Addr<DocumentActor>,
+    detached: Arc<AtomicBool>,
+}
+
+/// What opening a channel brought.
+#[derive(Debug)]
+struct Opened {
+    caller: Caller,
+    document: Addr<DocumentActor>,
+    may_write: bool,
+}
+
+/// Starts the session of a new connection on the current arbiter.
+pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
+    let state = SessionState::new(opening.dialect, services.world.limits.clone());
+    Session {
+        connection: opening.connection,
+        dialect: opening.dialect,
+        room: opening.room,
+        token: opening.token,
+        checked: None,
+        user: None,
+        outbox: opening.outbox,
+        services,
+        state,
+        attached: HashMap::new(),
+        refusals: 0,
+        drained_before: 0,
+    }
+    .start()
+}
+
+impl Session {
+    /// Performs what the state wants. The future ends when every document has taken its share.
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) -> impl Future<Output = ()> + 'static {
+        let mut deliveries = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Deliver { address, inputs } => {
+                    if let Some(attached) = self.attached.get(&address) {
+                        if attached.detached.load(Ordering::Acquire) {
+                            self.state.detached(&address);
+                            continue;
+                        }
+                        let deliver = Deliver { follower: attached.follower, inputs };
+                        deliveries.push(attached.document.send(deliver));
+                    }
+                }
+                Effect::Open { address, token, room, attachment } => self.open(address, token, room, attachment, ctx),
+                Effect::Authenticated { address, may_write } => {
+                    let scope = if may_write { "read-write" } else { "readonly" };
+                    self.push(encode(&address, Message::Authenticated(scope)));
+                }
+                Effect::Leave { address } => self.leave(&address, ctx),
+                Effect::Detached { address } => self.push(encode(&address, Message::Closed("provider_initiated"))),
+                Effect::Refuse { address, code, reason } => self.refuse(address, code, reason, ctx),
+                Effect::Pong => self.push(pong_frame()),
+                Effect::Close { code, reason } => self.outbox.close(close_frame(code, reason)),
+            }
+        }
+        let outbox = self.outbox.clone();
+        async move {
+            if join_all(deliveries).await.iter().any(Result::is_err) {
+                // The document died under us; whoever reconnects finds a sound one.
+                outbox.close(close_frame(close::SERVICE_RESTART, "document is rebuilt"));
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        address: Bytes,
+        token: Option<String>,
+        room: RoomName,
+        attachment: u32,
+        ctx: &mut Context<Self>,
+    ) {
+        // B's own token decides; one that came with the upgrade stands in for an empty one.
+        let token = token.filter(|token| !token.is_empty()).map(Token).or_else(|| self.token.clone());
+        let checked = match (&self.checked, &token) {
+            (Some((held, caller)), Some(token)) if held == token => Some(caller.clone()),
+            _ => None,
+        };
+        let services = self.services.clone();
+        let follower = FollowerId { connection: self.connection, attachment };
+        let detached = Arc::new(AtomicBool::new(false));
+        let join = Join {
+            follower,
+            dialect: self.dialect,
+            address: address.clone(),
+            outbox: self.outbox.clone(),
+            detached: detached.clone(),
+            // Filled in when the caller is known.
+            user: UserId(uuid::Uuid::nil()),
+            session: crate::ids::SessionId(uuid::Uuid::nil()),
+            role: crate::access::Role::Viewer,
+        };
+        let presented = token.clone();
+        let opening = async move { open_room(&services, presented, checked, &room, join).await };
+        // The mailbox waits: what comes meanwhile stays in order, and a flood stays in the socket.
+        ctx.wait(opening.into_actor(self).map(move |opened, actor, ctx| {
+            let effects = match opened {
+                Ok(opened) => actor.opened(&address, token, opened, follower, detached),
+                Err(why) => actor.state.denied(&address, &why),
+            };
+            let delivered = actor.perform(effects, ctx).into_actor(actor);
+            ctx.wait(delivered);
+        }));
+    }
+
+    fn opened(
+        &mut self,
+        address: &Bytes,
+        token: Option<Token>,
+        opened: Opened,
+        follower: FollowerId,
+        detached: Arc<AtomicBool>,
+    ) -> Vec<Effect> {
+        let user = opened.caller.user;
+        debug!(connection.id = %self.connection, user.id = %user, "joined a document");
+        if self.user.is_none() {
+            if !self.services.admit_user(user) {
+                return vec![Effect::Close { code: close::LIMIT, reason: "too many connections of this user" }];
+            }
+            self.user = Some(user);
+        }
+        if let Some(token) = token {
+            self.checked = Some((token, opened.caller));
+        }
+        self.attached.insert(address.clone(), Attached { follower, document: opened.document, detached });
+        self.state.joined(address, opened.may_write)
+    }
+
+    fn leave(&mut self, address: &Bytes, ctx: &mut Context<Self>) {
+        if let Some(attached) = self.attached.remove(address) {
+            let left = attached.document.send(Leave(attached.follower));
+            ctx.spawn(async move { left.await.unwrap_or_default() }.into_actor(self)); // a document that ended needs no goodbye
+        }
+    }
+
+    fn refuse(&mut self, address: Bytes, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
+        metrics::counter!("contextnexus_refused_total", "code" => code.to_string()).increment(1);
+        let after = Duration::from_secs(1 << self.refusals.min(2)).min(REFUSAL_DELAY_MAX);
+        self.refusals += 1;
+        ctx.run_later(after, move |actor, _| match actor.dialect {
+            Dialect::Hocuspocus => {
+                actor.push(encode(&address, Message::PermissionDenied(reason)));
+                actor.push(encode(&address, Message::Closed(reason)));
+            }
+            Dialect::YWebsocket | Dialect::YSweet => actor.outbox.close(close_frame(code, reason)),
+        });
+    }
+
+    /// Stock clients take only data for life; who has heard nothing for an interval gets an empty awareness.
+    fn keep_alive(&mut self) {
+        let drained = self.outbox.drained();
+        if drained == self.drained_before && self.outbox.waiting() == 0 {
+            let address = match self.dialect {
+                Dialect::Hocuspocus => self.state.joined_channels().next().cloned(),
+                Dialect::YWebsocket | Dialect::YSweet => Some(Bytes::new()),
+            };
+            if let Some(address) = address {
+                self.push(encode(&address, Message::Awareness(EMPTY_AWARENESS)));
+            }
+        }
+        self.drained_before = self.outbox.drained();
+    }
+
+    /// Small messages; a peer whose outbox is twice full of them is lost.
+    fn push(&self, frame: Bytes) {
+        if self.outbox.push_control(frame) == crate::outbox::Pushed::Full {
+            self.outbox.close_now(close_frame(close::TRY_AGAIN_LATER, "too slow"));
+        }
+    }
+}
+
+async fn open_room(
+    services: &Services,
+    token: Option<Token>,
+    checked: Option<Caller>,
+    room: &RoomName,
+    mut join: Join,
+) -> Result<Opened, AccessDenied> {
+    if services.is_draining() {
+        return Err(AccessDenied::Unavailable);
+    }
+    let authority = &services.world.authority;
+    let caller = match (checked, token) {
+        (Some(caller), _) => caller,
+        (None, Some(token)) => authority.authenticate(&token).await?,
+        (None, None) => return Err(AccessDenied::BadToken),
+    };
+    let grant = authority.open(&caller, room).await?;
+    let key = DocumentKey { tenant: caller.tenant, document: grant.document };
+    (join.user, join.session, join.role) = (caller.user, caller.session, grant.role);
+    // An instance that ends in the very moment of the join is replaced by the next.
+    for _ in 0..3 {
+        let routed = services.directory.send(Route(key)).await.map_err(|_| AccessDenied::Unavailable)?;
+        match routed.send(join.clone()).await {
+            Ok(Ok(())) => return Ok(Opened { caller, document: routed, may_write: grant.role.may_write() }),
+            Ok(Err(JoinRefused::Deleted)) => return Err(AccessDenied::Deleted),
+            Ok(Err(JoinRefused::Unavailable)) => return Err(AccessDenied::Unavailable),
+            Err(_) => {}
+        }
+    }
+    Err(AccessDenied::Unavailable)
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        let limits = self.services.world.limits.clone();
+        ctx.run_interval(Duration::from_secs(limits.keepalive_s), |actor, _| actor.keep_alive());
+        ctx.run_later(Duration::from_secs(limits.authentication_deadline_s), |actor, _| {
+            if actor.state.is_unauthenticated() {
+                actor.outbox.close(close_frame(close::TIMEOUT, "not authenticated in time"));
+            }
+        });
+        if let Some(room) = self.room.take() {
+            let effects = self.state.opened(&room);
+            let performed = self.perform(effects, ctx).into_actor(self);
+            ctx.spawn(performed);
+        }
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if let Some(user) = self.user {
+            self.services.release_user(user);
+        }
+    }
+}
+
+impl Handler<Inbound> for Session {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Inbound(frames): Inbound, ctx: &mut Context<Self>) -> Self::Result {
+        let frames = frames.into_iter().filter_map(|frame| match frame {
+            Frame::Binary(bytes) => Some(bytes),
+            Frame::Text => None,
+        });
+        let effects = self.state.hear(frames);
+        Box::pin(self.perform(effects, ctx))
+    }
+}
+
+impl Handler<Disconnected> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: Disconnected, ctx: &mut Context<Self>) {
+        let left: Vec<_> =
+            self.attached.drain().map(|(_, attached)| attached.document.send(Leave(attached.follower))).collect();
+        let goodbye = async move {
+            join_all(left).await; // a document that ended needs no goodbye
+        };
+        ctx.spawn(goodbye.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
