@@ -6,3 +6,4 @@ pub mod passwords;
 pub mod postgres;
 pub mod tokens;
 pub mod web;
+pub mod ws;

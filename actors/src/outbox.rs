@@ -138,8 +138,10 @@ impl Outbox {
         }
     }
 
-    /// For the pump: everything that waits, or wait for it.
-    pub fn poll_drain(&self, context: &mut Context<'_>) -> Poll<Drained> {
+    /// For the pump: what waits, in order, up to `bytes_max` and the rest of the frame that crosses it; or wait for something.
+    ///
+    /// What is not taken stays here, where it counts against the budget: a stalled connection holds the budget and one such helping.
+    pub fn poll_drain(&self, context: &mut Context<'_>, bytes_max: usize) -> Poll<Drained> {
         self.waker.register(context.waker());
         let mut queue = self.lock();
         if queue.closed {
@@ -148,11 +150,25 @@ impl Outbox {
         if queue.frames.is_empty() {
             return Poll::Pending;
         }
-        let frames: Vec<Bytes> = std::mem::take(&mut queue.frames).into();
-        let bytes = self.waiting.swap(0, Ordering::Relaxed);
-        queue.closed = queue.closing;
-        if let Some(asker) = queue.on_drained.take() {
-            let _ = asker.try_send(()); // as above
+        let mut bytes = 0;
+        let mut frames = Vec::new();
+        if self.waiting.load(Ordering::Relaxed) <= bytes_max {
+            frames = std::mem::take(&mut queue.frames).into();
+            bytes = self.waiting.load(Ordering::Relaxed);
+        } else {
+            while bytes < bytes_max
+                && let Some(frame) = queue.frames.pop_front()
+            {
+                bytes += frame.len();
+                frames.push(frame);
+            }
+        }
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        if queue.frames.is_empty() {
+            queue.closed = queue.closing;
+            if let Some(asker) = queue.on_drained.take() {
+                let _ = asker.try_send(()); // as above
+            }
         }
         drop(queue);
         self.drained.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -179,5 +195,85 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner) // every critical section leaves it whole
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use super::*;
+    use futures_util::task::noop_waker;
+
+    fn drain(outbox: &Outbox, bytes_max: usize) -> Poll<Drained> {
+        outbox.poll_drain(&mut Context::from_waker(&noop_waker()), bytes_max)
+    }
+
+    fn frames(polled: Poll<Drained>) -> Vec<Bytes> {
+        match polled {
+            Poll::Ready(Drained::Frames(frames)) => frames,
+            other => panic!("expected frames, got {other:?}"),
+        }
+    }
+
+    fn frame(of: u8) -> Bytes {
+        Bytes::from(vec![of; 10])
+    }
+
+    #[test]
+    fn what_is_not_taken_counts_against_the_budget() {
+        let outbox = Outbox::new(40);
+        for of in 0..4 {
+            assert_eq!(outbox.push(frame(of)), Pushed::Queued);
+        }
+        assert_eq!(outbox.push(frame(4)), Pushed::Full);
+        assert_eq!(frames(drain(&outbox, 15)), [frame(0), frame(1)]); // at least 15 bytes, whole frames
+        assert_eq!((outbox.waiting(), outbox.drained()), (20, 20));
+        assert_eq!(outbox.push(frame(5)), Pushed::Queued);
+        assert_eq!(frames(drain(&outbox, 100)), [frame(2), frame(3), frame(5)]);
+        assert!(drain(&outbox, 100).is_pending());
+    }
+
+    #[test]
+    fn acknowledgements_find_room_where_updates_do_not() {
+        let outbox = Outbox::new(10);
+        assert_eq!(outbox.push(frame(0)), Pushed::Queued);
+        assert_eq!(outbox.push(frame(1)), Pushed::Full);
+        assert_eq!(outbox.push_control(frame(2)), Pushed::Queued);
+        assert_eq!(outbox.push_control(frame(3)), Pushed::Full);
+    }
+
+    #[test]
+    fn nothing_follows_the_close_frame() {
+        let outbox = Outbox::new(100);
+        assert_eq!(outbox.push(frame(0)), Pushed::Queued);
+        outbox.close(frame(1));
+        outbox.close(frame(2));
+        assert_eq!(outbox.push_control(frame(3)), Pushed::Closed);
+        assert_eq!(frames(drain(&outbox, 1)), [frame(0)]);
+        assert_eq!(frames(drain(&outbox, 1)), [frame(1)]);
+        assert!(matches!(drain(&outbox, 1), Poll::Ready(Drained::End)));
+    }
+
+    #[test]
+    fn who_fell_behind_hears_of_an_empty_queue_not_of_a_shorter_one() {
+        let outbox = Outbox::new(100);
+        let (sender, mut news) = tokio::sync::mpsc::channel(1);
+        assert_eq!(outbox.push(frame(0)), Pushed::Queued);
+        assert_eq!(outbox.push(frame(1)), Pushed::Queued);
+        outbox.notify_when_drained(sender);
+        frames(drain(&outbox, 1));
+        assert!(news.try_recv().is_err());
+        frames(drain(&outbox, 1));
+        assert!(news.try_recv().is_ok());
+    }
+
+    #[test]
+    fn an_abandoned_outbox_holds_nothing() {
+        let outbox = Outbox::new(100);
+        assert_eq!(outbox.push(frame(0)), Pushed::Queued);
+        outbox.abandon();
+        assert_eq!(outbox.waiting(), 0);
+        assert_eq!(outbox.push(frame(1)), Pushed::Closed);
+        assert!(matches!(drain(&outbox, 1), Poll::Ready(Drained::End)));
     }
 }

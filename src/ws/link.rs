@@ -1,0 +1,279 @@
+//! One open socket as seen from beside its server: what can be measured of it, and the handle that ends it.
+//!
+//! A connection whose client stopped reading cannot be ended from within: actix-http waits for the client before it polls
+//! anything of ours. What ends it is `shutdown` on a duplicate of its descriptor, taken when the connection began.
+
+use super::admission::Seat;
+use super::watch::Watch;
+use super::{SessionHandle, Sockets};
+use actix::Recipient;
+use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
+use contextnexus_actors::ids::ConnectionId;
+use contextnexus_actors::outbox::Outbox;
+use contextnexus_actors::protocol::Dialect;
+use contextnexus_actors::session::messages::Disconnected;
+use socket2::Socket;
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::Shutdown;
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Bytes that the kernel holds unsent. More would be more memory for each client that does not read, and staleness for one
+/// that reads slowly: what waits with us can still be merged.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+/// The kernel gives up on a peer that acknowledges nothing for so long: one that vanished, with frames under way to it.
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The duplicate of a connection's descriptor, among actix's data of that connection until an upgrade takes it, and then the
+/// link, which so lives as long as the connection does.
+#[derive(Default)]
+pub struct Slot {
+    socket: RefCell<Option<Socket>>,
+    link: RefCell<Option<Rc<Link>>>,
+}
+
+/// For `HttpServer::on_connect`.
+pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
+    let Some(stream) = connection.downcast_ref::<TcpStream>() else {
+        return; // TLS is a proxy's business
+    };
+    match stream.as_fd().try_clone_to_owned() {
+        Ok(descriptor) => {
+            data.insert(Slot { socket: RefCell::new(Some(Socket::from(descriptor))), link: RefCell::default() });
+        }
+        // Such a connection is served, but not upgraded.
+        Err(error) => tracing::warn!(%error, "no descriptor left for a new connection: {error}"),
+    }
+}
+
+impl Slot {
+    /// The connection is to become a WebSocket. `None` where there is no duplicate, or it is one already.
+    pub fn take(&self) -> Option<Socket> {
+        self.socket.borrow_mut().take()
+    }
+
+    /// The connection is only HTTP: its duplicate is not needed.
+    pub fn release(&self) {
+        self.socket.borrow_mut().take();
+    }
+
+    /// Keeps the link for as long as the connection lives.
+    pub fn keep(&self, link: Rc<Link>) {
+        *self.link.borrow_mut() = Some(link);
+    }
+}
+
+/// One WebSocket connection. Lives on one thread; held by the reading task, the body that writes, and the connection itself.
+pub struct Link {
+    /// Its name in logs.
+    pub connection: ConnectionId,
+    /// What waits to be written.
+    pub outbox: Arc<Outbox>,
+    /// The connection is over, or its close frame is written: the reading half hands nothing more on.
+    pub over: Notify,
+    dialect: Dialect,
+    socket: Option<Socket>,
+    sockets: Arc<Sockets>,
+    watch: Watch,
+    session: OnceCell<Recipient<Disconnected>>,
+    facts: Cell<Facts>,
+    peer: Cell<Peer>,
+    /// The writing half, when it waits for the reading half's end.
+    body: RefCell<Option<Waker>>,
+    _seat: Seat,
+}
+
+/// Where the peer's side of the stream stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// More may come.
+    Open,
+    /// It said that it closes: nothing follows.
+    Closed,
+    /// It is gone, or what follows is not read as messages.
+    Lost,
+}
+
+/// What is known of a connection; [`super::watch::judge`] decides by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The reading half waits for the peer. Otherwise the session lets it wait, and the peer's silence means nothing.
+    pub reading: bool,
+    /// Since when an unfinished message is waited for.
+    pub partial_since: Option<Instant>,
+    /// Bytes of it so far.
+    pub partial_bytes: usize,
+    /// When the peer last sent anything.
+    pub heard_at: Instant,
+    /// When it was last asked whether it lives.
+    pub asked_at: Instant,
+    /// It was asked and has sent nothing since.
+    pub unanswered: bool,
+    /// [`Outbox::drained`] as last seen, and since when it stands there with something waiting.
+    pub drained: u64,
+    /// Since when the outbox does not move.
+    pub stuck_since: Option<Instant>,
+    /// Since when the close frame is on its way, the last thing that is written.
+    pub ending_since: Option<Instant>,
+    /// The descriptor is shut down: all that can be done was done.
+    pub is_shut: bool,
+}
+
+impl Facts {
+    /// A connection that begins now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            reading: true,
+            partial_since: None,
+            partial_bytes: 0,
+            heard_at: now,
+            asked_at: now,
+            unanswered: false,
+            drained: 0,
+            stuck_since: None,
+            ending_since: None,
+            is_shut: false,
+        }
+    }
+}
+
+impl Link {
+    /// Takes the connection over, and has it watched.
+    pub fn new(
+        (connection, dialect): (ConnectionId, Dialect),
+        outbox: Arc<Outbox>,
+        (socket, seat): (Socket, Seat),
+        sockets: Arc<Sockets>,
+        watch: &Watch,
+    ) -> Rc<Self> {
+        // Neither is more than an improvement, and neither fails on a healthy socket.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
+        metrics::gauge!("contextnexus_ws_connections", "dialect" => label(dialect)).increment(1.0);
+        let link = Rc::new(Self {
+            connection,
+            outbox,
+            over: Notify::new(),
+            dialect,
+            socket: Some(socket),
+            sockets,
+            watch: watch.clone(),
+            session: OnceCell::new(),
+            facts: Cell::new(Facts::new(Instant::now())),
+            peer: Cell::new(Peer::Open),
+            body: RefCell::default(),
+            _seat: seat,
+        });
+        watch.add(&link);
+        link
+    }
+
+    /// What is shared by all connections of the node.
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// This session answers for it.
+    pub fn belongs_to(&self, session: &SessionHandle) {
+        let _ = self.session.set(session.disconnected.clone()); // set once, at the upgrade
+    }
+
+    /// Its session is gone: it ended by itself, or panicked.
+    pub fn is_orphaned(&self) -> bool {
+        self.session.get().is_some_and(|session| !session.connected())
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> Facts {
+        self.facts.get()
+    }
+
+    /// Notes something.
+    pub fn note(&self, change: impl FnOnce(&mut Facts)) {
+        let mut facts = self.facts.get();
+        change(&mut facts);
+        self.facts.set(facts);
+    }
+
+    /// The close frame is written: the last that this side says. Whether the server may end the stream now: it waits for the peer's
+    /// close frame first, so that the peer is not reset by what it still sends, but not for long.
+    pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
+        self.note(|facts| facts.ending_since = facts.ending_since.or(Some(Instant::now())));
+        match self.peer.get() {
+            Peer::Open => {
+                *self.body.borrow_mut() = Some(context.waker().clone());
+                self.over.notify_one();
+                Poll::Pending
+            }
+            Peer::Closed => {
+                // It sends nothing more and waits for our end; without this, actix-http waits for its.
+                self.shut_down(Shutdown::Read);
+                Poll::Ready(())
+            }
+            Peer::Lost => Poll::Ready(()), // actix-http reads on for a while, and discards
+        }
+    }
+
+    /// The reading half has come to its end.
+    pub fn read_over(&self, peer: Peer) {
+        self.peer.set(peer);
+        if let Some(body) = self.body.borrow_mut().take() {
+            body.wake();
+        }
+    }
+
+    /// Ends the connection now, whatever its client does.
+    pub fn shut(&self, why: &'static str) {
+        metrics::counter!("contextnexus_ws_shut_total", "reason" => why).increment(1);
+        tracing::info!(connection.id = %self.connection, reason = why, "connection shut down: {why}");
+        self.note(|facts| facts.is_shut = true);
+        self.shut_down(Shutdown::Both);
+        self.outbox.abandon();
+        self.read_over(Peer::Lost);
+        self.over.notify_one();
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        if let Some(socket) = &self.socket {
+            let _ = socket.shutdown(how); // not connected any more: it is what we want
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        metrics::gauge!("contextnexus_ws_connections", "dialect" => label(self.dialect)).decrement(1.0);
+        if let Some(socket) = self.socket.take()
+            && !self.facts.get().is_shut
+        {
+            // Closing a socket with unread bytes resets it, and the client may lose the close frame. Our end of the stream is sent
+            // by now; the socket is closed only after the client had time to read.
+            self.watch.linger(socket);
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("connection", &self.connection)
+            .field("facts", &self.facts.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The dialect's name in metrics.
+pub fn label(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::YWebsocket => "y-websocket",
+        Dialect::Hocuspocus => "hocuspocus",
+        Dialect::YSweet => "y-sweet",
+    }
+}

@@ -1,0 +1,155 @@
+//! WebSockets: the one place that knows their library. Bytes of a socket become messages for its session actor, and what
+//! waits in the connection's outbox becomes bytes; what the messages say is not known here.
+//!
+//! A connection is made of four parts that live on one thread:
+//!
+//! * [`pump`], a task, reads and hands on, and waits for the session before it reads further: that is the back-pressure;
+//! * [`body`], the body of the 101 response, yields what waits in the [`Outbox`](contextnexus_actors::outbox::Outbox);
+//! * [`link`] holds a duplicate of the socket's descriptor, which ends the connection when nothing else can;
+//! * [`watch`], a task for all connections of the thread, measures them and does so.
+//!
+//! [`upgrade`] stands before them: who may open a socket at all. No `WebsocketContext`: its queue is unbounded, and its actor
+//! is only polled while the client reads.
+
+pub mod admission;
+mod body;
+mod credentials;
+mod link;
+mod origin;
+mod pump;
+mod reader;
+mod upgrade;
+mod watch;
+
+pub use link::on_connect;
+pub use upgrade::configure;
+pub use watch::Deadlines;
+
+use actix::Recipient;
+use admission::{Admission, NoNetwork, Seats, TrustedProxies};
+use contextnexus_actors::clock::Clock;
+use contextnexus_actors::ids::ConnectionId;
+use contextnexus_actors::session::Opening;
+use contextnexus_actors::session::messages::{Disconnected, Inbound};
+use origin::AllowedOrigins;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// What there is to set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Exact origins whose pages may connect, beside the server's own.
+    pub allowed_origins: Vec<String>,
+    /// Addresses or networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+    /// Connections of this node, and of one address on it.
+    pub seats: Seats,
+    /// The cookie that may hold a token.
+    pub cookie: String,
+    /// Largest message: the largest update and its envelope.
+    pub message_bytes_max: usize,
+    /// Memory of this node for messages that have not come whole.
+    pub unfinished_bytes_max: usize,
+    /// What may wait to be written to one connection.
+    pub outbox_bytes_max: usize,
+    /// When what is overdue.
+    pub deadlines: Deadlines,
+}
+
+/// Largest envelope of an update: a document name and a session id, types and lengths.
+pub const ENVELOPE_BYTES_MAX: usize = 1024;
+
+/// Starts the session actor of a new connection, on the thread that asks.
+pub trait StartSession: Send + Sync + 'static {
+    /// The session hears until it is told `Disconnected`, or has ended by itself.
+    fn start(&self, opening: Opening) -> SessionHandle;
+}
+
+impl<F: Fn(Opening) -> SessionHandle + Send + Sync + 'static> StartSession for F {
+    fn start(&self, opening: Opening) -> SessionHandle {
+        self(opening)
+    }
+}
+
+/// A session, as the pump knows it.
+///
+/// It must hear `Disconnected` while an `Inbound` is not answered yet: a client may go while its documents wait for PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct SessionHandle {
+    /// Messages, in order. The next ones come after the answer.
+    pub inbound: Recipient<Inbound>,
+    /// The last thing it hears.
+    pub disconnected: Recipient<Disconnected>,
+}
+
+/// What all WebSockets of the node share.
+pub struct Sockets {
+    settings: Settings,
+    sessions: Box<dyn StartSession>,
+    clock: Arc<dyn Clock>,
+    origins: AllowedOrigins,
+    proxies: TrustedProxies,
+    admission: Arc<Admission>,
+    unfinished_bytes: AtomicUsize,
+    is_accepting: AtomicBool,
+    wave: OnceLock<Wave>,
+}
+
+/// All connections are closed, spread over some time.
+#[derive(Clone, Copy, Debug)]
+struct Wave {
+    since: Instant,
+    lasts: Duration,
+}
+
+impl Sockets {
+    /// Accepts from the start.
+    pub fn new(settings: Settings, sessions: impl StartSession, clock: Arc<dyn Clock>) -> Result<Arc<Self>, NoNetwork> {
+        Ok(Arc::new(Self {
+            origins: AllowedOrigins::new(&settings.allowed_origins),
+            proxies: TrustedProxies::parse(&settings.trusted_proxies)?,
+            admission: Admission::new(settings.seats),
+            settings,
+            sessions: Box::new(sessions),
+            clock,
+            unfinished_bytes: AtomicUsize::new(0),
+            is_accepting: AtomicBool::new(true),
+            wave: OnceLock::new(),
+        }))
+    }
+
+    /// Turns new connections away from now on, or no longer: the node drains, or cannot serve them.
+    pub fn accept(&self, accepting: bool) {
+        self.is_accepting.store(accepting, Ordering::Relaxed);
+    }
+
+    /// Closes all connections with 1012, evenly spread over `lasts`, so that they do not all reconnect at once. To be called after
+    /// what they sent is committed; there is no way back.
+    pub fn close_all(&self, lasts: Duration) {
+        self.accept(false);
+        let _ = self.wave.set(Wave { since: self.clock.instant(), lasts }); // a second call changes nothing
+    }
+
+    /// Open connections, those included that are just ending.
+    pub fn open(&self) -> usize {
+        self.admission.taken()
+    }
+
+    /// The closing wave has reached this connection.
+    fn must_go(&self, connection: ConnectionId, now: Instant) -> bool {
+        self.wave.get().is_some_and(|wave| {
+            let share = f64::from(connection.0.as_fields().3[7]) / 256.0; // a random byte of the id
+            now.saturating_duration_since(wave.since) >= wave.lasts.mul_f64(share)
+        })
+    }
+}
+
+impl std::fmt::Debug for Sockets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sockets").field("settings", &self.settings).field("open", &self.open()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

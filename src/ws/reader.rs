@@ -1,0 +1,226 @@
+//! Bytes of a peer into whole messages, under limits. Pure: no socket, no clock.
+//!
+//! `actix_http::ws::Codec` decodes one frame, but waits for the whole of a frame before it looks at the length that was
+//! claimed, and passes continuations on without counting. Both are done here, so that nobody makes the server hold more
+//! than one message of the allowed size.
+
+use actix_http::ws::{Codec, Frame as Decoded, Item};
+use bytes::{Bytes, BytesMut};
+use contextnexus_actors::protocol::frame::CONTROL_PAYLOAD_MAX;
+use contextnexus_actors::session::messages::Frame;
+use tokio_util::codec::Decoder as _;
+
+/// A payload up to this is copied out of the read buffer, because a kept slice of it would keep the whole buffer.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+/// Pieces of one message. Honest clients make one; libraries that stream make one per write.
+const FRAGMENTS_MAX: usize = 4_096;
+
+/// What a peer sent.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A whole message.
+    Message(Frame),
+    /// Wants a pong with this payload.
+    Ping(Bytes),
+    /// Lives.
+    Pong,
+    /// Goes, with this code if it named one.
+    Close(Option<u16>),
+}
+
+/// Why a peer is read no further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A message larger than allowed.
+    #[error("message too big")]
+    TooBig,
+    /// Not WebSocket as RFC 6455 has it.
+    #[error("protocol error")]
+    Invalid,
+    /// The node holds as many unfinished messages as it can.
+    #[error("server is busy")]
+    Busy,
+}
+
+impl Refusal {
+    /// The close code of RFC 6455.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::TooBig => 1009,
+            Self::Invalid => 1002,
+            Self::Busy => 1013,
+        }
+    }
+
+    /// The name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TooBig => "too_big",
+            Self::Invalid => "invalid",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// The incoming half of one connection.
+#[derive(Debug)]
+pub struct Reader {
+    codec: Codec,
+    buffer: BytesMut,
+    fragments: Option<Fragments>,
+    message_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Fragments {
+    is_text: bool,
+    bytes: BytesMut,
+    count: usize,
+    length: usize,
+}
+
+impl Reader {
+    /// For messages up to that many bytes.
+    pub fn new(message_bytes_max: usize) -> Self {
+        Self {
+            codec: Codec::new().max_size(message_bytes_max),
+            buffer: BytesMut::new(),
+            fragments: None,
+            message_bytes_max,
+        }
+    }
+
+    /// Takes bytes in, as they came.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next thing the peer sent, `None` when more bytes are needed. After a refusal nothing follows.
+    pub fn next(&mut self) -> Result<Option<Event>, Refusal> {
+        loop {
+            let used: usize = self.fragments.as_ref().map_or(0, |fragments| fragments.length);
+            match claimed(&self.buffer) {
+                // The codec would wait for all of it, however much that is.
+                Claim::Frame { is_control: true, payload, .. } if payload > CONTROL_PAYLOAD_MAX => {
+                    return Err(Refusal::Invalid);
+                }
+                Claim::Frame { is_control: false, payload, .. } if payload > self.message_bytes_max - used => {
+                    return Err(Refusal::TooBig);
+                }
+                Claim::Frame { header, payload, .. } if self.buffer.len() < header + payload => return Ok(None),
+                Claim::Partial => return Ok(None),
+                Claim::Frame { .. } | Claim::Broken => {}
+            }
+            let Some(decoded) = self.codec.decode(&mut self.buffer).map_err(|_| Refusal::Invalid)? else {
+                return Ok(None);
+            };
+            if let Some(event) = self.event(decoded)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// A message has begun and is not whole.
+    pub fn is_partial(&self) -> bool {
+        self.fragments.is_some() || !self.buffer.is_empty()
+    }
+
+    /// The next frame is a close frame.
+    pub fn is_at_close(&self) -> bool {
+        self.buffer.first().is_some_and(|first| first & 0x0F == 0x08)
+    }
+
+    /// Bytes held of what is not whole. As buffers grow by doubling, the memory is at most twice that.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.len() + self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len())
+    }
+
+    /// Gives the buffer back when it is empty: most connections are idle most of the time.
+    pub fn release(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    fn event(&mut self, decoded: Decoded) -> Result<Option<Event>, Refusal> {
+        Ok(Some(match decoded {
+            Decoded::Binary(payload) => Event::Message(Frame::Binary(own(payload))),
+            Decoded::Text(_) => Event::Message(Frame::Text),
+            Decoded::Ping(payload) => Event::Ping(own(payload)),
+            Decoded::Pong(_) => Event::Pong,
+            Decoded::Close(reason) => Event::Close(reason.map(|reason| reason.code.into())),
+            Decoded::Continuation(Item::FirstText(piece)) => return self.begin(true, &piece),
+            Decoded::Continuation(Item::FirstBinary(piece)) => return self.begin(false, &piece),
+            Decoded::Continuation(Item::Continue(piece)) => return self.go_on(&piece).map(|()| None),
+            Decoded::Continuation(Item::Last(piece)) => {
+                self.go_on(&piece)?;
+                match self.fragments.take() {
+                    Some(Fragments { is_text: false, bytes, .. }) => Event::Message(Frame::Binary(bytes.freeze())),
+                    _ => Event::Message(Frame::Text),
+                }
+            }
+        }))
+    }
+
+    fn begin(&mut self, is_text: bool, piece: &[u8]) -> Result<Option<Event>, Refusal> {
+        self.fragments = Some(Fragments { is_text, bytes: BytesMut::new(), count: 0, length: 0 });
+        self.go_on(piece).map(|()| None)
+    }
+
+    fn go_on(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        let Some(fragments) = &mut self.fragments else {
+            return Err(Refusal::Invalid); // the codec refuses it before
+        };
+        fragments.count += 1;
+        fragments.length += piece.len();
+        if fragments.length > self.message_bytes_max || fragments.count > FRAGMENTS_MAX {
+            return Err(Refusal::TooBig);
+        }
+        if !fragments.is_text {
+            fragments.bytes.extend_from_slice(piece); // no dialect reads text: it is counted, not kept
+        }
+        Ok(())
+    }
+}
+
+enum Claim {
+    /// The header is not whole.
+    Partial,
+    /// The codec refuses it by its first two bytes.
+    Broken,
+    /// A frame of this size.
+    Frame { is_control: bool, header: usize, payload: usize },
+}
+
+/// What the header at the front of `bytes` says (RFC 6455, 5.2).
+fn claimed(bytes: &[u8]) -> Claim {
+    const RESERVED: u8 = 0x70;
+    const CONTROL: u8 = 0x08;
+    const MASKED: u8 = 0x80;
+    const MASK_BYTES: usize = 4;
+    let &[first, second, ..] = bytes else {
+        return Claim::Partial;
+    };
+    if first & RESERVED != 0 || second & MASKED == 0 {
+        return Claim::Broken;
+    }
+    let (header, payload) = match second & 0x7F {
+        126 => match bytes.get(2..4) {
+            Some(&[a, b]) => (4, usize::from(u16::from_be_bytes([a, b]))),
+            _ => return Claim::Partial,
+        },
+        127 => match bytes.get(2..10).and_then(|length| <[u8; 8]>::try_from(length).ok()) {
+            Some(length) => (10, usize::try_from(u64::from_be_bytes(length)).unwrap_or(usize::MAX)),
+            None => return Claim::Partial,
+        },
+        short => (2, usize::from(short)),
+    };
+    Claim::Frame { is_control: first & CONTROL != 0, header: header + MASK_BYTES, payload }
+}
+
+fn own(payload: Bytes) -> Bytes {
+    if payload.len() > COPY_BYTES_MAX { payload } else { Bytes::copy_from_slice(&payload) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! The pump between raw sockets and a session of these tests: no document, no token check.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod raw;
+mod server;
+
+use raw::Raw;
+use server::{Behaviour, Node};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_message_reaches_its_session_and_the_answer_comes_back() {
+    let node = Node::start(|_| {});
+    let mut client = node.connect("/yjs/org/room%201?token=cnx_a");
+    client.send_binary(b"hello");
+    assert_eq!(client.binary(), b"hello");
+    let opening = node.openings().pop().unwrap();
+    assert_eq!(opening.room.as_deref(), Some("org/room 1"));
+    assert_eq!(opening.token.as_deref(), Some("cnx_a"));
+}
+
+#[test]
+fn all_that_one_read_brings_is_handed_over_together() {
+    let node = Node::start(|_| {});
+    let mut client = node.connect("/collab");
+    let mut burst = Vec::new();
+    for n in 0..200_u8 {
+        burst.extend(raw::frame(0x82, &[n; 20]));
+    }
+    client.send(&burst);
+    for n in 0..200_u8 {
+        assert_eq!(client.binary(), [n; 20]);
+    }
+    let batches = node.batches();
+    assert!(batches.len() <= 3, "one segment (the kernel may have cut it) came as {batches:?}");
+    assert_eq!(batches.iter().sum::<usize>(), 200);
+}
+
+#[test]
+fn a_session_that_does_not_answer_slows_its_client_down() {
+    let node = Node::start(|_| {});
+    node.behave(Behaviour::Hold);
+    let mut client = node.connect("/collab");
+    client.socket.set_nonblocking(true).unwrap();
+    let message = raw::frame(0x82, &[7; 60_000]);
+    let (mut sent, mut refused_at) = (0, None);
+    while sent < 400 << 20 && refused_at.is_none_or(|at: Instant| at.elapsed() < SECOND) {
+        match client.try_send(&message) {
+            Ok(()) => (sent, refused_at) = (sent + message.len(), None),
+            Err(()) => refused_at = refused_at.or(Some(Instant::now())),
+        }
+    }
+    assert!(refused_at.is_some(), "{sent} bytes were taken of a client whose session takes nothing");
+    assert!(sent < 32 << 20, "{sent} bytes wait in this machine");
+    assert_eq!(node.batches().len(), 1);
+
+    node.behave(Behaviour::Count);
+    node.release();
+    let taken = node.wait(|| node.batches().iter().sum::<usize>() * message.len() >= sent - message.len());
+    assert!(taken, "what waited was lost");
+}
+
+#[test]
+fn a_close_is_answered_with_its_code_and_the_stream_ends() {
+    for (payload, answer) in [(&[0x0F, 0xA0, b'x'][..], &[0x0F, 0xA0][..]), (&[], &[])] {
+        let node = Node::start(|_| {});
+        let mut client = node.connect("/yjs/a");
+        client.send(&raw::frame(0x82, b"last"));
+        client.send(&raw::frame(0x88, payload));
+        assert_eq!(client.binary(), b"last");
+        let start = Instant::now();
+        assert_eq!(client.frame(), Some((0x88, answer.to_vec())));
+        assert_eq!(client.frame(), None);
+        assert!(start.elapsed() < SECOND / 3, "the client waits for our end of the stream: {:?}", start.elapsed());
+        assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
+    }
+}
+
+#[test]
+fn a_session_closes_and_a_client_that_answers_is_gone_at_once() {
+    let node = Node::start(|_| {});
+    let mut client = node.connect("/yjs/a");
+    node.outbox(0).close(contextnexus_actors::protocol::frame::close_frame(4401, "revoked"));
+    assert_eq!(client.close_code(), 4401);
+    client.send(&raw::frame(0x82, b"crossed the close frame"));
+    client.send(&raw::frame(0x88, &[0x11, 0x31]));
+    let start = Instant::now();
+    assert_eq!(client.frame(), None);
+    assert!(start.elapsed() < SECOND / 3, "{:?}", start.elapsed());
+    assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
+    assert!(node.batches().is_empty(), "nothing is handed on after the close frame");
+}
+
+#[test]
+fn a_closed_client_that_does_not_answer_is_gone_within_a_second() {
+    let node = Node::start(|_| {});
+    let mut client = node.connect("/yjs/a");
+    node.outbox(0).close(contextnexus_actors::protocol::frame::close_frame(4403, "left"));
+    let start = Instant::now();
+    assert_eq!(client.close_code(), 4403);
+    assert_eq!(client.frame(), None);
+    assert!(start.elapsed() < SECOND * 3 / 2, "{:?}", start.elapsed());
+    assert!(node.wait(|| node.sockets.open() == 0));
+}
+
+#[test]
+fn a_client_that_vanishes_is_told_to_its_session() {
+    let node = Node::start(|_| {});
+    drop(node.connect("/yjs/a"));
+    assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
+}
+
+#[test]
+fn a_client_that_vanishes_while_its_session_is_busy_is_told_too() {
+    let node = Node::start(|_| {});
+    node.behave(Behaviour::Hold);
+    let mut client = node.connect("/yjs/a");
+    client.send(&raw::frame(0x82, b"waits"));
+    assert!(node.wait(|| node.batches().len() == 1));
+    drop(client);
+    assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
+}
+
+#[test]
+fn a_close_while_the_session_is_busy_is_answered_and_what_came_before_it_is_not_lost() {
+    let node = Node::start(|_| {});
+    node.behave(Behaviour::Hold);
+    let mut client = node.connect("/yjs/a");
+    client.send(&raw::frame(0x82, b"first"));
+    assert!(node.wait(|| node.batches().len() == 1));
+    client.send(&raw::frame(0x82, b"second"));
+    client.send(&raw::frame(0x88, &[0x03, 0xE8]));
+    client.socket.set_read_timeout(Some(SECOND / 2)).unwrap();
+    assert_eq!(client.try_frame(), None, "the second message waits for the session, and the close frame behind it");
+    node.release();
+    client.socket.set_read_timeout(Some(5 * SECOND)).unwrap();
+    assert_eq!(client.close_code(), 1000);
+    assert_eq!(node.batches(), [1, 1]);
+
+    let mut other = node.connect("/yjs/a");
+    other.send(&raw::frame(0x82, b"only"));
+    assert!(node.wait(|| node.batches().len() == 3));
+    other.send(&raw::frame(0x88, &[0x03, 0xE8]));
+    assert_eq!(other.close_code(), 1000, "nothing stands before the close frame");
+
+    let mut third = node.connect("/yjs/a");
+    third.send(&[raw::frame(0x82, b"and go"), raw::frame(0x88, &[0x03, 0xE8])].concat());
+    assert_eq!(third.close_code(), 1000, "the message before it is with the session");
+    assert!(node.wait(|| node.disconnected() == 3 && node.batches().len() == 4));
+}
+
+#[test]
+fn a_session_that_died_closes_its_client() {
+    let node = Node::start(|_| {});
+    node.behave(Behaviour::Die);
+    let mut client = node.connect("/yjs/a");
+    client.send(&raw::frame(0x82, b"x"));
+    assert_eq!(client.close_code(), 1011);
+}
+
+#[test]
+fn what_is_no_message_of_ours_is_refused_by_code() {
+    let node = Node::start(|settings| settings.message_bytes_max = 100_000);
+    for (what, bytes, code) in [
+        ("unmasked", vec![0x82, 0x01, 0x00], 1002),
+        ("reserved bit", raw::frame(0xC2, b"x"), 1002),
+        ("unknown opcode", raw::frame(0x83, b"x"), 1002),
+        ("too long by its header", vec![0x82, 0xFF, 0x40, 0, 0, 0, 0, 0, 0, 0], 1009),
+        ("too long in pieces", [raw::frame(0x02, &[0; 60_000]), raw::frame(0x00, &[0; 60_000])].concat(), 1009),
+    ] {
+        let mut client = node.connect("/yjs/a");
+        client.send(&raw::frame(0x82, b"good"));
+        client.send(&bytes);
+        assert_eq!(client.binary(), b"good", "{what}");
+        assert_eq!(client.close_code(), code, "{what}");
+        assert_eq!(client.frame(), None, "{what}");
+    }
+    assert!(node.wait(|| node.sockets.open() == 0));
+}
+
+#[test]
+fn an_endless_continuation_is_closed_at_the_cap() {
+    let node = Node::start(|settings| settings.message_bytes_max = 1 << 20);
+    let mut client = node.connect("/yjs/a");
+    let start = Instant::now();
+    let mut most = 0;
+    let mut next = raw::frame(0x02, &[0; 10_000]);
+    while start.elapsed() < 10 * SECOND && client.send_or_closed(&next) {
+        std::thread::sleep(SECOND / 1000);
+        most = most.max(node.sockets.unfinished_bytes.load(Relaxed));
+        next = raw::frame(0x00, &[0; 10_000]);
+    }
+    assert!(start.elapsed() < 3 * SECOND, "what still comes after the refusal is discarded for a while, not for ever");
+    assert!(most > 0 && most <= 1 << 20, "{most} bytes were held");
+    assert!(node.wait(|| node.sockets.open() == 0));
+    assert!(node.batches().is_empty());
+}
+
+#[test]
+fn unfinished_messages_of_all_clients_have_one_budget() {
+    let node = Node::start(|settings| settings.unfinished_bytes_max = 2 << 20);
+    let half = &raw::frame(0x82, &[0; 1_800_000])[..1_500_000];
+    let mut first = node.connect("/yjs/a");
+    first.send(half);
+    assert!(node.wait(|| node.sockets.unfinished_bytes.load(Relaxed) > 1_000_000));
+    let mut second = node.connect("/yjs/b");
+    second.send_or_closed(half);
+    assert_eq!(second.close_code(), 1013);
+    drop(first);
+    assert!(node.wait(|| node.sockets.unfinished_bytes.load(Relaxed) == 0));
+}
+
+#[test]
+fn a_hundred_thousand_pings_are_answered_a_few_times_and_read_slowly() {
+    let node = Node::start(|_| {});
+    let mut client = node.connect("/yjs/a");
+    let pings = raw::frame(0x89, b"ping").repeat(1_000);
+    client.socket.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    let mut pongs = 0;
+    for _ in 0..100 {
+        let _ = client.try_send(&pings); // what the kernel takes no more was not read: that is the limit at work
+    }
+    client.socket.set_nonblocking(false).unwrap();
+    client.socket.set_read_timeout(Some(SECOND)).unwrap();
+    while start.elapsed() < 2 * SECOND {
+        match client.try_frame() {
+            Some((0x8A, payload)) => {
+                assert_eq!(payload, b"ping");
+                pongs += 1;
+            }
+            Some(other) => panic!("{other:?}"),
+            None => {}
+        }
+    }
+    assert!((1..100).contains(&pongs), "{pongs} pongs");
+    assert_eq!(node.sockets.open(), 1, "a fast writer is slowed, not closed");
+}
+
+#[test]
+fn half_a_frame_and_silence_is_closed() {
+    let node = Node::start(|settings| settings.deadlines.message = SECOND / 2);
+    let mut client = node.connect("/yjs/a");
+    client.send(&raw::frame(0x82, &[0; 100])[..50]);
+    let start = Instant::now();
+    assert_eq!(client.close_code(), 1008);
+    assert!(start.elapsed() < 2 * SECOND);
+}
+
+#[test]
+fn a_frame_byte_by_byte_is_closed_too() {
+    let node = Node::start(|settings| settings.deadlines.message = SECOND / 2);
+    let mut client = node.connect("/yjs/a");
+    let start = Instant::now();
+    for byte in raw::frame(0x82, &[0; 1000]) {
+        if !client.send_or_closed(&[byte]) || start.elapsed() > 3 * SECOND {
+            break;
+        }
+        std::thread::sleep(SECOND / 50);
+    }
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+    assert!(node.wait(|| node.sockets.open() == 0));
+}
+
+#[test]
+fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
+    let node = Node::start(|settings| {
+        settings.deadlines.ping = SECOND / 2;
+        settings.deadlines.pong = SECOND / 2;
+    });
+    let mut alive = node.connect("/yjs/a");
+    let mut dead = node.connect("/yjs/b");
+    let start = Instant::now();
+    while start.elapsed() < 3 * SECOND {
+        let (opcode, payload) = alive.frame().unwrap();
+        assert_eq!(opcode, 0x89);
+        alive.send(&raw::frame(0x8A, &payload));
+    }
+    assert_eq!(dead.frame(), Some((0x89, Vec::new())));
+    assert_eq!(dead.frame(), None, "shut down without a word that it would not read");
+    assert_eq!(node.sockets.open(), 1);
+}
+
+#[test]
+fn a_client_that_never_reads_is_shut_down_and_costs_its_budget() {
+    let node = Node::start(|settings| settings.deadlines.stall = SECOND);
+    let client = node.connect("/yjs/a");
+    let outbox = node.outbox(0);
+    let frame = contextnexus_actors::protocol::frame::server_frame(&[0; 10_000]);
+    let start = Instant::now();
+    let mut taken = 0;
+    let mut most = 0;
+    while node.sockets.open() == 1 && start.elapsed() < 15 * SECOND {
+        match outbox.push(frame.clone()) {
+            contextnexus_actors::outbox::Pushed::Queued => taken += 10_000,
+            _ => std::thread::sleep(SECOND / 100),
+        }
+        most = most.max(outbox.waiting());
+    }
+    assert!(start.elapsed() < 5 * SECOND, "still there after {:?}", start.elapsed());
+    assert!(most <= (1 << 20) + 2 * frame.len(), "{most} bytes waited");
+    assert!(taken < 16 << 20, "{taken} bytes went to a client that reads nothing");
+    assert!(node.wait(|| node.disconnected() == 1));
+    drop(client);
+}
+
+#[test]
+fn a_revoked_client_that_stopped_reading_is_gone_within_a_second() {
+    let node = Node::start(|_| {});
+    let _client = node.connect("/yjs/a");
+    let outbox = node.outbox(0);
+    let frame = contextnexus_actors::protocol::frame::server_frame(&[0; 10_000]);
+    let mut full_since = None;
+    while full_since.is_none_or(|since: Instant| since.elapsed() < SECOND / 5) {
+        match outbox.push(frame.clone()) {
+            contextnexus_actors::outbox::Pushed::Queued => full_since = None,
+            _ => full_since = full_since.or(Some(Instant::now())),
+        }
+    }
+    let start = Instant::now();
+    outbox.close(contextnexus_actors::protocol::frame::close_frame(4401, "revoked"));
+    assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+}
+
+#[test]
+fn pages_of_others_are_refused_before_the_upgrade() {
+    let node = Node::start(|settings| settings.allowed_origins = vec!["https://app.example.org".into()]);
+    let status = |origin: &str| node.request("/yjs/a", &format!("Origin: {origin}\r\n")).0;
+    assert_eq!(status("https://evil.example"), 403);
+    assert_eq!(status("null"), 403);
+    assert_eq!(status("https://app.example.org"), 101);
+    assert_eq!(status(&format!("http://{}", node.address)), 101);
+    assert_eq!(node.request("/yjs/a", "").0, 101, "no browser: the token decides");
+}
+
+#[test]
+fn a_cookie_without_an_origin_is_no_token() {
+    let node = Node::start(|_| {});
+    let _without = node.request("/yjs/a", "Cookie: session=cnx_a\r\n");
+    let _with = node.request("/yjs/a", &format!("Cookie: session=cnx_a\r\nOrigin: http://{}\r\n", node.address));
+    let tokens: Vec<_> = node.openings().into_iter().map(|opening| opening.token).collect();
+    assert_eq!(tokens, [None, Some("cnx_a".into())]);
+}
+
+#[test]
+fn the_subprotocol_is_selected_and_the_token_in_it_never_repeated() {
+    let node = Node::start(|_| {});
+    let offer = "Sec-WebSocket-Protocol: contextnexus.token.cnx_secret, contextnexus\r\n";
+    let (status, head, _client) = node.request("/yjs/a", offer);
+    assert_eq!(status, 101);
+    assert!(head.to_ascii_lowercase().contains("sec-websocket-protocol: contextnexus\r\n"), "{head}");
+    assert!(!head.contains("cnx_secret"));
+    assert_eq!(node.openings()[0].token.as_deref(), Some("cnx_secret"));
+}
+
+#[test]
+fn a_full_node_and_a_draining_one_send_away_with_a_time_to_come_back() {
+    let node = Node::start(|settings| settings.seats.address = 2);
+    let first = node.connect("/yjs/a");
+    let _second = node.connect("/yjs/a");
+    let (status, head, _) = node.request("/yjs/a", "");
+    assert_eq!(status, 503);
+    assert!(head.to_ascii_lowercase().contains("retry-after: 5"), "{head}");
+    drop(first);
+    assert!(node.wait(|| node.sockets.open() == 1));
+    assert_eq!(node.request("/yjs/a", "").0, 101);
+    node.sockets.accept(false);
+    assert_eq!(node.request("/yjs/a", "").0, 503);
+}
+
+#[test]
+fn addresses_that_name_no_document_are_refused() {
+    let node = Node::start(|_| {});
+    assert_eq!(node.request("/d/a/ws/b", "").0, 400);
+    assert_eq!(node.request("/yjs/%FF", "").0, 400);
+    assert_eq!(node.request("/d/a%20b/ws/a%20b", "").0, 101);
+    assert_eq!(node.request("/doc/ws/old", "").0, 101);
+    assert_eq!(node.request("/collab/", "").0, 101);
+    let rooms: Vec<_> = node.openings().into_iter().map(|opening| opening.room).collect();
+    assert_eq!(rooms, [Some("a b".into()), Some("old".into()), None]);
+}
+
+#[test]
+fn a_node_that_goes_down_closes_everybody_in_waves() {
+    let node = Node::start(|_| {});
+    let clients: Vec<Raw> = (0..30).map(|_| node.connect("/yjs/a")).collect();
+    node.sockets.close_all(2 * SECOND);
+    let start = Instant::now();
+    let threads: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| std::thread::spawn(move || (client.close_code(), start.elapsed())))
+        .collect();
+    let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+    let mut ends: Vec<Duration> = ends.map(|(code, after)| (code == 1012).then_some(after).unwrap()).collect();
+    ends.sort();
+    assert!(ends[29] < 4 * SECOND && ends[29] - ends[0] > SECOND / 2, "{ends:?}");
+    assert!(node.wait(|| node.sockets.open() == 0));
+}

@@ -1,0 +1,200 @@
+//! An HTTP server with the routes of the dialects, and sessions that do what a test says.
+
+use super::raw::Raw;
+use crate::ws::admission::Seats;
+use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, configure, on_connect};
+use actix::{Actor, ActorContext as _, Context, Handler, ResponseFuture};
+use actix_web::{App, HttpServer};
+use contextnexus_actors::clock::SystemClock;
+use contextnexus_actors::outbox::Outbox;
+use contextnexus_actors::protocol::frame::server_frame;
+use contextnexus_actors::session::Opening;
+use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Sends back what came.
+    Echo,
+    /// Counts what came.
+    Count,
+    /// Answers when released.
+    Hold,
+    /// Is gone without having closed anything.
+    Die,
+}
+
+pub struct Node {
+    pub address: SocketAddr,
+    pub sockets: Arc<Sockets>,
+    seen: Arc<Seen>,
+    server: actix_web::dev::ServerHandle,
+}
+
+struct Seen {
+    behaviour: Mutex<Behaviour>,
+    release: Semaphore,
+    openings: Mutex<Vec<Opened>>,
+    outboxes: Mutex<Vec<Arc<Outbox>>>,
+    batches: Mutex<Vec<usize>>,
+    disconnected: Mutex<usize>,
+}
+
+/// What an opening said.
+#[derive(Clone)]
+pub struct Opened {
+    pub room: Option<String>,
+    pub token: Option<String>,
+}
+
+impl Node {
+    pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            seats: Seats { node: 1_000, address: 1_000 },
+            cookie: "session".into(),
+            message_bytes_max: 4 << 20,
+            unfinished_bytes_max: 256 << 20,
+            outbox_bytes_max: 1 << 20,
+            deadlines: Deadlines::default(),
+        };
+        change(&mut settings);
+        let seen = Arc::new(Seen {
+            behaviour: Mutex::new(Behaviour::Echo),
+            release: Semaphore::new(0),
+            openings: Mutex::default(),
+            outboxes: Mutex::default(),
+            batches: Mutex::default(),
+            disconnected: Mutex::default(),
+        });
+        let of_sessions = Arc::clone(&seen);
+        let start = move |opening: Opening| {
+            let token = opening.token.map(|token| token.0);
+            of_sessions.openings.lock().unwrap().push(Opened { room: opening.room, token });
+            of_sessions.outboxes.lock().unwrap().push(Arc::clone(&opening.outbox));
+            let session = Session { seen: Arc::clone(&of_sessions), outbox: opening.outbox }.start();
+            SessionHandle { inbound: session.clone().recipient(), disconnected: session.recipient() }
+        };
+        let sockets = Sockets::new(settings, start, Arc::new(SystemClock)).unwrap();
+        let of_server = Arc::clone(&sockets);
+        let (started, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let server = HttpServer::new(move || App::new().configure(configure(Arc::clone(&of_server))))
+                    .workers(1)
+                    .on_connect(on_connect)
+                    .disable_signals()
+                    .bind("127.0.0.1:0")
+                    .unwrap();
+                let address = server.addrs()[0];
+                let server = server.run();
+                started.send((address, server.handle())).unwrap();
+                server.await.unwrap();
+            });
+        });
+        let (address, server) = address.recv().unwrap();
+        Self { address, sockets, seen, server }
+    }
+
+    pub fn connect(&self, path: &str) -> Raw {
+        let (status, head, raw) = self.request(path, "");
+        assert_eq!(status, 101, "{head}");
+        raw
+    }
+
+    pub fn request(&self, path: &str, headers: &str) -> (u16, String, Raw) {
+        Raw::request(self.address, path, headers)
+    }
+
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.seen.behaviour.lock().unwrap() = behaviour;
+    }
+
+    /// Lets everything go on that is held.
+    pub fn release(&self) {
+        self.seen.release.add_permits(1_000);
+    }
+
+    pub fn openings(&self) -> Vec<Opened> {
+        self.seen.openings.lock().unwrap().clone()
+    }
+
+    pub fn outbox(&self, connection: usize) -> Arc<Outbox> {
+        Arc::clone(&self.seen.outboxes.lock().unwrap()[connection])
+    }
+
+    /// How many messages each hand-over had.
+    pub fn batches(&self) -> Vec<usize> {
+        self.seen.batches.lock().unwrap().clone()
+    }
+
+    pub fn disconnected(&self) -> usize {
+        *self.seen.disconnected.lock().unwrap()
+    }
+
+    /// Whether it becomes true within some seconds.
+    pub fn wait(&self, condition: impl Fn() -> bool) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5) {
+            if condition() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        condition()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.server.stop(false));
+    }
+}
+
+struct Session {
+    seen: Arc<Seen>,
+    outbox: Arc<Outbox>,
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+}
+
+impl Handler<Inbound> for Session {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Inbound(frames): Inbound, context: &mut Context<Self>) -> Self::Result {
+        self.seen.batches.lock().unwrap().push(frames.len());
+        let behaviour = *self.seen.behaviour.lock().unwrap();
+        let seen = Arc::clone(&self.seen);
+        match behaviour {
+            Behaviour::Echo => {
+                for frame in frames {
+                    if let Frame::Binary(payload) = frame {
+                        let _ = self.outbox.push(server_frame(&payload));
+                    }
+                }
+            }
+            Behaviour::Die => context.stop(),
+            Behaviour::Count | Behaviour::Hold => {}
+        }
+        Box::pin(async move {
+            if behaviour == Behaviour::Hold {
+                seen.release.acquire().await.unwrap().forget();
+            }
+        })
+    }
+}
+
+impl Handler<Disconnected> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: Disconnected, context: &mut Context<Self>) {
+        *self.seen.disconnected.lock().unwrap() += 1;
+        context.stop();
+    }
+}

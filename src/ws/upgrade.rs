@@ -1,0 +1,208 @@
+//! The upgrade requests of the three dialects: who may open a socket at all. Whether the token is good, and for what, the
+//! session says later, on the socket: a status code at the upgrade is invisible to browsers, a close code is not.
+
+use super::admission::NoSeat;
+use super::body::Outgoing;
+use super::link::{Link, Slot, label};
+use super::watch::Watch;
+use super::{Sockets, credentials, pump};
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::web::{Data, Payload, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web_actors::ws::handshake_with_protocols;
+use contextnexus_actors::ids::ConnectionId;
+use contextnexus_actors::outbox::Outbox;
+use contextnexus_actors::protocol::Dialect;
+use contextnexus_actors::session::Opening;
+use percent_encoding::percent_decode_str;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// Adds the routes of the dialects. Called once per worker; the server needs [`super::on_connect`] too.
+pub fn configure(sockets: Arc<Sockets>) -> impl FnOnce(&mut ServiceConfig) {
+    move |config| {
+        config
+            .app_data(Data::from(sockets))
+            .app_data(Watch::default())
+            .route("/yjs/{room:.*}", web::get().to(y_websocket))
+            .route("/collab", web::get().to(hocuspocus))
+            .route("/collab/", web::get().to(hocuspocus))
+            .route("/d/{id}/ws/{again}", web::get().to(y_sweet))
+            .route("/doc/ws/{id}", web::get().to(y_sweet_deprecated));
+    }
+}
+
+/// `GET /yjs/{room}`
+async fn y_websocket(request: HttpRequest, payload: Payload, sockets: Data<Sockets>) -> HttpResponse {
+    let room = request.path().strip_prefix("/yjs/").and_then(decoded);
+    open(&request, payload, &sockets, Dialect::YWebsocket, room)
+}
+
+/// `GET /collab`: rooms are named in the messages.
+async fn hocuspocus(request: HttpRequest, payload: Payload, sockets: Data<Sockets>) -> HttpResponse {
+    open(&request, payload, &sockets, Dialect::Hocuspocus, None)
+}
+
+/// `GET /d/{id}/ws/{id}`: the client appends the id once more to the address that it was given.
+async fn y_sweet(request: HttpRequest, payload: Payload, sockets: Data<Sockets>) -> HttpResponse {
+    let ids = request.path().strip_prefix("/d/").and_then(|path| path.split_once("/ws/"));
+    let room = ids.filter(|(id, again)| id == again).and_then(|(id, _)| decoded(id));
+    open(&request, payload, &sockets, Dialect::YSweet, room)
+}
+
+/// `GET /doc/ws/{id}`, as older Y-Sweet clients have it.
+async fn y_sweet_deprecated(request: HttpRequest, payload: Payload, sockets: Data<Sockets>) -> HttpResponse {
+    let room = request.path().strip_prefix("/doc/ws/").and_then(decoded);
+    open(&request, payload, &sockets, Dialect::YSweet, room)
+}
+
+/// Every escape is undone, that of a slash too: a name is a name, however a client wrote it.
+fn decoded(path: &str) -> Option<String> {
+    percent_decode_str(path).decode_utf8().ok().map(|name| name.into_owned())
+}
+
+fn open(
+    request: &HttpRequest,
+    payload: Payload,
+    sockets: &Data<Sockets>,
+    dialect: Dialect,
+    room: Option<String>,
+) -> HttpResponse {
+    match try_open(request, payload, sockets, dialect, room) {
+        Ok(response) => response,
+        Err(refused) => {
+            if let Some(slot) = request.conn_data::<Slot>() {
+                slot.release();
+            }
+            metrics::counter!("contextnexus_ws_refused_upgrades_total", "reason" => refused.label()).increment(1);
+            tracing::debug!(dialect = label(dialect), reason = refused.label(), "upgrade refused: {}", refused.label());
+            refused.response()
+        }
+    }
+}
+
+/// Cheap refusals first: a node under a flood of upgrades answers with as little work as it can.
+fn try_open(
+    request: &HttpRequest,
+    payload: Payload,
+    sockets: &Data<Sockets>,
+    dialect: Dialect,
+    room: Option<String>,
+) -> Result<HttpResponse, Refused> {
+    if !sockets.is_accepting.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(Refused::Draining);
+    }
+    let mut response =
+        handshake_with_protocols(request, &[credentials::SUBPROTOCOL]).map_err(|_| Refused::NoWebSocket)?;
+    if room.is_none() && dialect != Dialect::Hocuspocus {
+        return Err(Refused::BadRoom);
+    }
+    let origin = origin(request, sockets)?;
+    let seat = sockets.admission.admit(address(request, sockets)).map_err(Refused::NoSeat)?;
+    let slot = request.conn_data::<Slot>().ok_or(Refused::NoDescriptor)?;
+    let watch = request.app_data::<Watch>().ok_or(Refused::NoDescriptor)?;
+    let socket = slot.take().ok_or(Refused::NoDescriptor)?;
+
+    let connection = ConnectionId(sockets.clock.fresh_id());
+    let outbox = Arc::new(Outbox::new(sockets.settings.outbox_bytes_max));
+    let token = credentials::token(request, &sockets.settings.cookie, origin == Origin::Allowed);
+    let link = Link::new((connection, dialect), Arc::clone(&outbox), (socket, seat), Arc::clone(&**sockets), watch);
+    slot.keep(link.clone());
+    tracing::debug!(connection.id = %connection, dialect = label(dialect), "connection opened");
+    let session = sockets.sessions.start(Opening { connection, dialect, room, token, outbox });
+    link.belongs_to(&session);
+    actix_web::rt::spawn(pump::run(payload, link.clone(), session));
+    Ok(response.body(BoxBody::new(Outgoing::new(link))))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// No page: a program, or a browser that hides it. It gets no authority that it did not bring itself.
+    Absent,
+    /// A page of ours.
+    Allowed,
+}
+
+fn origin(request: &HttpRequest, sockets: &Sockets) -> Result<Origin, Refused> {
+    let Some(origin) = request.headers().get(header::ORIGIN) else {
+        return Ok(Origin::Absent);
+    };
+    let host = text(request.headers(), header::HOST);
+    let is_allowed = origin.to_str().is_ok_and(|origin| sockets.origins.allow(origin, host));
+    if is_allowed { Ok(Origin::Allowed) } else { Err(Refused::Origin) }
+}
+
+fn address(request: &HttpRequest, sockets: &Sockets) -> IpAddr {
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let hops: Vec<&str> = request
+        .headers()
+        .get_all(header::X_FORWARDED_FOR)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|hops| hops.split(','))
+        .collect();
+    sockets.proxies.client(peer, hops.into_iter())
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Why no socket was opened.
+#[derive(Debug)]
+enum Refused {
+    Draining,
+    NoWebSocket,
+    BadRoom,
+    Origin,
+    NoSeat(NoSeat),
+    NoDescriptor,
+}
+
+impl Refused {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::NoWebSocket => "no_websocket",
+            Self::BadRoom => "bad_room",
+            Self::Origin => "origin",
+            Self::NoSeat(NoSeat::Node) => "node_full",
+            Self::NoSeat(NoSeat::Address) => "address_full",
+            Self::NoDescriptor => "no_descriptor",
+        }
+    }
+
+    fn response(&self) -> HttpResponse {
+        let (status, title) = match self {
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "this server accepts no new connections"),
+            Self::NoSeat(_) => (StatusCode::SERVICE_UNAVAILABLE, "there are too many connections"),
+            Self::NoDescriptor => (StatusCode::SERVICE_UNAVAILABLE, "this server can open no more sockets"),
+            Self::NoWebSocket => (StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket"),
+            Self::BadRoom => (StatusCode::BAD_REQUEST, "this is no document's address"),
+            Self::Origin => (StatusCode::FORBIDDEN, "pages of this origin may not connect"),
+        };
+        let mut response = HttpResponse::build(status);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, "5"));
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            response.insert_header((header::UPGRADE, "websocket"));
+        }
+        let problem = serde_json::json!({ "status": status.as_u16(), "title": title, "code": self.label() });
+        response.content_type("application/problem+json").body(problem.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_keeps_its_slashes_and_loses_its_escapes() {
+        assert_eq!(decoded("org/room%201").as_deref(), Some("org/room 1"));
+        assert_eq!(decoded("org%2Froom").as_deref(), Some("org/room"));
+        assert_eq!(decoded("%C3%A9").as_deref(), Some("é"));
+        assert_eq!(decoded("%FF"), None, "no name");
+    }
+}
