@@ -92,16 +92,16 @@ pub(crate) enum Parent<'a> {
     Item(Id),
 }
 
-/// What a block says about its place.
+/// What a block says about where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Links<'a> {
     pub origin: Option<Id>,
     pub right_origin: Option<Id>,
     pub parent: Parent<'a>,
     pub key: Option<&'a str>,
 }
 
-impl Place<'_> {
+impl Links<'_> {
     /// The items that must be known before this block.
     pub fn references(&self) -> [Option<Id>; 3] {
         let parent = match self.parent {
@@ -143,14 +143,14 @@ impl<'a> View<'a> {
         Reader::new(self.content()).read_var_string().unwrap_or_default()
     }
 
-    /// What the block says about its place; `None` for GC and Skip, which have none.
-    pub fn place(&self) -> Option<Place<'a>> {
+    /// What the block says about where it stands; `None` for GC and Skip, which stand nowhere.
+    pub fn links(&self) -> Option<Links<'a>> {
         if matches!(self.kind(), Kind::Gc | Kind::Skip) {
             return None;
         }
         let mut reader = Reader::starting_at(self.bytes, 1);
         // It was read once before; whatever could fail failed then.
-        read_place(&mut reader, self.info()).ok()
+        read_links(&mut reader, self.info()).ok()
     }
 }
 
@@ -172,21 +172,21 @@ fn read_len(reader: &mut Reader<'_>) -> Result<u32, Rule> {
     }
 }
 
-fn read_place<'a>(reader: &mut Reader<'a>, info: u8) -> Result<Place<'a>, Rule> {
+fn read_links<'a>(reader: &mut Reader<'a>, info: u8) -> Result<Links<'a>, Rule> {
     let origin = if info & HAS_ORIGIN == 0 { None } else { Some(read_id(reader)?) };
     let right_origin = if info & HAS_RIGHT_ORIGIN == 0 { None } else { Some(read_id(reader)?) };
-    let mut place = Place { origin, right_origin, parent: Parent::OfOrigin, key: None };
+    let mut links = Links { origin, right_origin, parent: Parent::OfOrigin, key: None };
     if origin.is_none() && right_origin.is_none() {
-        place.parent = match reader.read_var_uint()? {
+        links.parent = match reader.read_var_uint()? {
             1 => Parent::Root(reader.read_var_string()?),
             0 => Parent::Item(read_id(reader)?),
             _ => return Err(Rule::UnknownParent),
         };
         if info & HAS_KEY != 0 {
-            place.key = Some(reader.read_var_string()?);
+            links.key = Some(reader.read_var_string()?);
         }
     }
-    Ok(place)
+    Ok(links)
 }
 
 /// Reads one block that begins at `clock` of `client`, and says whether it is a Skip.
@@ -197,8 +197,8 @@ pub(crate) fn read_block(reader: &mut Reader<'_>, client: u64, clock: u32, caps:
     let (content, len) = if matches!(kind, Kind::Gc | Kind::Skip) {
         (reader.at() as u32, read_len(reader)?)
     } else {
-        let place = read_place(reader, info)?;
-        check_place(&place, client, clock, caps)?;
+        let links = read_links(reader, info)?;
+        check_links(&links, client, clock, caps)?;
         (reader.at() as u32, read_content(reader, kind, caps)?)
     };
     if u64::from(clock) + u64::from(len) > CLOCK_MAX {
@@ -207,18 +207,18 @@ pub(crate) fn read_block(reader: &mut Reader<'_>, client: u64, clock: u32, caps:
     Ok((Block { clock, len, at, content }, kind == Kind::Skip))
 }
 
-fn check_place(place: &Place<'_>, client: u64, clock: u32, caps: &Caps) -> Result<(), Rule> {
-    if place.references().into_iter().flatten().any(|id| id.client == client && id.clock >= clock) {
+fn check_links(links: &Links<'_>, client: u64, clock: u32, caps: &Caps) -> Result<(), Rule> {
+    if links.references().into_iter().flatten().any(|id| id.client == client && id.clock >= clock) {
         return Err(Rule::RefersAhead);
     }
-    if place.origin.is_some() && place.origin == place.right_origin {
+    if links.origin.is_some() && links.origin == links.right_origin {
         return Err(Rule::SameOrigins);
     }
-    match place.parent {
+    match links.parent {
         Parent::Root(name) if name.len() > caps.root_name_bytes_max => return Err(Rule::RootNameTooLong),
         _ => {}
     }
-    match place.key {
+    match links.key {
         Some(key) if key.len() > caps.map_key_bytes_max => Err(Rule::MapKeyTooLong),
         _ => Ok(()),
     }

@@ -37,14 +37,14 @@ impl Default for Caps {
 }
 
 impl Caps {
-    /// No caps beyond what the format itself bears: for what the log already holds. Nesting stays capped, because it bounds
-    /// what yrs survives, not what a client may use up.
+    /// No caps beyond what the format itself bears: for what the log already holds.
     pub(crate) fn of_the_log() -> Self {
         Self {
             update_bytes_max: u32::MAX as usize,
             root_name_bytes_max: usize::MAX,
             map_key_bytes_max: usize::MAX,
             document_clients_max: usize::MAX,
+            type_depth_max: usize::MAX,
             ..Self::default()
         }
     }

@@ -46,7 +46,7 @@ fn write_right_half(into: &mut Vec<u8>, client: u64, view: &View<'_>, offset: u3
     write_var_uint(into, client);
     write_var_uint(into, u64::from(block.clock + offset - 1));
     if view.info() & HAS_RIGHT_ORIGIN != 0
-        && let Some(right_origin) = view.place().and_then(|place| place.right_origin)
+        && let Some(right_origin) = view.links().and_then(|links| links.right_origin)
     {
         write_var_uint(into, right_origin.client);
         write_var_uint(into, u64::from(right_origin.clock));

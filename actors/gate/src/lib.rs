@@ -21,10 +21,12 @@ mod index;
 pub mod lib0;
 mod malformed;
 mod merge;
+mod place;
 mod ranges;
 mod state_vector;
 mod update;
 mod value;
+mod walk;
 
 pub use admit::{Admission, Content, Known, Missing, Refused, admit};
 pub use awareness::{AwarenessEntry, AwarenessUpdate, encode_awareness};

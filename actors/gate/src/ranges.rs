@@ -36,10 +36,6 @@ impl Ranges {
         self.ranges.iter().map(|(&start, &end)| start..end)
     }
 
-    pub fn len(&self) -> usize {
-        self.ranges.len()
-    }
-
     pub fn insert(&mut self, range: Range<u32>) {
         if range.is_empty() {
             return;

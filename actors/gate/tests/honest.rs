@@ -24,7 +24,6 @@ fn honest_histories_converge_however_they_are_delivered() {
     }
     // The histories are worth something only if they take every way through the gate.
     assert!(seen.whole > seeds && seen.part > seeds && seen.nothing > seeds && seen.missing > seeds / 2, "{seen:?}");
-    println!("{seen:?}");
 }
 
 /// What became of the updates of a history.
