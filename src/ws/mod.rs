@@ -29,8 +29,8 @@ use actix::Recipient;
 use admission::{Admission, NoNetwork, Seats, TrustedProxies};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::ConnectionId;
-use contextnexus_actors::session::Opening;
 use contextnexus_actors::session::messages::{Disconnected, Inbound};
+use contextnexus_actors::session::{self, Opening, Services};
 use origin::AllowedOrigins;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -66,9 +66,11 @@ pub trait StartSession: Send + Sync + 'static {
     fn start(&self, opening: Opening) -> SessionHandle;
 }
 
-impl<F: Fn(Opening) -> SessionHandle + Send + Sync + 'static> StartSession for F {
+/// The sessions of documents.
+impl StartSession for Arc<Services> {
     fn start(&self, opening: Opening) -> SessionHandle {
-        self(opening)
+        let session = session::start(opening, Arc::clone(self));
+        SessionHandle { inbound: session.clone().recipient(), disconnected: session.recipient() }
     }
 }
 

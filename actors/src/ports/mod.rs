@@ -3,9 +3,12 @@
 
 pub mod authority;
 pub mod bus;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract_bus;
 pub mod documents;
 pub mod log;
 pub mod memory;
+pub mod memory_bus;
 
 pub use authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
 pub use bus::{Bus, BusEvent, BusMessage, Subscription};

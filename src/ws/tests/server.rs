@@ -2,7 +2,7 @@
 
 use super::raw::Raw;
 use crate::ws::admission::Seats;
-use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, configure, on_connect};
+use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, StartSession, configure, on_connect};
 use actix::{Actor, ActorContext as _, Context, Handler, ResponseFuture};
 use actix_web::{App, HttpServer};
 use contextnexus_actors::clock::SystemClock;
@@ -71,15 +71,7 @@ impl Node {
             batches: Mutex::default(),
             disconnected: Mutex::default(),
         });
-        let of_sessions = Arc::clone(&seen);
-        let start = move |opening: Opening| {
-            let token = opening.token.map(|token| token.0);
-            of_sessions.openings.lock().unwrap().push(Opened { room: opening.room, token });
-            of_sessions.outboxes.lock().unwrap().push(Arc::clone(&opening.outbox));
-            let session = Session { seen: Arc::clone(&of_sessions), outbox: opening.outbox }.start();
-            SessionHandle { inbound: session.clone().recipient(), disconnected: session.recipient() }
-        };
-        let sockets = Sockets::new(settings, start, Arc::new(SystemClock)).unwrap();
+        let sockets = Sockets::new(settings, Sessions(Arc::clone(&seen)), Arc::new(SystemClock)).unwrap();
         let of_server = Arc::clone(&sockets);
         let (started, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -152,6 +144,19 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         drop(self.server.stop(false));
+    }
+}
+
+struct Sessions(Arc<Seen>);
+
+impl StartSession for Sessions {
+    fn start(&self, opening: Opening) -> SessionHandle {
+        let Self(seen) = self;
+        let token = opening.token.map(|token| token.0);
+        seen.openings.lock().unwrap().push(Opened { room: opening.room, token });
+        seen.outboxes.lock().unwrap().push(Arc::clone(&opening.outbox));
+        let session = Session { seen: Arc::clone(seen), outbox: opening.outbox }.start();
+        SessionHandle { inbound: session.clone().recipient(), disconnected: session.recipient() }
     }
 }
 
