@@ -17,6 +17,9 @@ pub mod messages;
 pub mod presence;
 pub mod replica;
 pub mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
 
 use crate::ids::ConnectionId;
 

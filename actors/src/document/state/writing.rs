@@ -17,6 +17,8 @@ impl DocumentState {
         if let Some((held, rows)) = self.form_batch(now) {
             self.log = LogWork::Appending;
             self.effects.push(Effect::Append { held, rows });
+        } else if self.look_again {
+            self.read_tail(); // all that waited was left out at gaps
         }
     }
 

@@ -1,0 +1,9 @@
+//! What a document promises, one sentence a test. The editors are real yrs documents; the log is the reference implementation.
+
+mod bench;
+
+mod acknowledging;
+mod committing;
+mod presence;
+mod reading;
+mod recovering;

@@ -1,0 +1,366 @@
+//! A workbench: one document state, editors before it, a log behind it, and a hand on the clock.
+
+use crate::access::Role;
+use crate::budget::Budget;
+use crate::document::FollowerId;
+use crate::document::member::Member;
+use crate::document::messages::{Effect, Input, Outgoing};
+use crate::document::state::{DocumentState, HeldDecision};
+use crate::ids::{AppendId, ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
+use crate::limits::Limits;
+use crate::ports::log::{AppendOutcome, AppendRequest, LogError, NewRow};
+use crate::ports::memory::MemoryLog;
+use crate::protocol::Dialect;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+use yrs::updates::decoder::Decode;
+use yrs::updates::encoder::Encode;
+use yrs::{ClientID, Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Text, Transact, Update};
+
+/// Each node names its appends otherwise.
+static NODES: AtomicU64 = AtomicU64::new(0);
+
+/// A Yjs editor with one text.
+pub struct Editor {
+    pub doc: Doc,
+    pub follower: FollowerId,
+}
+
+impl Editor {
+    pub fn type_at(&self, index: u32, text: &str) -> Bytes {
+        let root = self.doc.get_or_insert_text("text");
+        let mut transaction = self.doc.try_transact_mut().unwrap();
+        root.insert(&mut transaction, index, text);
+        Bytes::from(transaction.encode_update_v1())
+    }
+
+    pub fn delete(&self, index: u32, length: u32) -> Bytes {
+        let root = self.doc.get_or_insert_text("text");
+        let mut transaction = self.doc.try_transact_mut().unwrap();
+        root.remove_range(&mut transaction, index, length);
+        Bytes::from(transaction.encode_update_v1())
+    }
+
+    pub fn apply(&self, update: &[u8]) {
+        let update = Update::decode_v1(update).unwrap();
+        self.doc.try_transact_mut().unwrap().apply_update(update).unwrap();
+    }
+
+    pub fn text(&self) -> String {
+        let root = self.doc.get_or_insert_text("text");
+        let transaction = self.doc.try_transact().unwrap();
+        root.get_string(&transaction)
+    }
+
+    pub fn state_vector(&self) -> Bytes {
+        Bytes::from(self.doc.try_transact().unwrap().state_vector().encode_v1())
+    }
+
+    pub fn step2(&self, state_vector: &[u8]) -> Bytes {
+        let state_vector = StateVector::decode_v1(state_vector).unwrap();
+        Bytes::from(self.doc.try_transact().unwrap().encode_diff_v1(&state_vector))
+    }
+
+    pub fn announcement(&self, clock: u64, state: &str) -> Bytes {
+        let entry = contextnexus_gate::AwarenessEntry {
+            client: self.doc.client_id().get(),
+            clock,
+            state: Bytes::copy_from_slice(state.as_bytes()),
+            is_null: state == "null",
+        };
+        contextnexus_gate::encode_awareness(&[entry])
+    }
+}
+
+/// Everything an editor was sent, in order.
+#[derive(Debug, Default, Clone)]
+pub struct Inbox(pub Vec<Sent>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    Step1(Bytes),
+    Step2(Bytes),
+    Update(Bytes),
+    Awareness(usize),
+    Status(bool),
+    Mark(Bytes),
+    ReadOnly,
+    KeepAlive,
+    Closed(u16),
+}
+
+pub struct Bench {
+    pub state: DocumentState,
+    pub log: MemoryLog,
+    pub key: DocumentKey,
+    pub now: Instant,
+    pub inboxes: BTreeMap<FollowerId, Inbox>,
+    pub dialects: BTreeMap<FollowerId, Dialect>,
+    /// Effects that reach for the log wait here until the test lets them go.
+    pub parked: Vec<Effect>,
+    pub published: Vec<(Position, Position)>,
+    pub died: Option<u16>,
+    pub quarantined: Vec<&'static str>,
+    pub snapshots: usize,
+    next: u128,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    pub fn with_limits(limits: Limits) -> Self {
+        let log = MemoryLog::new();
+        let key = DocumentKey { tenant: TenantId(Uuid::from_u128(1)), document: DocumentId(Uuid::from_u128(2)) };
+        log.create(key);
+        Self::over(log, key, limits)
+    }
+
+    /// One more node over the same log.
+    pub fn over(log: MemoryLog, key: DocumentKey, limits: Limits) -> Self {
+        let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
+        let now = Instant::now();
+        let state = DocumentState::load(log.load_now(key).unwrap(), Arc::new(limits), budget, now).unwrap();
+        Self {
+            state,
+            log,
+            key,
+            now,
+            inboxes: BTreeMap::new(),
+            dialects: BTreeMap::new(),
+            parked: Vec::new(),
+            published: Vec::new(),
+            died: None,
+            quarantined: Vec::new(),
+            snapshots: 0,
+            next: 1_000 * u128::from(NODES.fetch_add(1, Ordering::Relaxed) + 1),
+        }
+    }
+
+    /// An editor of its own user, joined and synchronised.
+    pub fn editor(&mut self, client: u64, dialect: Dialect, role: Role) -> Editor {
+        let mut editor = self.stranger(client, dialect, role, u128::from(client));
+        self.synchronise(&mut editor);
+        editor
+    }
+
+    /// Joined as that user, but it has not said a word.
+    pub fn stranger(&mut self, client: u64, dialect: Dialect, role: Role, user: u128) -> Editor {
+        self.next += 1;
+        let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(self.next)), attachment: 0 };
+        let mut options = Options::with_client_id(ClientID::new(client));
+        options.offset_kind = OffsetKind::Utf16;
+        let doc = Doc::with_options(options);
+        self.inboxes.insert(follower, Inbox::default());
+        self.dialects.insert(follower, dialect);
+        let member = Member::new(dialect, UserId(Uuid::from_u128(user)), SessionId(Uuid::from_u128(user)), role);
+        let effects = self.state.join(follower, member);
+        self.perform(effects);
+        Editor { doc, follower }
+    }
+
+    /// The handshake: step 1, the answer applied, and the answer to the server's step 1.
+    pub fn synchronise(&mut self, editor: &mut Editor) {
+        self.say(editor, Input::Step1(editor.state_vector()));
+        self.read_all(editor);
+        let step1 = self.inboxes[&editor.follower].0.iter().rev().find_map(|sent| match sent {
+            Sent::Step1(state_vector) => Some(state_vector.clone()),
+            _ => None,
+        });
+        let step2 = editor.step2(&step1.unwrap());
+        self.say(editor, Input::Step2(step2));
+        self.inboxes.get_mut(&editor.follower).unwrap().0.clear();
+    }
+
+    /// Applies everything the editor was sent.
+    pub fn read_all(&self, editor: &Editor) {
+        for sent in &self.inboxes[&editor.follower].0 {
+            if let Sent::Step2(update) | Sent::Update(update) = sent {
+                editor.apply(update);
+            }
+        }
+    }
+
+    /// Delivers inputs as one turn, and everything the log then does.
+    pub fn say(&mut self, editor: &Editor, input: Input) {
+        self.whisper(editor, input);
+        self.log_answers();
+    }
+
+    /// Delivers an input; what it wants of the log stays parked.
+    pub fn whisper(&mut self, editor: &Editor, input: Input) {
+        let mut effects = self.state.hear(editor.follower, input, self.now);
+        effects.extend(self.state.advance(self.now));
+        self.perform(effects);
+    }
+
+    /// Lets the log answer until it has nothing left to do.
+    pub fn log_answers(&mut self) {
+        while !self.parked.is_empty() {
+            let effect = self.parked.remove(0);
+            self.log_does(effect);
+        }
+    }
+
+    /// Lets the log do the first of what is parked.
+    pub fn log_one(&mut self) {
+        let effect = self.parked.remove(0);
+        self.log_does(effect);
+    }
+
+    /// Answers the parked append with this outcome instead of trying it.
+    pub fn append_fails(&mut self, outcome: AppendOutcome) {
+        let at = self.parked.iter().position(|effect| matches!(effect, Effect::Append { .. })).unwrap();
+        self.parked.remove(at);
+        let effects = self.state.appended(outcome, self.now);
+        self.perform(effects);
+    }
+
+    /// The parked append is written, but its answer never arrives.
+    pub fn append_answer_is_lost(&mut self) {
+        let at = self.parked.iter().position(|effect| matches!(effect, Effect::Append { .. })).unwrap();
+        let Effect::Append { held, rows } = self.parked.remove(at) else { unreachable!() };
+        let request = self.request(held, rows);
+        assert!(matches!(self.log.append_now(&request), AppendOutcome::Committed(_)));
+        let effects = self.state.appended(AppendOutcome::Unknown, self.now);
+        self.perform(effects);
+    }
+
+    pub fn time_passes(&mut self, by: Duration) {
+        let end = self.now + by;
+        while let Some(at) = self.state.deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            let effects = self.state.on_time(self.now);
+            self.perform(effects);
+            self.log_answers();
+        }
+        self.now = end;
+    }
+
+    pub fn inbox(&self, editor: &Editor) -> &[Sent] {
+        &self.inboxes[&editor.follower].0
+    }
+
+    pub fn forget_inboxes(&mut self) {
+        for inbox in self.inboxes.values_mut() {
+            inbox.0.clear();
+        }
+    }
+
+    pub fn count(&self, editor: &Editor, wanted: &Sent) -> usize {
+        self.inbox(editor).iter().filter(|sent| *sent == wanted).count()
+    }
+
+    /// What a new editor would see.
+    pub fn text(&mut self) -> String {
+        let reader = Doc::new();
+        let (_, state, _) = self.state.read().unwrap();
+        reader.try_transact_mut().unwrap().apply_update(Update::decode_v1(&state).unwrap()).unwrap();
+        let root = reader.get_or_insert_text("text");
+        let transaction = reader.try_transact().unwrap();
+        root.get_string(&transaction)
+    }
+
+    fn request(&mut self, held: Position, rows: Vec<NewRow>) -> AppendRequest {
+        self.next += 1;
+        let append_id = AppendId(Uuid::from_u128(self.next));
+        self.state.dispatched(append_id);
+        AppendRequest { key: self.key, held, append_id, rows }
+    }
+
+    pub fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Append { .. }
+                | Effect::Hold(_)
+                | Effect::ReadTail(_)
+                | Effect::Recover { .. }
+                | Effect::Rebuild => self.parked.push(effect),
+                Effect::Send(to, what) => {
+                    let sent = match what {
+                        Outgoing::Step1(state_vector) => Sent::Step1(state_vector),
+                        Outgoing::Update(update) => Sent::Update(update),
+                        Outgoing::Awareness(entries) => Sent::Awareness(entries.len()),
+                        Outgoing::Status(stored) => Sent::Status(stored),
+                        Outgoing::Mark(payload) => Sent::Mark(payload),
+                        Outgoing::ReadOnly => Sent::ReadOnly,
+                        Outgoing::KeepAlive => Sent::KeepAlive,
+                    };
+                    self.put(to, sent);
+                }
+                Effect::Welcome(to, update) => self.put(to, Sent::Step2(update)),
+                Effect::Show { update, sole_sender, .. } => {
+                    let welcomed: Vec<FollowerId> = self.inboxes.keys().copied().collect();
+                    for to in welcomed {
+                        let skipped = Some(to) == sole_sender && self.dialects[&to] != Dialect::YWebsocket;
+                        if !skipped {
+                            self.put(to, Sent::Update(update.clone()));
+                        }
+                    }
+                }
+                Effect::ShowPresence { entries, except } => {
+                    let all: Vec<FollowerId> = self.inboxes.keys().copied().collect();
+                    for to in all.into_iter().filter(|to| Some(*to) != except) {
+                        self.put(to, Sent::Awareness(entries.len()));
+                    }
+                }
+                Effect::Publish { from, through, .. } => self.published.push((from, through)),
+                Effect::PublishPresence(_) | Effect::QueryPresence => {}
+                Effect::Answer(to, answer) => to.send(answer).unwrap(),
+                Effect::Close { follower, code, .. } => self.put(follower, Sent::Closed(code)),
+                Effect::Snapshot => self.snapshots += 1,
+                Effect::Quarantine(what) => {
+                    self.quarantined.push(what.reason);
+                    self.log.quarantine_now(self.key, &what).unwrap();
+                }
+                Effect::QuarantineRefused(what) => self.quarantined.push(what.reason),
+                Effect::Die { code, .. } => self.died = Some(code),
+            }
+        }
+    }
+
+    fn log_does(&mut self, effect: Effect) {
+        let effects = match effect {
+            Effect::Append { held, rows } => {
+                let request = self.request(held, rows);
+                let outcome = self.log.append_now(&request);
+                self.state.appended(outcome, self.now)
+            }
+            Effect::ReadTail(held) => {
+                let tail = self.log.tail_now(self.key, held);
+                self.state.tail_read(tail, self.now)
+            }
+            Effect::Hold(held) => {
+                let tail: Result<_, LogError> = self.log.tail_now(self.key, held);
+                let (decision, mut effects) = self.state.held(tail, self.now);
+                if let HeldDecision::Append { held, rows } = decision {
+                    let request = self.request(held, rows);
+                    let outcome = self.log.append_now(&request);
+                    effects.extend(self.state.appended(outcome, self.now));
+                }
+                effects
+            }
+            Effect::Recover { .. } => {
+                let tail = self.log.tail_now(self.key, self.state.position());
+                self.state.recovered(Some((Vec::new(), tail)), self.now)
+            }
+            Effect::Rebuild => {
+                let stored = self.log.load_now(self.key).unwrap();
+                self.state.rebuilt(stored, self.now).unwrap()
+            }
+            other => unreachable!("{other:?}"),
+        };
+        self.perform(effects);
+    }
+
+    fn put(&mut self, to: FollowerId, sent: Sent) {
+        if let Some(inbox) = self.inboxes.get_mut(&to) {
+            inbox.0.push(sent);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+use super::bench::{Bench, Sent};
+use crate::access::Role;
+use crate::document::close;
+use crate::document::messages::Input;
+use crate::limits::Limits;
+use crate::ports::log::{AppendOutcome, Snapshot};
+use crate::protocol::Dialect;
+
+#[test]
+fn an_append_whose_answer_was_lost_is_found_and_not_sent_again() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);
+    bench.whisper(&ann, Input::Update(ann.type_at(0, "once")));
+    bench.append_answer_is_lost();
+    assert_eq!(bench.count(&ann, &Sent::Status(true)), 0, "acknowledged on hope");
+    bench.log_answers();
+    assert_eq!(bench.count(&ann, &Sent::Status(true)), 1);
+    assert_eq!(bench.log.rows(bench.key).len(), 1, "written twice");
+    assert_eq!(bench.text(), "once");
+}
+
+#[test]
+fn an_append_of_unknown_outcome_that_was_not_written_is_admitted_anew() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);
+    bench.whisper(&ann, Input::Update(ann.type_at(0, "once")));
+    bench.append_fails(AppendOutcome::Unknown);
+    bench.log_answers();
+    assert_eq!(bench.count(&ann, &Sent::Status(true)), 1);
+    assert_eq!(bench.log.rows(bench.key).len(), 1);
+}
+
+#[test]
+fn while_postgresql_is_away_updates_wait_and_what_does_not_fit_is_asked_for_again() {
+    let limits = Limits { document_waiting_bytes_max: 200, ..Limits::default() };
+    let mut bench = Bench::with_limits(limits);
+    let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);
+    bench.whisper(&ann, Input::Update(ann.type_at(0, "x")));
+    bench.append_fails(AppendOutcome::Unavailable);
+    let recovery = std::mem::take(&mut bench.parked);
+    for turn in 1..100 {
+        bench.whisper(&ann, Input::Update(ann.type_at(turn, "x")));
+    }
+    assert!(bench.state.waiting().1 <= 200, "memory is bounded");
+    assert!(bench.inbox(&ann).is_empty(), "neither acknowledged nor closed");
+    bench.parked = recovery;
+    bench.log_answers();
+    assert!(bench.inbox(&ann).iter().any(|sent| matches!(sent, Sent::Step1(_))), "asked for what was dropped");
+    bench.say(&ann, Input::Step2(ann.step2(&[0])));
+    assert_eq!(bench.count(&ann, &Sent::Status(true)), 100, "each update exactly once");
+    assert_eq!(bench.text(), "x".repeat(100));
+}
+
+#[test]
+fn a_restored_backup_is_noticed_and_clients_bring_back_what_was_lost() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "kept ")));
+    let backup = bench.log.backup();
+    bench.say(&ann, Input::Update(ann.type_at(5, "lost")));
+    bench.log.restore(backup);
+    bench.forget_inboxes();
+    let head = bench.log.load_now(bench.key).unwrap().tail.head;
+    let effects = bench.state.head_moved(head);
+    bench.perform(effects);
+    bench.log_answers();
+    let step1 = bench.inbox(&ann).iter().find_map(|sent| match sent {
+        Sent::Step1(state_vector) => Some(state_vector.clone()),
+        _ => None,
+    });
+    bench.say(&ann, Input::Step2(ann.step2(&step1.expect("every connection gets a step 1"))));
+    assert_eq!(bench.text(), "kept lost");
+    assert_eq!(bench.died, None);
+}
+
+#[test]
+fn an_equal_number_is_not_an_equal_prefix() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let backup = bench.log.backup();
+    bench.say(&ann, Input::Update(ann.type_at(0, "ann")));
+    bench.log.restore(backup);
+    let mut other = Bench::over(bench.log.clone(), bench.key, Limits::default());
+    let bob = other.editor(2, Dialect::YWebsocket, Role::Editor);
+    other.say(&bob, Input::Update(bob.type_at(0, "bob")));
+    assert_eq!(other.state.position().seq, bench.state.position().seq);
+    bench.say(&ann, Input::Update(ann.type_at(3, "!")));
+    bench.log_answers();
+    let step1 = bench.inbox(&ann).iter().rev().find_map(|sent| match sent {
+        Sent::Step1(state_vector) => Some(state_vector.clone()),
+        _ => None,
+    });
+    bench.say(&ann, Input::Step2(ann.step2(&step1.expect("the fork is noticed"))));
+    let text = bench.text();
+    assert!(text.contains("bob") && text.contains("ann!"), "{text}");
+}
+
+#[test]
+fn a_snapshot_and_its_tail_are_the_whole_document() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "before ")));
+    let (position, state, state_vector) = bench.state.read().unwrap();
+    crate::document::replica::verify_state(&state, &state_vector).unwrap();
+    let saved = crate::ports::log::OperationLog::save_snapshot(
+        &bench.log,
+        bench.key,
+        Snapshot { position, state, state_vector },
+    );
+    futures_util::FutureExt::now_or_never(saved).unwrap().unwrap();
+    bench.say(&ann, Input::Update(ann.type_at(7, "after")));
+    let stored = bench.log.load_now(bench.key).unwrap();
+    assert_eq!((stored.snapshot.is_some(), stored.tail.rows.len()), (true, 1));
+    assert_eq!(Bench::over(bench.log.clone(), bench.key, Limits::default()).text(), "before after");
+}
+
+#[test]
+fn a_fork_is_quarantined_and_its_sender_closed() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "truth")));
+    let liar = bench.stranger(1, Dialect::YWebsocket, Role::Editor, 1);
+    bench.say(&liar, Input::Update(liar.type_at(0, "false")));
+    assert_eq!(bench.count(&liar, &Sent::Closed(close::FORK)), 1);
+    assert_eq!(bench.quarantined, ["fork"]);
+    assert_eq!(bench.text(), "truth");
+}
+
+#[test]
+fn a_batch_that_postgresql_refuses_is_split_until_the_culprit_stands_alone() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);
+    let bob = bench.editor(2, Dialect::Hocuspocus, Role::Editor);
+    bench.whisper(&ann, Input::Update(ann.type_at(0, "a")));
+    bench.whisper(&bob, Input::Update(bob.type_at(0, "bad")));
+    bench.whisper(&ann, Input::Update(ann.type_at(0, "c")));
+    let first = bench.parked.remove(0);
+    bench.parked.push(first);
+    bench.log_one();
+    bench.append_fails(AppendOutcome::Refused("value too large".into()));
+    bench.append_fails(AppendOutcome::Refused("value too large".into()));
+    bench.log_answers();
+    assert_eq!(bench.count(&bob, &Sent::Closed(close::MALFORMED)), 1);
+    assert_eq!(bench.count(&ann, &Sent::Status(true)), 2);
+}
