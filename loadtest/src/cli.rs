@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use contextnexus_loadtest::client::TokenIn;
+use contextnexus_loadtest::durability::Victim;
 use contextnexus_loadtest::report::Thresholds;
 use contextnexus_loadtest::wire::dialect::Dialect;
 use contextnexus_loadtest::wire::target::Target;
@@ -30,6 +31,10 @@ pub enum Scenario {
     /// How long acknowledgements take at a total rate spread over many documents.
     #[command(alias = "latency")]
     Ack(Steady),
+    /// Kill and count: SIGKILL at random moments, and whether anything acknowledged or shown is missing afterwards.
+    Durability(Durability),
+    /// Random edits by real Yjs documents with disconnects; at the end all must be equal.
+    Converge(Converge),
     /// A bare fan-out server without CRDT and store: the physical reference. Serves dialect A until it is killed.
     Relay(Relay),
 }
@@ -117,6 +122,96 @@ pub struct Steady {
     pub commit_probe: Option<String>,
     #[command(flatten)]
     pub thresholds: Thresholds,
+}
+
+/// Kill and count.
+#[derive(Clone, Debug, Args)]
+pub struct Durability {
+    #[command(flatten)]
+    pub server: Server,
+    /// Which clients to play, all at once: a,b,c.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "a", ignore_case = true)]
+    pub dialect: Vec<Dialect>,
+    #[command(flatten)]
+    pub common: Common,
+    /// The command that starts the server in the foreground (read by `sh`, run by `exec`: give the binary itself).
+    #[arg(long)]
+    pub start: String,
+    /// Where the server's output is appended to.
+    #[arg(long)]
+    pub server_log: Option<PathBuf>,
+    /// Who is killed.
+    #[arg(long, value_enum, default_value = "server")]
+    pub kill: Victim,
+    /// PostgreSQL's postmaster.pid, to kill it by.
+    #[arg(long)]
+    pub database_pid_file: Option<PathBuf>,
+    /// The command that starts the database again, where the server does not do so itself.
+    #[arg(long)]
+    pub database_start: Option<String>,
+    /// How often.
+    #[arg(long, default_value_t = 20)]
+    pub kills: usize,
+    /// Seconds of load before a kill: at least.
+    #[arg(long, default_value_t = 0.05)]
+    pub min_load: f64,
+    /// Seconds of load before a kill: at most.
+    #[arg(long, default_value_t = 2.0)]
+    pub max_load: f64,
+    /// Seconds that a start may take.
+    #[arg(long, default_value_t = 60.0)]
+    pub ready: f64,
+    /// How many documents.
+    #[arg(long, default_value_t = 10)]
+    pub documents: usize,
+    /// Writing clients per document and dialect.
+    #[arg(long, default_value_t = 2)]
+    pub writers: usize,
+    /// Updates a second, all writers together.
+    #[arg(long, default_value_t = 2_000.0)]
+    pub rate: f64,
+    /// Of the random moments; random where not given, and in the report.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// How many owed tokens may be missing.
+    #[arg(long, default_value_t = 0)]
+    pub max_loss: usize,
+}
+
+/// Random edits.
+#[derive(Clone, Debug, Args)]
+pub struct Converge {
+    #[command(flatten)]
+    pub server: Server,
+    /// Which clients to play, in turn: a,b,c.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "a", ignore_case = true)]
+    pub dialect: Vec<Dialect>,
+    #[command(flatten)]
+    pub common: Common,
+    /// How many editors.
+    #[arg(long, default_value_t = 8)]
+    pub clients: usize,
+    /// Edits of all together.
+    #[arg(long, default_value_t = 1_000)]
+    pub edits: usize,
+    /// Edits a second of all together.
+    #[arg(long, default_value_t = 200.0)]
+    pub rate: f64,
+    /// Chance that an edit's author disconnects before it.
+    #[arg(long, default_value_t = 0.02)]
+    pub disconnect: f64,
+    /// Seconds offline, at most; work goes on meanwhile.
+    #[arg(long, default_value_t = 1.0)]
+    pub offline: f64,
+    /// Seconds after the last edit and reconnect until all must be equal.
+    #[arg(long, default_value_t = 5.0)]
+    pub settle: f64,
+    /// Do not ask for the document by fresh clients at the end (the relay has none).
+    #[arg(long)]
+    pub no_fresh: bool,
+    /// Of edits and disconnects; random where not given, and in the report.
+    #[arg(long)]
+    pub seed: Option<u64>,
 }
 
 /// The relay's own arguments.

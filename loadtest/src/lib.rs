@@ -7,10 +7,13 @@
 
 mod alarm;
 pub mod client;
+pub mod converge;
+pub mod durability;
 pub mod measure;
 pub mod metrics;
 pub mod probe;
 pub mod process;
+mod received;
 pub mod relay;
 pub mod report;
 pub mod socket;

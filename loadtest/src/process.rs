@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::CpuSet;
 
 /// Why a process cannot be looked at or moved.
@@ -157,9 +157,18 @@ pub fn raise_file_limit() -> Result<(), ProcessError> {
 
 /// SIGKILL to one process, and to no other.
 pub fn kill(pid: u32) -> Result<(), ProcessError> {
+    signal(pid, Signal::KILL)
+}
+
+/// SIGTERM to one process.
+pub fn terminate(pid: u32) -> Result<(), ProcessError> {
+    signal(pid, Signal::TERM)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<(), ProcessError> {
     let pid = pid_of(pid).ok_or(ProcessError::Gone(pid))?;
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL)
-        .map_err(|source| ProcessError::Kernel { what: "killing", source: source.into() })
+    rustix::process::kill_process(pid, signal)
+        .map_err(|source| ProcessError::Kernel { what: "sending a signal", source: source.into() })
 }
 
 fn pid_of(pid: u32) -> Option<Pid> {

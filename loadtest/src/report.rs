@@ -1,5 +1,5 @@
 //! What a run says at its end: a table for people, JSON lines for tools, a verdict for scripts.
-#![allow(clippy::print_stdout, reason = "the table is this program's product")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what this program says is its product")]
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -8,6 +8,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::measure::{Measurement, Quantiles, median};
+
+/// Tells whoever waits that something happens; not part of the result.
+pub fn progress(line: &str) {
+    eprintln!("{line}");
+}
 
 /// Figures of the server over those of the relay in the same runs, each from medians.
 #[derive(Clone, Debug, Serialize)]

@@ -58,8 +58,8 @@ pub async fn open(authority: &str, path: &str, headers: &str) -> Result<(Incomin
             if reader.read_buf(&mut answer).await? == 0 || answer.len() > 64 << 10 {
                 return Err(SocketError::Malformed);
             }
-            if let Some((status, _, length)) = http::head(&answer) {
-                break (status, length);
+            if let Some(head) = http::head(&answer) {
+                break (head.status, head.length);
             }
         };
         if status != 101 {

@@ -1,5 +1,6 @@
 //! From arguments to runs.
 
+mod honesty;
 mod steady;
 
 use std::error::Error;
@@ -20,6 +21,8 @@ pub async fn run(scenario: Scenario) -> Verdict {
         Scenario::Fanout(args) => steady::run(steady::Kind::Fanout, args).await,
         Scenario::Many(args) => steady::run(steady::Kind::Many, args).await,
         Scenario::Ack(args) => steady::run(steady::Kind::Ack, args).await,
+        Scenario::Durability(args) => honesty::durability(args).await,
+        Scenario::Converge(args) => honesty::converge(args).await,
         Scenario::Relay(args) => serve_relay(args).await,
     }
 }

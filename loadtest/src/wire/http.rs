@@ -61,8 +61,19 @@ pub async fn call(
     tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| HttpError::Timeout)?
 }
 
-/// The status and the headers (names in lower case) of a head that ends in an empty line, and the head's length.
-pub fn head(bytes: &[u8]) -> Option<(u16, Vec<(String, String)>, usize)> {
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Head {
+    /// The HTTP status.
+    pub status: u16,
+    /// Names in lower case, values trimmed.
+    headers: Vec<(String, String)>,
+    /// In bytes, the empty line included.
+    pub length: usize,
+}
+
+/// The head at the front of `bytes`; `None` while it is incomplete.
+pub fn head(bytes: &[u8]) -> Option<Head> {
     let length = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..length]).ok()?;
     let mut lines = text.split("\r\n");
@@ -71,11 +82,11 @@ pub fn head(bytes: &[u8]) -> Option<(u16, Vec<(String, String)>, usize)> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    Some((status, headers, length))
+    Some(Head { status, headers, length })
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {
-    let (status, headers, length) = head(bytes)?;
+    let Head { status, headers, length } = head(bytes)?;
     let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let rest = &bytes[length..];
     let body = if header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {

@@ -3,6 +3,8 @@
 //! Sends follow a schedule that waits for no answer, spread evenly over the writers, so that a slow server cannot slow
 //! the question down. A delivery is counted per update and receiver by the clocks it brings: merged or not.
 
+mod fleet;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,12 +15,14 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use crate::alarm::Alarm;
-use crate::client::{self, Access, ClientError, Link, Listener};
-use crate::measure::{Generator, Latencies, Measurement, ServerUsage};
+use crate::client::{self, Access, ClientError, Link};
+use crate::measure::{Generator, Measurement, ServerUsage};
 use crate::metrics::{self, Counters};
 use crate::process::{self, ProcessError, Usage};
-use crate::wire::dialect::Dialect;
-use crate::wire::update::{self, Range};
+use crate::received::Received;
+use crate::report;
+use crate::wire::update;
+use fleet::{Fleet, Peer};
 
 /// Handshakes under way at once: enough to keep a server busy, few enough for its listen backlog.
 const OPENING_MAX: usize = 64;
@@ -155,221 +159,6 @@ impl Plan {
     }
 }
 
-/// Everything that is counted, and what it needs to know: shared by all clients of the one thread.
-struct Fleet {
-    born: Instant,
-    writers_per_document: usize,
-    connections_per_document: usize,
-    /// Writer `w` writes as client `first_client + w`.
-    first_client: u64,
-    /// When each update was sent, by writer and clock, in nanoseconds since `born`.
-    sent: Vec<Vec<u64>>,
-    window: (u64, u64),
-    delivery: Latencies,
-    acknowledgement: Latencies,
-    late: Latencies,
-    /// Of the current second, for the progress line.
-    recent: Latencies,
-    expected: u64,
-    received: u64,
-    acknowledgements_expected: u64,
-    acknowledgements: u64,
-    /// In the window, by time of receipt.
-    window_deliveries: u64,
-    window_messages: u64,
-    window_sent: u64,
-    refused: u64,
-    dropped: u64,
-    last_refusal: String,
-    closing: bool,
-}
-
-impl Fleet {
-    fn new(plan: &Plan, random: &mut impl RngExt) -> Self {
-        Self {
-            born: Instant::now(),
-            writers_per_document: plan.writers,
-            connections_per_document: plan.per_document(),
-            // Ids of 31 bits, as Yjs 13 makes them, with room for every writer.
-            first_client: u64::from(random.random_range(1_000_000u32..1 << 30)),
-            sent: vec![Vec::new(); plan.documents * plan.writers],
-            window: (u64::MAX, u64::MAX),
-            delivery: Latencies::default(),
-            acknowledgement: Latencies::default(),
-            late: Latencies::default(),
-            recent: Latencies::default(),
-            expected: 0,
-            received: 0,
-            acknowledgements_expected: 0,
-            acknowledgements: 0,
-            window_deliveries: 0,
-            window_messages: 0,
-            window_sent: 0,
-            refused: 0,
-            dropped: 0,
-            last_refusal: String::new(),
-            closing: false,
-        }
-    }
-
-    fn now(&self) -> u64 {
-        self.born.elapsed().as_nanos() as u64
-    }
-
-    fn set_window(&mut self, window: (Instant, Instant)) {
-        let nanos = |at: Instant| at.saturating_duration_since(self.born).as_nanos() as u64;
-        self.window = (nanos(window.0), nanos(window.1));
-    }
-
-    fn in_window(&self, at: u64) -> bool {
-        self.window.0 <= at && at < self.window.1
-    }
-
-    /// Notes a send of `writer` and answers the update.
-    fn next_update(&mut self, writer: usize, due: Instant) -> Vec<u8> {
-        let now = self.now();
-        if self.in_window(now) {
-            self.window_sent += 1;
-            self.late.record(Instant::now().saturating_duration_since(due).as_nanos() as u64);
-        }
-        let clock = self.sent[writer].len() as u32;
-        self.sent[writer].push(now);
-        self.expected += self.connections_per_document as u64 - 1;
-        self.acknowledgements_expected += 1;
-        let letter = (b'a' + (clock % 26) as u8) as char;
-        update::append_text(self.first_client + writer as u64, clock, letter.encode_utf8(&mut [0; 4]))
-    }
-
-    fn delivered(&mut self, writer: usize, clocks: std::ops::Range<u32>, now: u64) {
-        self.received += u64::from(clocks.end - clocks.start);
-        for sent in &self.sent[writer][clocks.start as usize..clocks.end as usize] {
-            if self.window.0 <= *sent && *sent < self.window.1 {
-                self.delivery.record(now - sent);
-                self.recent.record(now - sent);
-            }
-        }
-    }
-
-    fn acknowledged(&mut self, writer: usize, clocks: std::ops::Range<u32>, now: u64) {
-        self.acknowledgements += u64::from(clocks.end - clocks.start);
-        for sent in &self.sent[writer][clocks.start as usize..clocks.end as usize] {
-            if self.window.0 <= *sent && *sent < self.window.1 {
-                self.acknowledgement.record(now - sent);
-            }
-        }
-    }
-
-    fn outstanding(&self) -> (u64, u64) {
-        (self.expected - self.received, self.acknowledgements_expected - self.acknowledgements)
-    }
-}
-
-/// Which clocks of one writer a reader has.
-#[derive(Default, Debug)]
-struct Progress {
-    next: u32,
-    /// Below `next`, not yet seen: a server that merges or resyncs may fill them later.
-    holes: Vec<(u32, u32)>,
-}
-
-impl Progress {
-    /// Takes a run of clocks and calls `fresh` for those not seen before.
-    fn take(&mut self, clock: u32, len: u32, mut fresh: impl FnMut(std::ops::Range<u32>)) {
-        let end = clock.saturating_add(len);
-        if clock < self.next && !self.holes.is_empty() {
-            let holes = std::mem::take(&mut self.holes);
-            for (from, to) in holes {
-                let (low, high) = (from.max(clock), to.min(end));
-                if low < high {
-                    fresh(low..high);
-                    self.holes.extend([(from, low), (high, to)].into_iter().filter(|(from, to)| from < to));
-                } else {
-                    self.holes.push((from, to));
-                }
-            }
-        }
-        if end > self.next {
-            if clock > self.next {
-                self.holes.push((self.next, clock));
-            }
-            fresh(clock.max(self.next)..end);
-            self.next = end;
-        }
-    }
-}
-
-/// One connection's ears.
-struct Peer {
-    fleet: Rc<RefCell<Fleet>>,
-    dialect: Dialect,
-    /// The first writer of its document.
-    first_writer: usize,
-    /// Which writer it is itself.
-    own: Option<usize>,
-    progress: Vec<Progress>,
-    acknowledged: u32,
-    synced: Option<oneshot::Sender<()>>,
-}
-
-impl Listener for Peer {
-    fn asked(&mut self, _state_vector: &[u8]) -> Vec<u8> {
-        update::EMPTY.to_vec()
-    }
-
-    fn content(&mut self, update: &[u8]) {
-        let mut fleet = self.fleet.borrow_mut();
-        let now = fleet.now();
-        let mut deliveries = 0;
-        let readable = update::ranges(update, |Range { client, clock, len }| {
-            let Some(writer) = client.checked_sub(fleet.first_client).map(|offset| offset as usize) else { return };
-            let Some(progress) = writer.checked_sub(self.first_writer).and_then(|place| self.progress.get_mut(place))
-            else {
-                return; // somebody else's content in this document
-            };
-            // No more than was sent: a server that invents clocks must not count.
-            let known = fleet.sent[writer].len() as u32;
-            let len = len.min(known.saturating_sub(clock));
-            progress.take(clock, len, |clocks| {
-                deliveries += u64::from(clocks.end - clocks.start);
-                if self.own != Some(writer) {
-                    fleet.delivered(writer, clocks, now);
-                } else if self.dialect == Dialect::A {
-                    fleet.acknowledged(writer, clocks, now);
-                }
-            });
-        });
-        if !readable {
-            fleet.refused += 1;
-            fleet.last_refusal = "an update that cannot be read".to_owned();
-        }
-        if deliveries > 0 && fleet.in_window(now) {
-            fleet.window_deliveries += deliveries;
-            fleet.window_messages += 1;
-        }
-    }
-
-    fn synced(&mut self) {
-        if let Some(synced) = self.synced.take() {
-            let _ = synced.send(()); // the opener may have given up
-        }
-    }
-
-    fn acknowledged(&mut self, updates: u64) {
-        let Some(writer) = self.own else { return };
-        let mut fleet = self.fleet.borrow_mut();
-        let now = fleet.now();
-        let through = updates as u32;
-        fleet.acknowledged(writer, self.acknowledged..through, now);
-        self.acknowledged = through;
-    }
-
-    fn refused(&mut self, why: String) {
-        let mut fleet = self.fleet.borrow_mut();
-        fleet.refused += 1;
-        fleet.last_refusal = why;
-    }
-}
-
 /// Opens every connection; the links of the writers come first, in their order.
 async fn open_all(
     plan: &Plan,
@@ -419,7 +208,7 @@ async fn open_all(
         links[number] = Some(link);
         done += 1;
         if progress && told.elapsed() > Duration::from_secs(1) {
-            eprintln!("  opened {done} of {total} connections");
+            report::progress(&format!("  opened {done} of {total} connections"));
             told = Instant::now();
         }
     }
@@ -446,7 +235,7 @@ async fn open_one(
         dialect: access.dialect,
         first_writer: document * writers,
         own,
-        progress: std::iter::repeat_with(Progress::default).take(writers).collect(),
+        received: std::iter::repeat_with(Received::default).take(writers).collect(),
         acknowledged: 0,
         synced: Some(synced),
     };
@@ -537,12 +326,12 @@ async fn observe(
                 }
                 _ => String::new(),
             };
-            eprintln!(
+            report::progress(&format!(
                 "  {:>4.0} s: {:.0} updates/s sent, {:.0} deliveries/s, {latency}{cpu}",
                 moment.duration_since(began).as_secs_f64(),
                 (fleet.window_sent - told.1) as f64 / seconds,
                 (fleet.window_deliveries - told.2) as f64 / seconds,
-            );
+            ));
             fleet.recent.clear();
             told = (moment, fleet.window_sent, fleet.window_deliveries);
         } else {
@@ -592,33 +381,4 @@ async fn drain(fleet: &Rc<RefCell<Fleet>>, patience: Duration) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     fleet.borrow_mut().closing = true;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn take(progress: &mut Progress, clock: u32, len: u32) -> Vec<u32> {
-        let mut fresh = Vec::new();
-        progress.take(clock, len, |clocks| fresh.extend(clocks));
-        fresh
-    }
-
-    #[test]
-    fn every_clock_counts_once_however_often_it_comes() {
-        let mut progress = Progress::default();
-        assert_eq!(take(&mut progress, 0, 2), [0, 1]);
-        assert_eq!(take(&mut progress, 0, 4), [2, 3], "merged with what is known");
-        assert_eq!(take(&mut progress, 1, 2), [0u32; 0]);
-    }
-
-    #[test]
-    fn a_hole_is_missing_until_it_is_filled() {
-        let mut progress = Progress::default();
-        assert_eq!(take(&mut progress, 3, 2), [3, 4]);
-        assert_eq!(progress.holes, [(0, 3)]);
-        assert_eq!(take(&mut progress, 1, 1), [1]);
-        assert_eq!(take(&mut progress, 0, 6), [0, 2, 5]);
-        assert!(progress.holes.is_empty());
-    }
 }
