@@ -2,8 +2,12 @@
 //! command line. What it decides about documents is decided in `contextnexus_actors`; only `app` knows both sides.
 
 // One line per module, in alphabetical order, so that two people rarely touch the same line.
+pub mod cookies;
+pub mod export;
+pub mod origins;
 pub mod passwords;
 pub mod postgres;
+pub mod rest;
 pub mod tokens;
 pub mod web;
 pub mod ws;

@@ -3,7 +3,8 @@
 //! One hash costs 19 MiB and some 30 ms of CPU. Two threads and a short queue bound what a flood of logins can take from the
 //! documents on the same machine; a full queue is an answer (try again), not a wait.
 
-use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _};
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};

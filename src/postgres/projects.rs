@@ -157,11 +157,17 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: ProjectId) -> Result<Pr
 /// The project in which rooms without a project stand, where the caller sees it.
 #[tracing::instrument(name = "pg.projects.default", skip_all, err)]
 pub async fn default(db: &mut TenantTx, caller: &Caller) -> Result<Project, StoreError> {
+    let id = default_id(db).await?.ok_or(StoreError::NotFound { entity: "project" })?;
+    get(db, caller, id).await
+}
+
+/// The project in which rooms without a project stand, whether or not anybody sees it.
+#[tracing::instrument(name = "pg.projects.default_id", skip_all, err)]
+pub async fn default_id(db: &mut TenantTx) -> Result<Option<ProjectId>, StoreError> {
     let id = sqlx::query_scalar!("select id from projects where tenant_id = $1 and is_default", db.tenant.0)
         .fetch_optional(&mut *db.tx)
-        .await?
-        .ok_or(StoreError::NotFound { entity: "project" })?;
-    get(db, caller, ProjectId(id)).await
+        .await?;
+    Ok(id.map(ProjectId))
 }
 
 /// Creates a project; whoever is `created_by` becomes its administrator. [`StoreError::Taken`] for a slug that is in use.

@@ -47,6 +47,25 @@ pub async fn find_by_domain(database: &Database, domain: &str) -> Result<Option<
     }))
 }
 
+/// A tenant as its users see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tenant {
+    /// Its name in addresses.
+    pub slug: String,
+    /// For people to read.
+    pub name: String,
+}
+
+/// The tenant that `db` is bound to.
+#[tracing::instrument(name = "pg.tenants.get", skip_all, fields(tenant.id = %db.tenant.0), err)]
+pub async fn get(db: &mut TenantTx) -> Result<Tenant, StoreError> {
+    let row = sqlx::query!("select slug, name from tenants where id = $1", db.tenant.0)
+        .fetch_optional(&mut *db.tx)
+        .await?
+        .ok_or(StoreError::NotFound { entity: "tenant" })?;
+    Ok(Tenant { slug: row.slug, name: row.name })
+}
+
 /// Creates the tenant that `db` is bound to. [`StoreError::Taken`] for a slug or domain that is in use.
 #[tracing::instrument(name = "pg.tenants.create", skip_all, fields(tenant.id = %db.tenant.0), err)]
 pub async fn create(db: &mut TenantTx, slug: &str, name: &str, domain: Option<&str>) -> Result<(), StoreError> {

@@ -1,0 +1,132 @@
+//! Shows a document as JSON and as text.
+//!
+//! Not through yrs: its readers recurse and, on shapes that no honest client makes, loop for ever. [`fold`] puts the blocks of a
+//! state into order itself (the same order as every Yjs peer; a test compares), without recursion, in memory proportional to the
+//! state, and looks at the clock meanwhile. Roots have no kind in Yjs' format, so theirs is found out from what stands in them.
+//!
+//! [`decode`] reads the blocks, [`fold`] orders them, [`json`] and [`text`] walk over the outcome.
+
+mod any;
+mod decode;
+mod fold;
+mod json;
+mod out;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Longest time for one document: beyond it, it is read as an update.
+const TIME_MAX: Duration = Duration::from_secs(5);
+/// Side by side; more would only slow each other.
+const WORKERS: usize = 2;
+/// Beyond it, wait at the client: 16 x a few milliseconds is what a request may wait here.
+const QUEUE_MAX: usize = 16;
+/// Largest answer.
+const OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// Shows documents, a few at a time, on blocking threads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Exporter {
+    workers: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+}
+
+/// Why a document cannot be shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ExportError {
+    /// More than 64 MiB would come out.
+    #[error("the document is too large to be shown")]
+    TooLarge,
+    /// It took more than 5 seconds.
+    #[error("the document takes too long to be shown")]
+    TooSlow,
+    /// Too many wait: try again.
+    #[error("too many documents wait to be shown")]
+    Busy,
+    /// The state breaks a rule of its format: a defect of ours.
+    #[error("the document's state cannot be read: {0}")]
+    Unreadable(&'static str),
+}
+
+/// One shared type, by its root name. What stands inside it is JSON as Yjs' own `toJSON` gives it, with elements of XML as objects
+/// of `element`, `attributes` and `children`, and texts in XML as `text` and `delta`.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Exported {
+    /// A text.
+    Text {
+        /// Without formats and embedded things.
+        text: String,
+        /// With them, as Yjs' `toDelta`.
+        delta: Vec<serde_json::Value>,
+    },
+    /// A map.
+    Map {
+        /// By key.
+        value: std::collections::BTreeMap<String, serde_json::Value>,
+    },
+    /// An array.
+    Array {
+        /// In order.
+        value: Vec<serde_json::Value>,
+    },
+    /// A fragment of XML, as rich-text editors use.
+    Xml {
+        /// Its nodes.
+        value: Vec<serde_json::Value>,
+    },
+    /// A root in which nothing is left that would tell its kind.
+    Empty {},
+}
+
+impl Default for Exporter {
+    fn default() -> Self {
+        Self { workers: Arc::new(Semaphore::new(WORKERS)), queue: Arc::new(Semaphore::new(WORKERS + QUEUE_MAX)) }
+    }
+}
+
+impl Exporter {
+    /// The document of this v1 state as one JSON object: root name to [`Exported`].
+    ///
+    /// # Errors
+    /// [`ExportError`].
+    pub async fn json(&self, state: Bytes) -> Result<String, ExportError> {
+        self.run(move |deadline| to_json(&state, deadline)).await
+    }
+
+    /// The plain text of all roots, in the order of their names.
+    ///
+    /// # Errors
+    /// [`ExportError`].
+    pub async fn text(&self, state: Bytes) -> Result<String, ExportError> {
+        self.run(move |deadline| to_text(&state, deadline)).await
+    }
+
+    async fn run(
+        &self,
+        work: impl FnOnce(Instant) -> Result<String, ExportError> + Send + 'static,
+    ) -> Result<String, ExportError> {
+        let waiting = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| ExportError::Busy)?;
+        let working = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| ExportError::Busy)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _both = (waiting, working); // held until the work ends, also when nobody waits for it any more
+            work(Instant::now() + TIME_MAX)
+        });
+        done.await.map_err(|_| ExportError::Unreadable("a defect"))?
+    }
+}
+
+fn to_json(state: &Bytes, deadline: Instant) -> Result<String, ExportError> {
+    let blocks = decode::blocks(state, deadline)?;
+    json::write(&fold::fold(blocks, deadline)?, deadline)
+}
+
+fn to_text(state: &Bytes, deadline: Instant) -> Result<String, ExportError> {
+    let blocks = decode::blocks(state, deadline)?;
+    text::write(&fold::fold(blocks, deadline)?, deadline)
+}

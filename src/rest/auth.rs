@@ -1,0 +1,245 @@
+//! Signing in and out, and who one is.
+
+use super::caller::Authenticated;
+use super::{ApiError, Problem, Rest, validate};
+use crate::passwords::{PASSWORD_BYTES_MAX, Password};
+use crate::postgres::{sessions, tenants, users};
+use crate::{cookies, tokens};
+use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use chrono::{DateTime, TimeDelta, Utc};
+use contextnexus_actors::access::Scope;
+use contextnexus_actors::ids::{SessionId, TenantId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+use uuid::Uuid;
+
+/// A login lasts so long: people stay signed in on their own machines.
+const LOGIN_DAYS: i64 = 30;
+
+pub(super) fn resources(config: &mut ServiceConfig<'_>) {
+    config.service(login).service(logout).service(me);
+}
+
+/// Whoever signs in.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    /// The tenant's slug. Without it the tenant is the one of the e-mail address's domain.
+    #[schema(example = "demo")]
+    tenant: Option<String>,
+    #[schema(example = "admin@demo.local")]
+    email: String,
+    #[schema(value_type = String, format = Password)]
+    password: Password,
+    /// Sets a cookie that scripts cannot read, instead of answering with the token. For pages of this server or an allowed origin.
+    #[serde(default)]
+    cookie: bool,
+}
+
+/// Somebody who has signed in.
+#[derive(Serialize, ToSchema)]
+struct LoggedIn {
+    /// The bearer token, good for REST and for every Yjs dialect. Absent where a cookie was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    token: Option<String>,
+    /// When the session ends by itself.
+    expires_at: DateTime<Utc>,
+    tenant: TenantBody,
+    user: UserBody,
+}
+
+/// A tenant.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TenantBody {
+    id: Uuid,
+    slug: String,
+}
+
+/// A user.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserBody {
+    id: Uuid,
+    /// `person`; `external`, a user of an application that embeds this server; or `service`.
+    kind: String,
+    name: String,
+    email: Option<String>,
+    is_tenant_admin: bool,
+}
+
+impl From<users::User> for UserBody {
+    fn from(user: users::User) -> Self {
+        Self { id: user.id.0, kind: user.kind, name: user.name, email: user.email, is_tenant_admin: user.is_tenant_admin }
+    }
+}
+
+/// Signs in with e-mail and password.
+///
+/// The answer's token is shown this once. Each login is a session of its own, which `/v1/sessions` lists and ends.
+#[utoipa::path(
+    tag = "Sessions",
+    request_body = Login,
+    responses(
+        (status = 200, body = LoggedIn),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "`bad_credentials`"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "`too_many_requests`"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`"),
+    ),
+)]
+#[post("/v1/auth/login")]
+async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Login>) -> Result<HttpResponse, ApiError> {
+    let Login { tenant, email, password, cookie } = body.into_inner();
+    if request.headers().contains_key("origin") && cookie && !rest.origins.allows_cookie(request.headers()) {
+        return Err(ApiError::OriginNotAllowed); // another page would sign its visitor in as somebody else
+    }
+    let email = email.trim().to_lowercase();
+    let account = format!("{}/{email}", tenant.as_deref().unwrap_or_default());
+    let now = rest.clock.instant();
+    let attempt = rest
+        .logins
+        .take(now, &address(&request), &account)
+        .map_err(|retry_after_s| ApiError::TooManyRequests { retry_after_s })?;
+    let tenant = find_tenant(&rest, tenant.as_deref(), &email).await?;
+    let credentials = match &tenant {
+        Some(tenant) if is_plausible(&email, &password) => {
+            let mut db = rest.begin(tenant.id).await?;
+            users::credentials(&mut db, &email).await?
+        }
+        _ => None,
+    };
+    // Also where there is nobody to compare with: the time must not tell.
+    let stored = credentials.as_ref().and_then(|credentials| credentials.password_hash.clone());
+    let right = rest.passwords.verify(password, stored).await?;
+    let (Some(tenant), Some(credentials), true) = (tenant, credentials, right) else {
+        return Err(ApiError::BadCredentials);
+    };
+    rest.logins.give_back(now, &attempt);
+
+    let token = tokens::fresh(tenant.id)?;
+    let signed_in = rest.clock.now();
+    let expires_at = signed_in + TimeDelta::days(LOGIN_DAYS);
+    let session = SessionId(rest.clock.fresh_id());
+    let mut db = rest.begin(tenant.id).await?;
+    sessions::create(
+        &mut db,
+        sessions::NewSession {
+            id: session,
+            user: credentials.id,
+            kind: sessions::Kind::Login,
+            name: None,
+            token_hash: tokens::hash(&token),
+            created_by: None,
+            parent: None,
+            expires_at,
+        },
+    )
+    .await?;
+    users::signed_in(&mut db, credentials.id, signed_in).await?;
+    let user = users::get(&mut db, credentials.id).await?;
+    db.commit().await?;
+    tracing::info!(tenant.id = %tenant.id, user.id = %user.id, session.id = %session, "user {} signed in", user.id);
+
+    let mut response = HttpResponse::Ok();
+    response.insert_header(("cache-control", "no-store"));
+    if cookie {
+        response.cookie(cookies::signing_in(&token, rest.is_https(&request), TimeDelta::days(LOGIN_DAYS).num_seconds()));
+    }
+    Ok(response.json(LoggedIn {
+        token: (!cookie).then_some(token.0),
+        expires_at,
+        tenant: TenantBody { id: tenant.id.0, slug: tenant.slug },
+        user: user.into(),
+    }))
+}
+
+/// Who asks for nothing, or brings megabytes or control characters, is compared with nobody.
+fn is_plausible(email: &str, password: &Password) -> bool {
+    email.len() <= 320 && !email.contains(char::is_control) && password.0.len() <= PASSWORD_BYTES_MAX
+}
+
+async fn find_tenant(rest: &Rest, slug: Option<&str>, email: &str) -> Result<Option<tenants::DirectoryEntry>, ApiError> {
+    let found = match slug.map(str::trim).filter(|slug| !slug.is_empty()) {
+        Some(slug) => match validate::slug("tenant", slug) {
+            Ok(slug) => tenants::find_by_slug(&rest.database, &slug).await?,
+            Err(_) => None,
+        },
+        None => match email.rsplit_once('@') {
+            Some((_, domain)) if domain.len() <= 253 && !domain.contains(char::is_control) => {
+                tenants::find_by_domain(&rest.database, domain).await?
+            }
+            _ => None,
+        },
+    };
+    Ok(found.filter(|tenant| tenant.is_active))
+}
+
+/// Whom to count an attempt against. A network of IPv6 belongs to one customer.
+fn address(request: &HttpRequest) -> String {
+    match request.peer_addr().map(|peer| peer.ip().to_canonical()) {
+        Some(std::net::IpAddr::V4(v4)) => v4.to_string(),
+        Some(std::net::IpAddr::V6(v6)) => format!("{:x?}", &v6.segments()[..4]),
+        None => String::new(),
+    }
+}
+
+/// Ends the session of this request, and the tickets and document tokens that were made with it.
+#[utoipa::path(
+    tag = "Sessions",
+    security(("token" = [])),
+    responses((status = 204, description = "Ended; open sockets of it close within a second."))
+)]
+#[post("/v1/auth/logout")]
+async fn logout(request: HttpRequest, rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
+    let mut db = rest.begin(caller.tenant).await?;
+    sessions::revoke(&mut db, caller.user, caller.session).await?;
+    db.commit().await?;
+    rest.documents.access_changed(caller.tenant).await;
+    let mut response = HttpResponse::NoContent();
+    if cookies::token(request.headers()).is_some() {
+        response.cookie(cookies::signing_out(rest.is_https(&request)));
+    }
+    Ok(response.finish())
+}
+
+/// The caller.
+#[derive(Serialize, ToSchema)]
+struct Me {
+    user: UserBody,
+    tenant: TenantBody,
+    session: MySession,
+}
+
+/// The session of this request.
+#[derive(Serialize, ToSchema)]
+struct MySession {
+    id: Uuid,
+    expires_at: DateTime<Utc>,
+    /// A token of one document: which. `null` for one that reaches all that its user reaches.
+    document_id: Option<Uuid>,
+    /// A token of one document: at most in this role.
+    #[schema(example = "editor")]
+    role: Option<&'static str>,
+}
+
+/// Who the token belongs to.
+#[utoipa::path(tag = "Sessions", security(("token" = [])), responses((status = 200, body = Me)))]
+#[get("/v1/me")]
+async fn me(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
+    let mut db = rest.begin(caller.tenant).await?;
+    let user = users::get(&mut db, caller.user).await?;
+    let tenant = tenants::get(&mut db).await?;
+    let (document_id, role) = match caller.scope {
+        Scope::User => (None, None),
+        Scope::Document(document, role) => (Some(document.0), Some(role.as_str())),
+    };
+    Ok(HttpResponse::Ok().json(Me {
+        user: user.into(),
+        tenant: tenant_body(caller.tenant, tenant),
+        session: MySession { id: caller.session.0, expires_at: caller.expires_at, document_id, role },
+    }))
+}
+
+fn tenant_body(id: TenantId, tenant: tenants::Tenant) -> TenantBody {
+    TenantBody { id: id.0, slug: tenant.slug }
+}

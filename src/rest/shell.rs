@@ -1,0 +1,129 @@
+//! What stands around every request and answer: a request id, CORS, and headers that bind browsers.
+
+use super::{ApiError, Rest};
+use crate::origins::Origins;
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _, HttpResponse, ResponseError as _, web};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What scripts of other origins may read beside the body.
+const EXPOSED: &str = "etag, retry-after, x-request-id, contextnexus-seq";
+
+/// The id of a request: the client's own where it sent a plain one, else a fresh one. In the request's extensions, in its
+/// log lines and in the answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RequestId(pub String);
+
+/// The middleware, for `actix_web::middleware::from_fn`.
+///
+/// # Errors
+/// Those of what it wraps.
+pub async fn shell<B: MessageBody + 'static>(
+    rest: web::Data<Rest>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let id = request_id(request.headers(), || rest.clock.fresh_id().to_string());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let cors = rest.origins.cors(request.headers());
+    let is_preflight = request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && request.headers().contains_key(header::ORIGIN);
+    let mut response = if is_preflight {
+        request.into_response(preflight(cors.as_ref())).map_into_right_body()
+    } else {
+        // An error that a handler did not shape itself is shaped here, so that it gets these headers too.
+        let http = request.request().clone();
+        match next.call(request).await {
+            Ok(response) => response.map_into_left_body(),
+            Err(error) => ServiceResponse::new(http, error.error_response()).map_into_right_body(),
+        }
+    };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if let Some(Ok(origin)) = &cors {
+        allow(headers, origin);
+    }
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    harden(headers, rest.settings.public_url.starts_with("https://"));
+    Ok(response)
+}
+
+fn request_id(request: &HeaderMap, fresh: impl FnOnce() -> String) -> String {
+    let given = request.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    given.filter(plain).map_or_else(fresh, str::to_owned)
+}
+
+fn preflight(cors: Option<&Result<String, ()>>) -> HttpResponse {
+    if matches!(cors, Some(Err(()))) {
+        return ApiError::OriginNotAllowed.error_response();
+    }
+    HttpResponse::NoContent()
+        .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE"))
+        .insert_header((
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, if-match, if-none-match, idempotency-key, x-request-id",
+        ))
+        .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
+        .finish()
+}
+
+/// Never `Access-Control-Allow-Credentials`: cookies do not cross origins.
+fn allow(headers: &mut HeaderMap, origin: &str) {
+    if let Ok(origin) = HeaderValue::from_str(origin) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    }
+}
+
+fn harden(headers: &mut HeaderMap, https: bool) {
+    let mut unless_set = |name: HeaderName, value: &'static str| {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    };
+    unless_set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    unless_set(header::X_FRAME_OPTIONS, "DENY");
+    unless_set(header::REFERRER_POLICY, "no-referrer"); // addresses may hold a token or a share link
+    unless_set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    unless_set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    // Pages bring a policy of their own; an answer of the API is no page.
+    unless_set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
+    if https {
+        unless_set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+}
+
+/// The origins that the application was given, for sockets.
+impl AsRef<Origins> for Rest {
+    fn as_ref(&self) -> &Origins {
+        &self.origins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_keeps_its_own_plain_id_and_no_other() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            request_id(&headers, || "fresh".into())
+        };
+        assert_eq!(with("abc-1.2_3"), "abc-1.2_3");
+        for odd in ["", "a b", "a\"b", &"x".repeat(65)] {
+            assert_eq!(with(odd), "fresh");
+        }
+    }
+}

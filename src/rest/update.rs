@@ -1,0 +1,117 @@
+//! Writing a document: one binary Yjs update, through its actor.
+
+use super::caller::Authenticated;
+use super::{ApiError, Problem, Rest};
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse, post, web};
+use bytes::{Bytes, BytesMut};
+use contextnexus_actors::access::Caller;
+use contextnexus_actors::ids::{DocumentId, DocumentKey};
+use contextnexus_actors::ports::{IdempotencyKey, RoomName, Writer, Written};
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+use uuid::Uuid;
+
+pub(super) fn resources(config: &mut ServiceConfig<'_>) {
+    config.service(write);
+}
+
+/// A committed update.
+#[derive(Serialize, ToSchema)]
+struct WrittenBody {
+    /// The sequence number that holds it, and everything before it.
+    seq: u64,
+}
+
+/// Writes a Yjs update (v1), whole or not at all. Answered once PostgreSQL has committed it, and everybody who is connected sees it.
+///
+/// Sending the same update again is harmless. With an `Idempotency-Key` the answer to a repeated request is the first one's, too.
+#[utoipa::path(
+    tag = "Documents", security(("token" = [])),
+    params(
+        ("id" = Uuid, Path),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters, of the caller's own in this document.")
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "One Yjs update, v1."),
+    responses(
+        (status = 200, body = WrittenBody),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "`malformed_update`"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "`read_only`"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "`update_gap`, with `state_vector`; `update_fork`; `client_id_in_use`"),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "`document_deleted`"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "`payload_too_large`"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "`idempotency_conflict`"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`; the update may be sent again")
+    )
+)]
+#[post("/v1/documents/{id}/update")]
+async fn write(
+    request: HttpRequest,
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    id: web::Path<Uuid>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let id = DocumentId(*id);
+    let caller = caller.reaches(id)?;
+    let written = write_update(&request, &rest, caller, RoomName::Id(id), payload).await?;
+    Ok(HttpResponse::Ok().json(WrittenBody { seq: written.seq }))
+}
+
+/// Reads an update from a request and writes it to the document of that name, which exists.
+pub(super) async fn write_update(
+    request: &HttpRequest,
+    rest: &Rest,
+    caller: &Caller,
+    room: RoomName,
+    payload: web::Payload,
+) -> Result<Written, ApiError> {
+    let grant = rest.authority.open(caller, &room).await?; // before the body: strangers send no megabytes
+    if !grant.role.may_write() {
+        return Err(ApiError::ReadOnly);
+    }
+    let key = idempotency_key(request.headers())?;
+    let update = body(request, payload, rest.settings.update_bytes_max).await?;
+    let idempotency = key.map(|key| IdempotencyKey { key, body_hash: *blake3::hash(&update).as_bytes() });
+    let document = DocumentKey { tenant: caller.tenant, document: grant.document };
+    let by = Writer { session: caller.session, user: caller.user, role: grant.role };
+    Ok(rest.documents.write(document, by, update, idempotency).await?)
+}
+
+/// A binary body of at most `limit` bytes.
+async fn body(request: &HttpRequest, mut payload: web::Payload, limit: usize) -> Result<Bytes, ApiError> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if kind.starts_with("application/json") || kind.starts_with("text/") || kind.starts_with("multipart/") {
+        return Err(ApiError::UnsupportedMediaType(super::content::UPDATE_TYPE));
+    }
+    let too_large = || ApiError::TooLarge { limit: Some(limit) };
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| ApiError::Malformed("the body ended early".into()))?;
+        if body.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if body.is_empty() {
+        return Err(ApiError::MalformedUpdate("the body is empty".into()));
+    }
+    Ok(body.freeze())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') => {
+            Ok(Some(key.to_owned()))
+        }
+        _ => Err(ApiError::Malformed("Idempotency-Key holds 1 to 255 visible ASCII characters".into())),
+    }
+}

@@ -1,0 +1,340 @@
+//! The HTTP calls of Y-Sweet, for its server SDKs and clients. The server token is an API token of ours.
+//!
+//! A document id there is a document of ours by its id, or by its name in the tenant's default project.
+
+use super::caller::Authenticated;
+use super::content::UPDATE_TYPE;
+use super::documents::{living, require_writable};
+use super::update::write_update;
+use super::{ApiError, Problem, Rest, tickets, validate};
+use crate::postgres::{TenantTx, documents, projects, sessions};
+use crate::tokens;
+use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use bytes::Bytes;
+use chrono::TimeDelta;
+use contextnexus_actors::access::{Caller, Role};
+use contextnexus_actors::ids::{DocumentId, DocumentKey, SessionId, UserId};
+use contextnexus_actors::ports::RoomName;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+use uuid::Uuid;
+
+const VALID_S_DEFAULT: u32 = 3600;
+const VALID_S_MAX: u32 = 30 * 86_400;
+
+pub(super) fn resources(config: &mut ServiceConfig<'_>) {
+    config.service(check_store).service(check_store_get).service(create).service(authorize);
+    config.service(as_update).service(as_update_deprecated).service(update).service(update_deprecated);
+}
+
+/// Whether documents can be stored.
+#[derive(Serialize, ToSchema)]
+struct StoreChecked {
+    ok: bool,
+}
+
+/// Y-Sweet: whether the store answers.
+#[utoipa::path(tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
+#[post("/check_store")]
+async fn check_store(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
+    store_answers(&rest, caller.user()?).await
+}
+
+/// Y-Sweet: whether the store answers.
+#[utoipa::path(tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
+#[get("/check_store")]
+async fn check_store_get(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
+    store_answers(&rest, caller.user()?).await
+}
+
+async fn store_answers(rest: &Rest, caller: &Caller) -> Result<HttpResponse, ApiError> {
+    let mut db = rest.begin(caller.tenant).await?;
+    projects::default(&mut db, caller).await?;
+    Ok(HttpResponse::Ok().json(StoreChecked { ok: true }))
+}
+
+/// A document to create. Other fields of the SDK's are accepted and unused.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct NewDoc {
+    /// A name in the default project; a fresh id unless told.
+    doc_id: Option<String>,
+}
+
+/// A document.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Doc {
+    doc_id: String,
+}
+
+/// Y-Sweet: creates a document in the default project; one that is there already is as good.
+#[utoipa::path(
+    tag = "Y-Sweet", security(("token" = [])), request_body(content = NewDoc, description = "May be empty."),
+    responses(
+        (status = 200, body = Doc),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "`document_deleted`")
+    )
+)]
+#[post("/doc/new")]
+async fn create(rest: web::Data<Rest>, caller: Authenticated, body: Bytes) -> Result<HttpResponse, ApiError> {
+    let caller = caller.user()?;
+    let wanted: NewDoc = parse(&body)?;
+    let mut db = rest.begin(caller.tenant).await?;
+    if let Some(name) = &wanted.doc_id {
+        if let Some(id) = find(&mut db, caller, name).await? {
+            living(&mut db, caller, id).await?;
+            return Ok(HttpResponse::Ok().json(Doc { doc_id: name.clone() }));
+        }
+        validate::document_name("docId", name)?; // an id that names nothing is not created
+    }
+    let project = projects::default(&mut db, caller).await?;
+    require_writable(&project)?;
+    let id = DocumentId(rest.clock.fresh_id());
+    let name = wanted.doc_id.unwrap_or_else(|| id.to_string());
+    let new = documents::NewDocument { id, project: project.id, name: &name, title: &name, created_by: caller.user };
+    match documents::create(&mut db, new).await {
+        Ok(()) => db.commit().await?,
+        // Somebody was faster: theirs is as good.
+        Err(crate::postgres::StoreError::Taken { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(HttpResponse::Ok().json(Doc { doc_id: name }))
+}
+
+/// What the token is to allow.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Authorization {
+    #[default]
+    Full,
+    ReadOnly,
+}
+
+/// A client token to make. Other fields of the SDK's are accepted and unused.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+struct AuthRequest {
+    authorization: Authorization,
+    /// The application's own user: becomes a user of kind `external`. That takes an administrator of the project.
+    user_id: Option<String>,
+    /// An hour unless told.
+    #[schema(minimum = 1, maximum = 2592000)]
+    valid_for_seconds: Option<u32>,
+}
+
+/// What a Y-Sweet client connects with.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ClientToken {
+    /// The client appends `/` and the document's id.
+    url: String,
+    base_url: String,
+    doc_id: String,
+    token: String,
+    authorization: Authorization,
+}
+
+/// Y-Sweet: makes a client token for one document, good as often as its bearer likes until it expires.
+#[utoipa::path(
+    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    request_body(content = AuthRequest, description = "May be empty."),
+    responses(
+        (status = 200, body = ClientToken),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "`document_deleted`")
+    )
+)]
+#[post("/doc/{id}/auth")]
+async fn authorize(
+    request: HttpRequest,
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    body: Bytes,
+) -> Result<HttpResponse, ApiError> {
+    let caller = caller.user()?;
+    let wanted: AuthRequest = parse(&body)?;
+    let valid_s = validate::seconds("validForSeconds", wanted.valid_for_seconds, VALID_S_DEFAULT, 1..=VALID_S_MAX)?;
+    let role = match wanted.authorization {
+        Authorization::Full => Role::Editor,
+        Authorization::ReadOnly => Role::Viewer,
+    };
+    let mut db = rest.begin(caller.tenant).await?;
+    let document = find(&mut db, caller, &id).await?.ok_or(ApiError::NotFound("document"))?;
+    let document = living(&mut db, caller, document).await?;
+    if document.role < role {
+        return Err(ApiError::ReadOnly);
+    }
+    let user = match &wanted.user_id {
+        Some(subject) => {
+            tickets::external(&mut db, &document, UserId(rest.clock.fresh_id()), subject, None, role).await?
+        }
+        None => caller.user,
+    };
+    let token = tokens::fresh(caller.tenant)?;
+    let expires_at = rest.clock.now() + TimeDelta::seconds(i64::from(valid_s));
+    sessions::create(
+        &mut db,
+        sessions::NewSession {
+            id: SessionId(rest.clock.fresh_id()),
+            user,
+            kind: sessions::Kind::Document(document.id, role),
+            name: None,
+            token_hash: tokens::hash(&token),
+            created_by: Some(caller.user),
+            parent: Some(caller.session),
+            expires_at,
+        },
+    )
+    .await?;
+    db.commit().await?;
+    let base = rest.base_url(&request);
+    let socket = base.replacen("http", "ws", 1);
+    // The document's id, not the name that was given: it needs no escaping in an address, and outlives a rename.
+    let id = document.id;
+    Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(ClientToken {
+        url: format!("{socket}/d/{id}/ws"),
+        base_url: format!("{base}/d/{id}"),
+        doc_id: id.to_string(),
+        token: token.0,
+        authorization: wanted.authorization,
+    }))
+}
+
+/// Y-Sweet: the whole document as one update.
+#[utoipa::path(
+    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, body = Problem, content_type = "application/problem+json")
+    )
+)]
+#[get("/d/{id}/as-update")]
+async fn as_update(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+    read(&rest, &caller, &id).await
+}
+
+/// Y-Sweet, deprecated: the whole document as one update.
+#[utoipa::path(
+    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, body = Problem, content_type = "application/problem+json")
+    )
+)]
+#[get("/doc/{id}/as-update")]
+async fn as_update_deprecated(
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    read(&rest, &caller, &id).await
+}
+
+/// Y-Sweet: writes one update, answered once it is committed.
+#[utoipa::path(
+    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 200),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")
+    )
+)]
+#[post("/d/{id}/update")]
+async fn update(
+    request: HttpRequest,
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    write(&request, &rest, &caller, &id, payload).await
+}
+
+/// Y-Sweet, deprecated: writes one update, answered once it is committed.
+#[utoipa::path(
+    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 200),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")
+    )
+)]
+#[post("/doc/{id}/update")]
+async fn update_deprecated(
+    request: HttpRequest,
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    write(&request, &rest, &caller, &id, payload).await
+}
+
+async fn read(rest: &Rest, caller: &Authenticated, id: &str) -> Result<HttpResponse, ApiError> {
+    let document = resolve(rest, caller, id).await?;
+    let grant = rest.authority.open(caller, &RoomName::Id(document)).await?;
+    let key = DocumentKey { tenant: caller.tenant, document: grant.document };
+    let (_, state) = rest.documents.state(key).await?;
+    Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).content_type(UPDATE_TYPE).body(state))
+}
+
+async fn write(
+    request: &HttpRequest,
+    rest: &Rest,
+    caller: &Authenticated,
+    id: &str,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let document = resolve(rest, caller, id).await?;
+    write_update(request, rest, caller, RoomName::Id(document), payload).await?;
+    Ok(HttpResponse::Ok().finish())
+}
+
+/// The document that a caller means; a client token means its own and no other.
+async fn resolve(rest: &Rest, caller: &Authenticated, id: &str) -> Result<DocumentId, ApiError> {
+    let document = match Uuid::try_parse(id) {
+        Ok(id) => DocumentId(id),
+        Err(_) => {
+            let mut db = rest.begin(caller.tenant).await?;
+            by_name(&mut db, id).await?.ok_or(ApiError::NotFound("document"))?
+        }
+    };
+    caller.reaches(document)?;
+    Ok(document)
+}
+
+/// An existing document by its id, or by its name in the default project, as far as the caller sees it.
+async fn find(db: &mut TenantTx, caller: &Caller, id: &str) -> Result<Option<DocumentId>, ApiError> {
+    let Some(document) = (match Uuid::try_parse(id) {
+        Ok(id) => Some(DocumentId(id)),
+        Err(_) => by_name(db, id).await?,
+    }) else {
+        return Ok(None);
+    };
+    match documents::get(db, caller, document).await {
+        Ok(document) => Ok(Some(document.id)),
+        Err(crate::postgres::StoreError::NotFound { .. }) => Err(ApiError::NotFound("document")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn by_name(db: &mut TenantTx, name: &str) -> Result<Option<DocumentId>, ApiError> {
+    let name = validate::document_name("docId", name)?;
+    let Some(project) = projects::default_id(db).await? else { return Ok(None) };
+    Ok(documents::find_by_name(db, project, &name).await?)
+}
+
+/// A JSON body, or none. The SDKs send fields that mean nothing here; those are no reason to refuse them.
+fn parse<T: Default + for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, ApiError> {
+    match body.trim_ascii() {
+        [] => Ok(T::default()),
+        text => serde_json::from_slice(text).map_err(|error| validate::json_text(&error)),
+    }
+}
