@@ -3,6 +3,7 @@
 //   node states.mjs --url http://127.0.0.1:8080 --credentials ../../data/credentials.json --out /tmp/shots
 import assert from 'node:assert/strict';
 import path from 'node:path';
+import * as Y from 'yjs';
 import * as t from './workspace.mjs';
 
 const shot = (page, name) => page.screenshot({ path: path.join(t.out, `${name}.png`), caret: 'initial' });
@@ -134,6 +135,40 @@ await t.run('states', async (test) => {
     await t.eventually(async () => assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Delete'));
     await page.keyboard.press('Escape');
     assert.equal(await focused(), 'More');
+  });
+
+  await test('content of another editor is shown and left alone, whether it is there or arrives', async () => {
+    const id = page.url().split('/').pop();
+    const other = new Y.Doc();
+    const read = async () => {
+      const { bytes } = await t.rest(phone, 'GET', `/v1/documents/${id}/content`, { accept: 'application/octet-stream' });
+      const doc = new Y.Doc();
+      Y.applyUpdate(doc, new Uint8Array(bytes));
+      return doc.getXmlFragment('default').toString();
+    };
+    const { bytes } = await t.rest(phone, 'GET', `/v1/documents/${id}/content`, { accept: 'application/octet-stream' });
+    Y.applyUpdate(other, new Uint8Array(bytes));
+    const before = Y.encodeStateVector(other);
+    const table = new Y.XmlElement('table');
+    const cell = new Y.XmlText();
+    cell.insert(0, 'a cell of another program');
+    table.insert(0, [cell]);
+    other.getXmlFragment('default').insert(1, [table]);
+    const { status } = await t.rest(phone, 'POST', `/v1/documents/${id}/update`, { update: Y.encodeStateAsUpdate(other, before) });
+    assert.equal(Math.floor(status / 100), 2);
+    await page.getByText('Another program wrote parts').waitFor(); // It arrived in an open editor.
+    await page.getByText('a cell of another program').waitFor();
+    await shot(page, 'foreign-content');
+    await page.reload();
+    await page.getByText('a cell of another program').waitFor(); // It was there when the editor was opened.
+    assert.match(await read(), /<table>a cell of another program<\/table>/);
+    // Its author takes it out again.
+    const after = Y.encodeStateVector(other);
+    other.getXmlFragment('default').delete(1, 1);
+    await t.rest(phone, 'POST', `/v1/documents/${id}/update`, { update: Y.encodeStateAsUpdate(other, after) });
+    await t.eventually(async () => assert.doesNotMatch(await read(), /table/));
+    await page.reload();
+    await page.locator('.tiptap strong').waitFor();
   });
 
   await test('a server that went away is said to be away, and so are the changes', async () => {

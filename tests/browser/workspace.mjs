@@ -185,18 +185,25 @@ export function isConfirmation(message) {
   return bytes[at + length] === 8;
 }
 
-/** Any call of the REST interface, as the signed-in user of the page. */
-export async function rest(page, method, path, { accept = 'application/json', body } = {}) {
+/** Any call of the REST interface, as the signed-in user of the page. `body` goes as JSON, `update` as a Yjs update. */
+export async function rest(page, method, path, { accept = 'application/json', body, update } = {}) {
   return page.evaluate(
-    async ({ method, path, accept, body }) => {
+    async ({ method, path, accept, body, update }) => {
       const stored = localStorage.getItem('contextnexus.session') ?? sessionStorage.getItem('contextnexus.session');
       const response = await fetch(path, {
         method,
-        headers: { accept, authorization: `Bearer ${JSON.parse(stored).token}`, ...(body && { 'content-type': 'application/json' }) },
+        headers: {
+          accept,
+          authorization: `Bearer ${JSON.parse(stored).token}`,
+          ...(body && { 'content-type': 'application/json' }),
+          ...(update && { 'content-type': 'application/octet-stream' }),
+        },
         ...(body && { body: JSON.stringify(body) }),
+        ...(update && { body: new Uint8Array(update) }),
       });
-      return { status: response.status, text: await response.text() };
+      const bytes = [...new Uint8Array(await response.arrayBuffer())];
+      return { status: response.status, bytes, text: new TextDecoder().decode(new Uint8Array(bytes)) };
     },
-    { method, path, accept, body },
+    { method, path, accept, body, update: update && [...update] },
   );
 }

@@ -5,7 +5,7 @@ import WebSocket from 'ws'
 const { window } = new JSDOM('<!doctype html><body></body>', { pretendToBeVisual: true })
 globalThis.WebSocket ??= WebSocket // Node has one of its own since 22.
 // Not `window` itself: Y-Sweet takes it for a sign that there is a BroadcastChannel to a second tab, and jsdom has no layout.
-for (const name of ['document', 'navigator', 'Node', 'Element', 'HTMLElement', 'MutationObserver', 'DOMParser', 'getSelection', 'getComputedStyle', 'requestAnimationFrame', 'cancelAnimationFrame']) {
+for (const name of ['Window', 'document', 'navigator', 'Node', 'Element', 'HTMLElement', 'MutationObserver', 'DOMParser', 'getSelection', 'getComputedStyle', 'requestAnimationFrame', 'cancelAnimationFrame']) {
   if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value: window[name], configurable: true, writable: true })
 }
 globalThis.window ??= window

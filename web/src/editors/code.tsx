@@ -90,7 +90,8 @@ export default function Code({ room, root, editable, title }: { room: Room; root
           remoteCarets(text, room.awareness),
           grammar.of([]),
           access.of(accessTo(editable)),
-          EditorView.contentAttributes.of({ 'aria-label': 'Code' }),
+          // With a tabindex a reader has a focus too, and so a caret that others see.
+          EditorView.contentAttributes.of({ 'aria-label': 'Code', tabindex: '0' }),
         ],
       }),
     });

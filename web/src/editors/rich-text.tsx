@@ -46,7 +46,8 @@ export default function RichText({ room, root, editable }: { room: Room; root: s
           selectionRender: (user) => ({ class: 'remote-selection', style: `--who: ${safeColour(user.color, 0)}` }),
         }),
       ],
-      editorProps: { attributes: { 'aria-label': 'Document text', role: 'textbox', 'aria-multiline': 'true', spellcheck: 'true' } },
+      // With a tabindex a reader has a focus too, and so a caret that others see.
+      editorProps: { attributes: { 'aria-label': 'Document text', role: 'textbox', 'aria-multiline': 'true', spellcheck: 'true', tabindex: '0' } },
     });
     setEditor(created);
     return () => {
