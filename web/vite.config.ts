@@ -19,6 +19,7 @@ export default defineConfig(({ mode }) => {
       // Nothing inline: the content security policy of the page allows neither inline scripts nor data: fonts.
       assetsInlineLimit: 0,
       modulePreload: { polyfill: false },
+      license: { fileName: 'licenses.md' },
     },
     server: {
       proxy: {
