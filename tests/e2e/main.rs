@@ -10,3 +10,4 @@ mod support;
 mod interop_control;
 mod postgres_catalogue;
 mod postgres_tenancy;
+mod tidy;

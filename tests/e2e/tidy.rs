@@ -1,0 +1,108 @@
+//! The walls of ARCHITECTURE.md, held by reading the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(under: &str) -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    walk(&root.join(under), &mut found);
+    assert!(!found.is_empty(), "{under} holds no source");
+    found
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path.strip_prefix(root).unwrap().to_owned(), text)
+        })
+        .collect()
+}
+
+/// Lines of code outside tests that contain one of the words.
+fn offences(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in files {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if words.iter().any(|word| code.contains(word)) {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn tidy_states_import_nothing_that_touches_the_world() {
+    let states: Vec<_> = sources("actors/src")
+        .into_iter()
+        .filter(|(path, _)| path.to_string_lossy().contains("/state") && !path.to_string_lossy().contains("tests"))
+        .collect();
+    assert!(states.len() >= 3);
+    let world = ["actix", "tokio::time", "tokio::spawn", "tokio::net", "Instant::now", "SystemTime", "rand::", "dyn Clock", "Arc<dyn"];
+    assert_eq!(offences(&states, &world), Vec::<String>::new());
+}
+
+#[test]
+fn tidy_actors_know_no_database_no_http_and_no_environment() {
+    let world = ["sqlx", "actix_web", "actix_http", "redis::", "std::env", "std::fs", "neo4rs"];
+    assert_eq!(offences(&sources("actors/src"), &world), Vec::<String>::new());
+}
+
+#[test]
+fn tidy_sql_stands_in_its_adapter_only() {
+    let outside: Vec<_> =
+        sources("src").into_iter().filter(|(path, _)| !path.starts_with("src/postgres") && !path.starts_with("src/embedded")).collect();
+    assert_eq!(offences(&outside, &["sqlx::query", "query!(", "query_as!(", "query_scalar"]), Vec::<String>::new());
+}
+
+#[test]
+fn tidy_redis_commands_stand_in_their_adapter_only() {
+    let outside: Vec<_> = sources("src").into_iter().filter(|(path, _)| !path.starts_with("src/redis")).collect();
+    let named: Vec<_> = offences(&outside, &["redis::cmd", "redis::Client"])
+        .into_iter()
+        .filter(|line| !line.starts_with("src/commands/doctor"))
+        .collect();
+    assert_eq!(named, Vec::<String>::new());
+}
+
+#[test]
+fn tidy_no_actor_imports_another_actors_state() {
+    let mut found = Vec::new();
+    for (path, text) in sources("actors/src") {
+        let own = path.components().nth(2).map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+        for line in text.lines().filter(|line| line.contains("::state::") && line.contains("use crate::")) {
+            if !line.contains(&format!("crate::{own}::")) {
+                found.push(format!("{}: {line}", path.display()));
+            }
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn tidy_nobody_sends_past_a_mailboxs_bound() {
+    let all: Vec<_> = [sources("src"), sources("actors"), sources("loadtest")].concat();
+    assert_eq!(offences(&all, &[".do_send(", "unbounded_channel", "mpsc::unbounded"]), Vec::<String>::new());
+}
+
+#[test]
+fn tidy_no_source_file_holds_two_ideas() {
+    let long: Vec<String> = [sources("src"), sources("actors"), sources("loadtest")]
+        .concat()
+        .into_iter()
+        .filter(|(path, _)| !path.to_string_lossy().contains("/target/"))
+        .filter(|(_, text)| text.lines().count() > 800)
+        .map(|(path, text)| format!("{}: {} lines", path.display(), text.lines().count()))
+        .collect();
+    assert_eq!(long, Vec::<String>::new());
+}
