@@ -267,7 +267,7 @@ fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps) -> Result<u32,
             if tag != 118 {
                 return Err(Rule::SubDocumentOptions);
             }
-            value::skip_any_tagged(reader, tag, caps.any_depth_max)?;
+            value::walk_any(reader, tag, caps.any_depth_max, |_| {})?;
         }
     }
     Ok(1)

@@ -7,7 +7,8 @@
 //! bytes plus 1 MiB). It knows nothing of documents, sockets or stores: bytes in, decisions out.
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
-//! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many.
+//! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many; [`Recent`]
+//! finds forks.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,6 +24,7 @@ mod malformed;
 mod merge;
 mod place;
 mod ranges;
+mod recent;
 mod state_vector;
 mod update;
 mod value;
@@ -34,12 +36,6 @@ pub use caps::Caps;
 pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
 pub use merge::merge;
+pub use recent::{Fork, Recent};
 pub use state_vector::StateVector;
 pub use update::Update;
-/// TEMP-SHIM of the lead, until recent.rs lands: gate helper, replace this whole block.
-#[derive(Debug)]
-pub struct Recent;
-impl Recent { /// x
-pub fn new(_: usize) -> Self { Self } /// x
-pub fn push(&mut self, _: &Update) {} /// x
-pub fn conflicts(&self, _: &Update, _: &[Known]) -> Option<()> { None } }

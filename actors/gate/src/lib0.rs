@@ -62,6 +62,12 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// The next `N` bytes.
+    #[inline]
+    pub fn take_array<const N: usize>(&mut self) -> Result<[u8; N], Rule> {
+        self.take(N)?.try_into().map_err(|_| Rule::Truncated)
+    }
+
     /// An unsigned number up to 2^53 - 1, in the only form in which lib0 writes it: the shortest.
     #[inline]
     pub fn read_var_uint(&mut self) -> Result<u64, Rule> {

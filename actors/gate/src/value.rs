@@ -1,17 +1,40 @@
 //! Values inside blocks: lib0's `Any` and JSON text. They are checked, not built: nothing is allocated but one stack entry per
 //! level, and the level is capped.
 
+use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use crate::lib0::Reader;
 use crate::malformed::Rule;
+
+/// What stands in a value.
+#[derive(Hash)]
+pub(crate) enum Token<'a> {
+    Number(u64),
+    Text(Cow<'a, str>),
+    Bytes(&'a [u8]),
+    /// A literal, or the begin of a map or an array.
+    Sign(u8),
+}
+
+fn number(number: f64) -> Token<'static> {
+    // Zero has two forms.
+    Token::Number((number + 0.0).to_bits())
+}
 
 /// Reads over one `Any` value.
 pub(crate) fn skip_any(reader: &mut Reader<'_>, depth_max: usize) -> Result<(), Rule> {
     let tag = reader.read_u8()?;
-    skip_any_tagged(reader, tag, depth_max)
+    walk_any(reader, tag, depth_max, |_| {})
 }
 
-/// Reads over one `Any` value whose tag was read already.
-pub(crate) fn skip_any_tagged(reader: &mut Reader<'_>, first: u8, depth_max: usize) -> Result<(), Rule> {
+/// Reads over one `Any` value whose first tag was read already, and shows what stands in it.
+pub(crate) fn walk_any<'a>(
+    reader: &mut Reader<'a>,
+    first: u8,
+    depth_max: usize,
+    mut show: impl FnMut(Token<'a>),
+) -> Result<(), Rule> {
     struct Level {
         left: u64,
         keyed: bool,
@@ -20,21 +43,30 @@ pub(crate) fn skip_any_tagged(reader: &mut Reader<'_>, first: u8, depth_max: usi
     let mut tag = first;
     loop {
         match tag {
-            127 | 126 | 121 | 120 => {}
+            127 | 126 | 121 | 120 => show(Token::Sign(tag)),
             125 => {
-                reader.read_var_int()?;
+                let whole = reader.read_var_int()?;
+                show(number(whole as f64));
             }
             124 => {
-                reader.take(4)?;
+                let bytes = reader.take_array()?;
+                show(number(f32::from_be_bytes(bytes).into()));
             }
-            123 | 122 => {
-                reader.take(8)?;
+            123 => {
+                let bytes = reader.take_array()?;
+                show(number(f64::from_be_bytes(bytes)));
+            }
+            122 => {
+                let bytes = reader.take_array()?;
+                show(number(i64::from_be_bytes(bytes) as f64));
             }
             119 => {
-                reader.read_var_string()?;
+                let text = reader.read_var_string()?;
+                show(Token::Text(Cow::Borrowed(text)));
             }
             116 => {
-                reader.read_var_bytes()?;
+                let bytes = reader.read_var_bytes()?;
+                show(Token::Bytes(bytes));
             }
             118 | 117 => {
                 let keyed = tag == 118;
@@ -46,6 +78,7 @@ pub(crate) fn skip_any_tagged(reader: &mut Reader<'_>, first: u8, depth_max: usi
                 if levels.len() >= depth_max {
                     return Err(Rule::ValueTooDeep);
                 }
+                show(Token::Sign(tag));
                 levels.push(Level { left, keyed });
             }
             _ => return Err(Rule::UnknownValue),
@@ -55,7 +88,8 @@ pub(crate) fn skip_any_tagged(reader: &mut Reader<'_>, first: u8, depth_max: usi
             if level.left > 0 {
                 level.left -= 1;
                 if level.keyed {
-                    reader.read_var_string()?;
+                    let key = reader.read_var_string()?;
+                    show(Token::Text(Cow::Borrowed(key)));
                 }
                 tag = reader.read_u8()?;
                 break;
@@ -256,6 +290,80 @@ impl Json<'_> {
         }
         self.at - start
     }
+}
+
+/// A number that is equal for `Any` values which mean the same, however they are encoded: the sum over what stands in them, so
+/// that the order of keys does not count. Values that differ only in how they are nested may be equal too.
+pub(crate) fn any_likeness(value: &[u8]) -> u64 {
+    let mut sum = 0u64;
+    let mut reader = Reader::new(value);
+    // It was read once before; whatever could fail failed then.
+    if let Ok(tag) = reader.read_u8() {
+        let _ = walk_any(&mut reader, tag, usize::MAX, |token| sum = sum.wrapping_add(likeness(&token)));
+    }
+    sum
+}
+
+/// The same for JSON.
+pub(crate) fn json_likeness(text: &str) -> u64 {
+    let mut sum = 0u64;
+    let mut json = Json { bytes: text.as_bytes(), at: 0, for_yrs: false };
+    while let Ok(byte) = json.next() {
+        let start = json.at - 1;
+        let token = match byte {
+            b'"' => {
+                if json.string_rest().is_err() {
+                    return sum;
+                }
+                Token::Text(Cow::Owned(unescaped(text.get(start + 1..json.at - 1).unwrap_or_default())))
+            }
+            b'-' | b'0'..=b'9' => {
+                if json.number().is_err() {
+                    return sum;
+                }
+                number(text.get(start..json.at).and_then(|token| token.parse().ok()).unwrap_or_default())
+            }
+            b't' | b'f' | b'n' | b'{' | b'[' => Token::Sign(byte),
+            _ => continue,
+        };
+        sum = sum.wrapping_add(likeness(&token));
+    }
+    sum
+}
+
+/// The text of a JSON string without its escapes. Half surrogates become U+FFFD.
+fn unescaped(raw: &str) -> String {
+    if !raw.contains('\\') {
+        return raw.to_owned();
+    }
+    let mut units: Vec<u16> = Vec::with_capacity(raw.len());
+    let mut characters = raw.chars();
+    while let Some(character) = characters.next() {
+        let character = match character {
+            '\\' => match characters.next().unwrap_or_default() {
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'u' => {
+                    let hex: String = characters.by_ref().take(4).collect();
+                    units.push(u16::from_str_radix(&hex, 16).unwrap_or(0xfffd));
+                    continue;
+                }
+                same => same,
+            },
+            plain => plain,
+        };
+        units.extend_from_slice(character.encode_utf16(&mut [0; 2]));
+    }
+    String::from_utf16_lossy(&units)
+}
+
+pub(crate) fn likeness(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

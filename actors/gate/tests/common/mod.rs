@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Update, admit};
+use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Recent, Update, admit};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use yrs::types::Attrs;
@@ -272,13 +272,14 @@ fn out<T: ReadTxn>(txn: &T, value: &Out) -> String {
 /// The log behind the gate, and its fold.
 pub struct Server {
     pub index: Index,
+    pub recent: Recent,
     pub log: Vec<Bytes>,
     pub doc: Doc,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { index: Index::new(), log: Vec::new(), doc: doc(1) }
+        Self { index: Index::new(), recent: Recent::new(1 << 20), log: Vec::new(), doc: doc(1) }
     }
 }
 
@@ -293,6 +294,11 @@ impl Server {
             assert_eq!(&update.encode(), bytes, "an honest update is written again byte for byte");
             let admission = admit(&self.index, &mut delta, &update, &Caps::default(), &mut |_| true)
                 .unwrap_or_else(|refused| panic!("{refused}: {bytes:02x?}"));
+            assert_eq!(
+                self.recent.conflicts(&update, &admission.trimmed),
+                None,
+                "an honest resend is no fork: {bytes:02x?}"
+            );
             match &admission.content {
                 Content::Nothing => {}
                 Content::Whole => rows.push(bytes.clone()),
@@ -303,6 +309,7 @@ impl Server {
         self.index.apply(delta);
         for row in rows {
             self.fold(&row);
+            self.recent.push(&parse(&row));
             self.log.push(row);
         }
         admissions
