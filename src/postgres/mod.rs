@@ -13,6 +13,7 @@ use std::time::Duration;
 pub mod documents;
 mod error;
 pub mod migrate;
+pub mod operation_log;
 pub mod projects;
 pub mod roles;
 pub mod sessions;

@@ -9,5 +9,6 @@ mod support;
 
 mod interop_control;
 mod postgres_catalogue;
+mod postgres_log;
 mod postgres_tenancy;
 mod tidy;

@@ -4,6 +4,8 @@
 pub mod authority;
 pub mod bus;
 #[cfg(any(test, feature = "contract"))]
+pub mod contract;
+#[cfg(any(test, feature = "contract"))]
 pub mod contract_bus;
 pub mod documents;
 pub mod log;

@@ -1,0 +1,500 @@
+//! The contract of [`OperationLog`], sentence by sentence, for whoever implements it.
+//!
+//! ```text
+//! for (sentence, holds) in contract::SENTENCES { holds(&world).await; }
+//! ```
+//!
+//! A sentence that does not hold panics. Each makes documents of its own, so they may run in any order, or at once.
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId, Tip, UserId};
+use crate::ports::log::{
+    AppendOutcome, AppendRequest, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine, Snapshot,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// What the suite needs done around the log.
+#[async_trait]
+pub trait World: Send + Sync {
+    /// The log under test.
+    fn log(&self) -> &dyn OperationLog;
+    /// An empty document, always of the same tenant.
+    async fn create(&self) -> DocumentKey;
+    /// An empty document of another tenant.
+    async fn create_elsewhere(&self) -> DocumentKey;
+    /// Sets its tombstone.
+    async fn delete(&self, key: DocumentKey);
+    /// Takes its tombstone away.
+    async fn restore(&self, key: DocumentKey);
+    /// Flips a bit in the stored state of a snapshot.
+    async fn break_snapshot(&self, key: DocumentKey, seq: u64);
+    /// Flips a bit in the stored updates of a row.
+    async fn break_row(&self, key: DocumentKey, seq_from: u64);
+}
+
+/// One sentence and its proof.
+pub type Sentence = (&'static str, for<'a> fn(&'a dyn World) -> BoxFuture<'a, ()>);
+
+macro_rules! sentences {
+    ($($name:ident)*) => {
+        /// All of the contract.
+        pub const SENTENCES: &[Sentence] = &[$((stringify!($name), |world| Box::pin($name(world)))),*];
+    };
+}
+
+sentences! {
+    a_new_document_has_an_empty_log
+    every_update_gets_the_next_number
+    updates_come_back_as_they_were
+    an_append_that_holds_another_position_is_behind
+    of_two_appends_at_one_position_one_is_committed
+    a_repeated_append_is_behind_and_finds_its_rows
+    many_documents_are_appended_at_once
+    a_document_with_a_tombstone_takes_nothing
+    what_is_not_there_is_not_written
+    another_tenants_document_is_not_there
+    a_tail_is_what_stands_after_a_prefix
+    what_is_no_prefix_has_diverged
+    changed_heads_are_those_that_differ
+    a_held_head_is_appended_to_by_its_holder_alone
+    a_held_head_is_free_when_dropped
+    a_second_holder_waits_no_longer_than_a_second
+    a_quarantined_row_is_empty_and_nobody_stands_on_it
+    a_quarantined_document_goes_on
+    refused_bytes_are_remembered
+    loading_takes_the_newest_snapshot_and_what_follows
+    a_damaged_snapshot_is_passed_over
+    a_snapshot_of_another_history_is_passed_over
+    the_first_snapshot_of_a_number_wins
+    a_damaged_row_is_named
+    an_idempotency_key_is_done_once
+    an_idempotency_key_of_another_body_is_a_conflict
+    an_idempotency_key_of_what_failed_is_free
+    an_idempotency_key_is_its_senders
+}
+
+fn fresh() -> Uuid {
+    SystemClock.fresh_id()
+}
+
+fn row(updates: &[&[u8]]) -> NewRow {
+    NewRow {
+        session: SessionId(fresh()),
+        author: Some(UserId(fresh())),
+        relayed_by: None,
+        seen_seq: 0,
+        updates: updates.iter().map(|update| Bytes::copy_from_slice(update)).collect(),
+        idempotency: None,
+    }
+}
+
+fn request(key: DocumentKey, held: Position, rows: Vec<NewRow>) -> AppendRequest {
+    AppendRequest { key, held, append_id: AppendId(fresh()), rows }
+}
+
+fn committed(outcome: AppendOutcome) -> Position {
+    match outcome {
+        AppendOutcome::Committed(position) => position,
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+/// Appends one row of so many one-byte updates.
+async fn grow(world: &dyn World, key: DocumentKey, held: Position, updates: u8) -> Position {
+    let updates: Vec<Vec<u8>> = (0..updates).map(|i| vec![i]).collect();
+    let updates: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
+    committed(world.log().append(request(key, held, vec![row(&updates)])).await)
+}
+
+fn snapshot(position: Position, content: &[u8]) -> Snapshot {
+    Snapshot { position, state: Bytes::from(content.repeat(100)), state_vector: Bytes::from_static(b"vector") }
+}
+
+fn quarantine(seq_from: u64) -> Quarantine {
+    Quarantine {
+        seq_from,
+        new_tip: Tip(fresh()),
+        reason: "fold_panicked",
+        update: Bytes::new(),
+        session: None,
+        user: None,
+    }
+}
+
+async fn a_new_document_has_an_empty_log(world: &dyn World) {
+    let key = world.create().await;
+    let stored = world.log().load(key).await.expect("load");
+    assert!(stored.snapshot.is_none() && stored.tail.rows.is_empty() && stored.quarantined.is_empty());
+    assert_eq!((stored.tail.head.position, stored.tail.head.deleted), (Position::START, false));
+}
+
+async fn every_update_gets_the_next_number(world: &dyn World) {
+    let key = world.create().await;
+    let first = request(key, Position::START, vec![row(&[b"a", b"b"]), row(&[b"c"])]);
+    let (id, after) = (first.append_id, first.position_after());
+    assert_eq!(committed(world.log().append(first).await), after);
+    assert_eq!(after, Position { seq: 3, tip: Tip(id.0) });
+    let after = grow(world, key, after, 2).await;
+
+    let tail = world.log().load(key).await.expect("load").tail;
+    assert_eq!(tail.head.position, after);
+    let numbers: Vec<_> = tail.rows.iter().map(|row| (row.seq_from, row.seq_to, row.updates.len())).collect();
+    assert_eq!(numbers, [(1, 2, 2), (3, 3, 1), (4, 5, 2)]);
+    assert_eq!((tail.rows[0].append_id, tail.rows[1].append_id), (id, id));
+    assert_eq!((tail.rows[1].tip, tail.rows[2].tip), (Tip(id.0), after.tip), "the last row carries the tip");
+}
+
+async fn updates_come_back_as_they_were(world: &dyn World) {
+    let key = world.create().await;
+    let noise: Vec<u8> = (0..70_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let updates: Vec<Vec<u8>> = vec![vec![0], vec![], b"text".repeat(20_000), noise, vec![255; 3]];
+    let borrowed: Vec<&[u8]> = updates.iter().map(Vec::as_slice).collect();
+    committed(world.log().append(request(key, Position::START, vec![row(&borrowed)])).await);
+    let tail = world.log().load(key).await.expect("load").tail;
+    assert!(tail.rows[0].updates == updates);
+}
+
+async fn an_append_that_holds_another_position_is_behind(world: &dyn World) {
+    let key = world.create().await;
+    let at = grow(world, key, Position::START, 3).await;
+    for held in [
+        Position::START,
+        Position { seq: 2, tip: at.tip },
+        Position { seq: 4, tip: at.tip },
+        Position { seq: 3, tip: Tip(fresh()) },
+    ] {
+        let outcome = world.log().append(request(key, held, vec![row(&[b"x"])])).await;
+        assert!(matches!(outcome, AppendOutcome::Behind), "{held}: {outcome:?}");
+    }
+    assert_eq!(world.log().load(key).await.expect("load").tail.head.position, at, "nothing was written");
+}
+
+async fn of_two_appends_at_one_position_one_is_committed(world: &dyn World) {
+    let key = world.create().await;
+    let mut at = Position::START;
+    for _ in 0..10 {
+        let appends = (0..3).map(|_| world.log().append(request(key, at, vec![row(&[b"x"])])));
+        let outcomes = join_all(appends).await;
+        let won: Vec<_> = outcomes.iter().filter(|outcome| matches!(outcome, AppendOutcome::Committed(_))).collect();
+        let lost = outcomes.iter().filter(|outcome| matches!(outcome, AppendOutcome::Behind)).count();
+        assert_eq!((won.len(), lost), (1, 2), "{outcomes:?}");
+        at = world.log().load(key).await.expect("load").tail.head.position;
+    }
+    assert_eq!(at.seq, 10);
+}
+
+async fn a_repeated_append_is_behind_and_finds_its_rows(world: &dyn World) {
+    let key = world.create().await;
+    let request = request(key, Position::START, vec![row(&[b"x"]), row(&[b"y"])]);
+    committed(world.log().append(request.clone()).await);
+    assert!(matches!(world.log().append(request.clone()).await, AppendOutcome::Behind));
+    let tail = world.log().tail(key, Position::START).await.expect("tail");
+    assert!(tail.rows.iter().all(|row| row.append_id == request.append_id));
+    assert_eq!((tail.rows.len(), tail.head.position), (2, request.position_after()));
+}
+
+async fn many_documents_are_appended_at_once(world: &dyn World) {
+    let keys = join_all((0..40).map(|_| world.create())).await;
+    let finished = join_all(keys.iter().map(|&key| async move {
+        let mut at = Position::START;
+        for _ in 0..5 {
+            at = grow(world, key, at, 3).await;
+        }
+        (key, at)
+    }))
+    .await;
+    for (key, at) in finished {
+        let tail = world.log().load(key).await.expect("load").tail;
+        assert_eq!((tail.head.position, tail.rows.len()), (at, 5));
+    }
+}
+
+async fn a_document_with_a_tombstone_takes_nothing(world: &dyn World) {
+    let key = world.create().await;
+    let at = grow(world, key, Position::START, 1).await;
+    world.delete(key).await;
+    let outcome = world.log().append(request(key, at, vec![row(&[b"x"])])).await;
+    assert!(matches!(outcome, AppendOutcome::Deleted), "{outcome:?}");
+    let stored = world.log().load(key).await.expect("a deleted document's log is still there");
+    assert_eq!((stored.tail.head.position, stored.tail.head.deleted), (at, true));
+    world.restore(key).await;
+    assert_eq!(grow(world, key, at, 1).await.seq, 2);
+}
+
+async fn what_is_not_there_is_not_written(world: &dyn World) {
+    let key = DocumentKey { document: DocumentId(fresh()), ..world.create().await };
+    nothing_is_there(world, key).await;
+}
+
+async fn another_tenants_document_is_not_there(world: &dyn World) {
+    let (ours, theirs) = (world.create().await, world.create_elsewhere().await);
+    assert_ne!(ours.tenant, theirs.tenant);
+    nothing_is_there(world, DocumentKey { tenant: ours.tenant, document: theirs.document }).await;
+    let stored = world.log().load(theirs).await.expect("in its own tenant it is there");
+    assert_eq!(stored.tail.head.position, Position::START, "and untouched");
+}
+
+async fn nothing_is_there(world: &dyn World, key: DocumentKey) {
+    let log = world.log();
+    assert!(matches!(log.load(key).await, Err(LogError::NoSuchDocument)), "load");
+    assert!(matches!(log.tail(key, Position::START).await, Err(LogError::NoSuchDocument)), "tail");
+    assert!(matches!(log.hold(key, Position::START).await, Err(LogError::NoSuchDocument)), "hold");
+    let outcome = log.append(request(key, Position::START, vec![row(&[b"x"])])).await;
+    assert!(matches!(outcome, AppendOutcome::Behind | AppendOutcome::Deleted), "{outcome:?}");
+    let changed = log.changed_heads(key.tenant, &[(key.document, Position::START)]).await.expect("changed heads");
+    assert!(matches!(changed[..], [(document, head)] if document == key.document && head.deleted), "{changed:?}");
+}
+
+async fn a_tail_is_what_stands_after_a_prefix(world: &dyn World) {
+    let key = world.create().await;
+    let first = grow(world, key, Position::START, 2).await;
+    let second = grow(world, key, first, 3).await;
+    for (held, starts) in [(Position::START, vec![1, 3]), (first, vec![3]), (second, vec![])] {
+        let tail = world.log().tail(key, held).await.expect("tail");
+        let found: Vec<_> = tail.rows.iter().map(|row| row.seq_from).collect();
+        assert_eq!((found, tail.head.position), (starts, second), "after {held}");
+    }
+}
+
+async fn what_is_no_prefix_has_diverged(world: &dyn World) {
+    let key = world.create().await;
+    let first = grow(world, key, Position::START, 2).await;
+    let second = grow(world, key, first, 3).await;
+    for held in [
+        Position { seq: 0, tip: first.tip },
+        Position { seq: 1, tip: first.tip },
+        Position { seq: 2, tip: second.tip },
+        Position { seq: 4, tip: second.tip },
+        Position { seq: 5, tip: first.tip },
+        Position { seq: 6, tip: second.tip },
+    ] {
+        let answer = world.log().tail(key, held).await;
+        assert!(matches!(answer, Err(LogError::Diverged)), "{held}: {answer:?}");
+        assert!(matches!(world.log().hold(key, held).await.map(drop), Err(LogError::Diverged)), "{held}: hold");
+    }
+}
+
+async fn changed_heads_are_those_that_differ(world: &dyn World) {
+    let (same, grown, deleted) = (world.create().await, world.create().await, world.create().await);
+    let at = grow(world, grown, Position::START, 2).await;
+    world.delete(deleted).await;
+    let held = [same, grown, deleted].map(|key| (key.document, Position::START));
+    let mut changed = world.log().changed_heads(same.tenant, &held).await.expect("changed heads");
+    changed.sort_by_key(|(document, _)| *document != grown.document);
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert_eq!((changed[0].1.position, changed[0].1.deleted), (at, false));
+    assert_eq!((changed[1].0, changed[1].1.deleted), (deleted.document, true));
+    let held = [(grown.document, Position { tip: Tip(fresh()), ..at })];
+    let changed = world.log().changed_heads(same.tenant, &held).await.expect("changed heads");
+    assert_eq!(changed.len(), 1, "an equal number is not an equal prefix");
+    assert!(world.log().changed_heads(same.tenant, &[]).await.expect("changed heads").is_empty());
+}
+
+async fn a_held_head_is_appended_to_by_its_holder_alone(world: &dyn World) {
+    let key = world.create().await;
+    let first = grow(world, key, Position::START, 1).await;
+    let second = grow(world, key, first, 1).await;
+    let mut held = world.log().hold(key, first).await.expect("hold");
+    let started = Instant::now();
+    let outcome = world.log().append(request(key, second, vec![row(&[b"x"])])).await;
+    assert!(matches!(outcome, AppendOutcome::Behind), "{outcome:?}");
+    assert!(started.elapsed() < Duration::from_millis(900), "an append waits for no lock");
+
+    let tail = held.take_tail();
+    assert_eq!((tail.rows.len(), tail.rows[0].seq_from, tail.head.position), (1, 2, second));
+    assert!(held.take_tail().rows.is_empty(), "the second time");
+    let third = committed(held.append(request(key, second, vec![row(&[b"y"])])).await);
+    assert_eq!(third.seq, 3);
+    assert_eq!(grow(world, key, third, 1).await.seq, 4, "and the head is free again");
+}
+
+async fn a_held_head_is_free_when_dropped(world: &dyn World) {
+    let key = world.create().await;
+    drop(world.log().hold(key, Position::START).await.expect("hold"));
+    let held = world.log().hold(key, Position::START).await.expect("hold again");
+    let at = committed(held.append(request(key, Position::START, vec![row(&[b"x"])])).await);
+    assert_eq!(grow(world, key, at, 1).await.seq, 2);
+}
+
+async fn a_second_holder_waits_no_longer_than_a_second(world: &dyn World) {
+    let key = world.create().await;
+    let held = world.log().hold(key, Position::START).await.expect("hold");
+    let started = Instant::now();
+    let second = world.log().hold(key, Position::START);
+    let answer = second.await.map(drop);
+    assert!(started.elapsed() < Duration::from_secs(6), "waited {:?}", started.elapsed());
+    // Refused, or granted because the first one's two seconds were over.
+    if answer.is_ok() {
+        let late = held.append(request(key, Position::START, vec![row(&[b"late"])])).await;
+        assert!(!matches!(late, AppendOutcome::Committed(_)), "both held one head: {late:?}");
+    } else {
+        assert!(matches!(answer, Err(LogError::Unavailable(_))), "{answer:?}");
+    }
+}
+
+async fn a_quarantined_row_is_empty_and_nobody_stands_on_it(world: &dyn World) {
+    let log = world.log();
+    let key = world.create().await;
+    let before = grow(world, key, Position::START, 1).await;
+    let poison: &[u8] = b"poison";
+    let sick = committed(log.append(request(key, before, vec![row(&[poison, b"more"])])).await);
+    let after = grow(world, key, sick, 1).await;
+    for position in [before, sick, after] {
+        log.save_snapshot(key, snapshot(position, b"state")).await.expect("save");
+    }
+    let what = quarantine(2);
+    log.quarantine(key, what.clone()).await.expect("quarantine");
+    log.quarantine(key, quarantine(2)).await.expect("repeating it is harmless");
+
+    let stored = log.load(key).await.expect("load");
+    let head = Position { seq: after.seq, tip: what.new_tip };
+    assert_eq!(stored.tail.head.position, head, "the first quarantine's tip, and the same number");
+    // The last two snapshots were kept, and both stood on the row.
+    assert!(stored.snapshot.is_none());
+    let found: Vec<_> = stored.tail.rows.iter().map(|row| (row.seq_from, row.seq_to, row.updates.len())).collect();
+    assert_eq!(found, [(1, 1, 1), (2, 3, 0), (4, 4, 1)]);
+    assert_eq!(stored.quarantined.len(), 2, "both updates of the row");
+    // Whoever folded the row, up to wherever, must notice.
+    for held in [sick, after] {
+        assert!(matches!(log.tail(key, held).await, Err(LogError::Diverged)), "{held} is still taken for a prefix");
+    }
+    assert_eq!(log.tail(key, before).await.expect("before it nothing changed").rows.len(), 2);
+    assert!(matches!(log.append(request(key, after, vec![row(&[b"x"])])).await, AppendOutcome::Behind));
+}
+
+async fn a_quarantined_document_goes_on(world: &dyn World) {
+    let key = world.create().await;
+    let at = grow(world, key, Position::START, 2).await;
+    let what = quarantine(1);
+    world.log().quarantine(key, what.clone()).await.expect("quarantine");
+    let at = grow(world, key, Position { tip: what.new_tip, ..at }, 1).await;
+    assert_eq!(at.seq, 3);
+    world.log().save_snapshot(key, snapshot(at, b"state")).await.expect("save");
+    assert_eq!(world.log().load(key).await.expect("load").snapshot.expect("a snapshot").position, at);
+}
+
+async fn refused_bytes_are_remembered(world: &dyn World) {
+    let key = world.create().await;
+    let at = grow(world, key, Position::START, 1).await;
+    for update in [&b"fork"[..], b"fork", b"other fork"] {
+        let what = Quarantine { reason: "fork", update: Bytes::copy_from_slice(update), ..quarantine(0) };
+        world.log().quarantine_refused(key, what).await.expect("quarantine");
+    }
+    let stored = world.log().load(key).await.expect("load");
+    assert_eq!(stored.quarantined.len(), 2, "each once");
+    assert_eq!(stored.tail.head.position, at, "the log knows nothing of it");
+}
+
+async fn loading_takes_the_newest_snapshot_and_what_follows(world: &dyn World) {
+    let key = world.create().await;
+    let mut at = Position::START;
+    for content in [&b"one"[..], b"two", b"three"] {
+        at = grow(world, key, at, 2).await;
+        world.log().save_snapshot(key, snapshot(at, content)).await.expect("save");
+    }
+    let after = grow(world, key, at, 1).await;
+    let stored = world.log().load(key).await.expect("load");
+    let found = stored.snapshot.expect("a snapshot");
+    assert_eq!(found.position, at);
+    assert!(found.state == snapshot(at, b"three").state && found.state_vector == Bytes::from_static(b"vector"));
+    assert_eq!((stored.tail.rows.len(), stored.tail.head.position), (1, after));
+}
+
+async fn a_damaged_snapshot_is_passed_over(world: &dyn World) {
+    let key = world.create().await;
+    let first = grow(world, key, Position::START, 2).await;
+    let second = grow(world, key, first, 2).await;
+    for position in [first, second] {
+        world.log().save_snapshot(key, snapshot(position, b"state")).await.expect("save");
+    }
+    world.break_snapshot(key, second.seq).await;
+    let stored = world.log().load(key).await.expect("load");
+    assert_eq!(stored.snapshot.expect("the one before").position, first);
+    assert_eq!(stored.tail.rows.len(), 1, "and the longer log");
+    world.break_snapshot(key, first.seq).await;
+    let stored = world.log().load(key).await.expect("load");
+    assert!(stored.snapshot.is_none());
+    assert_eq!(stored.tail.rows.len(), 2, "the whole log");
+}
+
+async fn a_snapshot_of_another_history_is_passed_over(world: &dyn World) {
+    let key = world.create().await;
+    let at = grow(world, key, Position::START, 2).await;
+    for position in [
+        Position { tip: Tip(fresh()), ..at },
+        Position { seq: 1, tip: at.tip },
+        Position { seq: 9, tip: at.tip },
+    ] {
+        world.log().save_snapshot(key, snapshot(position, b"lie")).await.expect("save");
+        let stored = world.log().load(key).await.expect("load");
+        assert!(stored.snapshot.is_none(), "believed a snapshot of {position}");
+        assert_eq!(stored.tail.rows.len(), 1);
+    }
+}
+
+async fn the_first_snapshot_of_a_number_wins(world: &dyn World) {
+    let key = world.create().await;
+    let at = grow(world, key, Position::START, 2).await;
+    for content in [&b"first"[..], b"later"] {
+        world.log().save_snapshot(key, snapshot(at, content)).await.expect("save");
+    }
+    let found = world.log().load(key).await.expect("load").snapshot.expect("a snapshot");
+    assert!(found.state == snapshot(at, b"first").state);
+}
+
+async fn a_damaged_row_is_named(world: &dyn World) {
+    let key = world.create().await;
+    let first = grow(world, key, Position::START, 2).await;
+    let second = grow(world, key, first, 3).await;
+    grow(world, key, second, 1).await;
+    world.break_row(key, 3).await;
+    let answer = world.log().load(key).await;
+    assert!(matches!(answer, Err(LogError::Corrupt { seq_from: 3 })), "{answer:?}");
+    let answer = world.log().tail(key, first).await;
+    assert!(matches!(answer, Err(LogError::Corrupt { seq_from: 3 })), "{answer:?}");
+    assert_eq!(world.log().tail(key, second).await.expect("after it all is well").rows.len(), 1);
+}
+
+fn keyed(user: UserId, key: &str, body: u8) -> NewRow {
+    let idempotency = Some(IdempotencyKey { key: key.to_owned(), body_hash: [body; 32] });
+    NewRow { author: Some(user), idempotency, ..row(&[b"a", b"b"]) }
+}
+
+async fn an_idempotency_key_is_done_once(world: &dyn World) {
+    let (key, user) = (world.create().await, UserId(fresh()));
+    let at = committed(world.log().append(request(key, Position::START, vec![keyed(user, "k", 1)])).await);
+    let at = grow(world, key, at, 1).await;
+    let outcome = world.log().append(request(key, at, vec![keyed(user, "k", 1)])).await;
+    assert!(matches!(outcome, AppendOutcome::AlreadyDone(2)), "{outcome:?}");
+    assert_eq!(world.log().load(key).await.expect("load").tail.head.position, at, "nothing was written again");
+}
+
+async fn an_idempotency_key_of_another_body_is_a_conflict(world: &dyn World) {
+    let (key, user) = (world.create().await, UserId(fresh()));
+    let at = committed(world.log().append(request(key, Position::START, vec![keyed(user, "k", 1)])).await);
+    let outcome = world.log().append(request(key, at, vec![keyed(user, "k", 2)])).await;
+    assert!(matches!(outcome, AppendOutcome::IdempotencyConflict), "{outcome:?}");
+    let both = vec![keyed(user, "k", 1), keyed(user, "new", 1), keyed(user, "new", 2)];
+    let outcome = world.log().append(request(key, at, both)).await;
+    assert!(matches!(outcome, AppendOutcome::IdempotencyConflict), "{outcome:?}");
+    assert_eq!(world.log().load(key).await.expect("load").tail.head.position, at);
+}
+
+async fn an_idempotency_key_of_what_failed_is_free(world: &dyn World) {
+    let (key, user) = (world.create().await, UserId(fresh()));
+    let nowhere = Position { seq: 7, tip: Tip(fresh()) };
+    let outcome = world.log().append(request(key, nowhere, vec![keyed(user, "k", 1)])).await;
+    assert!(matches!(outcome, AppendOutcome::Behind), "{outcome:?}");
+    committed(world.log().append(request(key, Position::START, vec![keyed(user, "k", 2)])).await);
+}
+
+async fn an_idempotency_key_is_its_senders(world: &dyn World) {
+    let key = world.create().await;
+    let at = committed(world.log().append(request(key, Position::START, vec![keyed(UserId(fresh()), "k", 1)])).await);
+    committed(world.log().append(request(key, at, vec![keyed(UserId(fresh()), "k", 2)])).await);
+}

@@ -1,0 +1,151 @@
+//! The operation log in PostgreSQL: [`OperationLog`] over `document_heads`, `operations_log`, `document_snapshots` and `quarantine`.
+//!
+//! Appends go through the [writer](writer), which puts those of many documents of one tenant into one transaction, over
+//! connections of its own. [`hold`] has one more, the only one that may wait for a lock. Reads go through the pool, each in one
+//! snapshot of the database. Whatever is read is checked before it is believed.
+
+use super::{Database, StoreError, begin, begin_snapshot};
+use async_trait::async_trait;
+use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId};
+use contextnexus_actors::ports::log::{
+    AppendOutcome, AppendRequest, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
+};
+use std::time::Duration;
+
+mod append;
+mod frames;
+mod hold;
+mod quarantine;
+mod read;
+mod snapshots;
+mod writer;
+
+/// Bounds of the log writer.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Transactions side by side, each on a connection of its own. PostgreSQL joins their fsyncs.
+    pub connections: usize,
+    /// Updates per second from which on transactions start `gap` apart, because many small ones are what costs most.
+    pub busy_updates_per_s: u32,
+    /// Between the starts of two transactions of a busy writer.
+    pub gap: Duration,
+    /// Waiting documents at which a busy writer starts another transaction at once.
+    pub full_documents: usize,
+    /// Most documents in one transaction.
+    pub batch_documents_max: usize,
+    /// Most bytes in one transaction; a larger append goes alone.
+    pub batch_bytes_max: usize,
+    /// Bytes that wait for a transaction or are in one; whoever comes then waits for room.
+    pub waiting_bytes_max: usize,
+    /// After so long without an answer an append is [`AppendOutcome::Unknown`] and its connection given up.
+    pub answer_timeout: Duration,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            connections: 4,
+            busy_updates_per_s: 500,
+            gap: Duration::from_millis(4),
+            full_documents: 64,
+            batch_documents_max: 256,
+            batch_bytes_max: 4 << 20,
+            waiting_bytes_max: 64 << 20,
+            answer_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The log of every document, in PostgreSQL.
+#[derive(Debug)]
+pub struct PostgresLog {
+    database: Database,
+    writer: writer::Writer,
+    holder: hold::Holder,
+}
+
+impl PostgresLog {
+    /// Starts the log writer on the running tokio runtime; it ends when this is dropped. Connects when first asked.
+    pub fn start(database: Database, settings: LogSettings) -> Self {
+        let holder = hold::Holder::new(&database, settings.answer_timeout);
+        let writer = writer::Writer::start(&database, settings);
+        Self { database, writer, holder }
+    }
+}
+
+#[async_trait]
+impl OperationLog for PostgresLog {
+    #[tracing::instrument(name = "pg.log.load", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    async fn load(&self, key: DocumentKey) -> Result<Stored, LogError> {
+        let mut db = begin_snapshot(&self.database, key.tenant).await?;
+        read::load(&mut db, key.document).await
+    }
+
+    #[tracing::instrument(name = "pg.log.tail", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    async fn tail(&self, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
+        let mut db = begin_snapshot(&self.database, key.tenant).await?;
+        read::tail(&mut db.tx, key, held).await
+    }
+
+    async fn append(&self, request: AppendRequest) -> AppendOutcome {
+        self.writer.append(request).await
+    }
+
+    #[tracing::instrument(name = "pg.log.hold", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError> {
+        self.holder.hold(key, held).await
+    }
+
+    #[tracing::instrument(name = "pg.log.changed_heads", skip_all, fields(tenant.id = %tenant), err)]
+    async fn changed_heads(
+        &self,
+        tenant: TenantId,
+        held: &[(DocumentId, Position)],
+    ) -> Result<Vec<(DocumentId, Head)>, LogError> {
+        let mut db = begin(&self.database, tenant).await?;
+        read::changed_heads(&mut db, held).await
+    }
+
+    #[tracing::instrument(name = "pg.log.quarantine", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    async fn quarantine(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError> {
+        let mut db = begin(&self.database, key.tenant).await?;
+        quarantine::row(&mut db, key.document, what).await?;
+        Ok(db.commit().await?)
+    }
+
+    #[tracing::instrument(name = "pg.log.quarantine_refused", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    async fn quarantine_refused(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError> {
+        let mut db = begin(&self.database, key.tenant).await?;
+        quarantine::refused(&mut db, key.document, what).await?;
+        Ok(db.commit().await?)
+    }
+
+    #[tracing::instrument(name = "pg.log.save_snapshot", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError> {
+        let packed = snapshots::pack(key.document, snapshot).await?;
+        let mut db = begin(&self.database, key.tenant).await?;
+        snapshots::save(&mut db, key.document, packed).await?;
+        Ok(db.commit().await?)
+    }
+}
+
+impl From<StoreError> for LogError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(Box::new(error))
+    }
+}
+
+/// For `?` on queries in this folder.
+fn away(error: sqlx::Error) -> LogError {
+    StoreError::from(error).into()
+}
+
+/// Numbers are `bigint` in PostgreSQL and never negative (a check of the table).
+fn number(stored: i64) -> u64 {
+    stored.unsigned_abs()
+}
+
+/// A number of the log as PostgreSQL takes it. Nobody writes 2^63 updates.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,141 @@
+//! Taking bytes out of a log that must not be folded again, without losing them.
+
+use super::frames::{self, Packed};
+use super::{away, number, stored};
+use crate::postgres::TenantTx;
+use contextnexus_actors::ids::DocumentId;
+use contextnexus_actors::ports::log::{LogError, Quarantine};
+use uuid::Uuid;
+
+/// Empties the row that starts at `what.seq_from` and gives it, every row after it, and the head the new tip: whoever folded it, up
+/// to wherever, no longer stands on a prefix of the log. A row that is empty already is left alone.
+pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantine) -> Result<(), LogError> {
+    let seq_from = stored(what.seq_from);
+    sqlx::query!(
+        "select seq from document_heads where tenant_id = $1 and document_id = $2 for no key update",
+        db.tenant.0,
+        document.0
+    )
+    .fetch_optional(&mut *db.tx)
+    .await
+    .map_err(away)?
+    .ok_or(LogError::NoSuchDocument)?;
+    let row = sqlx::query!(
+        "select seq_to, session_id, author_id, relayed_by, codec, raw_bytes, updates from operations_log
+          where tenant_id = $1 and document_id = $2 and seq_from = $3",
+        db.tenant.0,
+        document.0,
+        seq_from
+    )
+    .fetch_optional(&mut *db.tx)
+    .await
+    .map_err(away)?
+    .ok_or(LogError::Diverged)?;
+    if row.raw_bytes == 0 {
+        return Ok(());
+    }
+    let user = what.user.map(|user| user.0).or(row.author_id).or(row.relayed_by);
+    let session = what.session.map_or(row.session_id, |session| session.0);
+    let updates = frames::unpack(row.codec, row.raw_bytes, row.updates.clone()).and_then(frames::unframe);
+    // A row that cannot even be read is kept as one lump.
+    let updates = updates.unwrap_or_else(|| vec![row.updates.into()]);
+    for (seq, update) in (seq_from..).zip(updates) {
+        keep(db, document, Kept { seq: Some(seq), reason: what.reason, update: &update, session: Some(session), user })
+            .await?;
+    }
+    sqlx::query!(
+        "update operations_log set updates = '', codec = 0, raw_bytes = 0, checksum = $4
+          where tenant_id = $1 and document_id = $2 and seq_from = $3",
+        db.tenant.0,
+        document.0,
+        seq_from,
+        frames::row_checksum(document, seq_from, row.seq_to, &[])
+    )
+    .execute(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    sqlx::query!(
+        "update operations_log set tip = $4 where tenant_id = $1 and document_id = $2 and seq_from >= $3",
+        db.tenant.0,
+        document.0,
+        seq_from,
+        what.new_tip.0
+    )
+    .execute(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    sqlx::query!(
+        "update document_heads set tip = $3 where tenant_id = $1 and document_id = $2",
+        db.tenant.0,
+        document.0,
+        what.new_tip.0
+    )
+    .execute(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    sqlx::query!(
+        "delete from document_snapshots where tenant_id = $1 and document_id = $2 and seq >= $3",
+        db.tenant.0,
+        document.0,
+        seq_from
+    )
+    .execute(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    tracing::error!(
+        document.id = %document, seq = seq_from, reason = what.reason,
+        "quarantined updates {} to {} of document {document}: {}", what.seq_from, number(row.seq_to), what.reason
+    );
+    Ok(())
+}
+
+/// Keeps bytes that never entered the log.
+pub(super) async fn refused(db: &mut TenantTx, document: DocumentId, what: Quarantine) -> Result<(), LogError> {
+    let kept = Kept {
+        seq: None,
+        reason: what.reason,
+        update: &what.update,
+        session: what.session.map(|session| session.0),
+        user: what.user.map(|user| user.0),
+    };
+    keep(db, document, kept).await
+}
+
+struct Kept<'a> {
+    seq: Option<i64>,
+    reason: &'static str,
+    update: &'a [u8],
+    session: Option<Uuid>,
+    user: Option<Uuid>,
+}
+
+async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>) -> Result<(), LogError> {
+    let Packed { codec, raw_bytes, bytes } =
+        frames::pack(kept.update.to_vec()).map_err(|error| LogError::Unavailable(Box::new(error)))?;
+    let hash = blake3::hash(kept.update);
+    let insert = sqlx::query!(
+        "insert into quarantine
+             (tenant_id, document_id, update_hash, seq, reason, codec, raw_bytes, update, session_id, user_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing",
+        db.tenant.0,
+        document.0,
+        &hash.as_bytes()[..],
+        kept.seq,
+        kept.reason,
+        codec,
+        raw_bytes,
+        bytes,
+        kept.session,
+        kept.user
+    );
+    match insert.execute(&mut *db.tx).await {
+        Ok(_) => {
+            metrics::counter!("contextnexus_quarantined_total", "reason" => kept.reason).increment(1);
+            Ok(())
+        }
+        Err(error) if error.as_database_error().is_some_and(|error| error.is_foreign_key_violation()) => {
+            Err(LogError::NoSuchDocument)
+        }
+        Err(error) => Err(away(error)),
+    }
+}

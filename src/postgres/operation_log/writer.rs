@@ -1,0 +1,430 @@
+//! Group commit: appends of many documents of one tenant in one transaction, tenants taking turns.
+//!
+//! An idle writer commits at once. A busy one starts its transactions a few milliseconds apart, so that each carries more:
+//! small transactions are what costs PostgreSQL most. Whatever waits when a connection is free is the next batch.
+
+use super::LogSettings;
+use super::append::{self, Failure, PackedAppend};
+use crate::postgres::Database;
+use contextnexus_actors::ids::TenantId;
+use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// A deadlock or serialisation failure is tried so often before it is answered as an outage.
+const ATTEMPTS: u32 = 5;
+/// The rate is counted over windows of this length.
+const WINDOW: Duration = Duration::from_millis(100);
+/// Entries of tenants that are no longer held back are swept from so many on.
+const NEXT_STARTS_MAX: usize = 256;
+
+/// The front of the writer.
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: Arc<Queue>,
+    room: Arc<Semaphore>,
+    answer_timeout: Duration,
+    waiting_bytes_max: usize,
+}
+
+impl Writer {
+    pub fn start(database: &Database, settings: LogSettings) -> Self {
+        let options = database.options.clone().options([
+            // Before the client gives up, so that most timeouts have a definite outcome.
+            ("statement_timeout", (settings.answer_timeout * 4 / 5).as_millis().to_string()),
+            ("lock_timeout", "1000".to_owned()),
+            // The plan of the one statement must not depend on how small the tables were when it was made.
+            ("plan_cache_mode", "force_generic_plan".to_owned()),
+            ("enable_seqscan", "off".to_owned()),
+            ("enable_hashjoin", "off".to_owned()),
+            ("enable_mergejoin", "off".to_owned()),
+            ("jit", "off".to_owned()),
+        ]);
+        let writer = Self {
+            room: Arc::new(Semaphore::new(settings.waiting_bytes_max)),
+            answer_timeout: settings.answer_timeout,
+            waiting_bytes_max: settings.waiting_bytes_max,
+            queue: Arc::new(Queue { state: Mutex::default(), arrived: Notify::new(), settings }),
+        };
+        for _ in 0..writer.queue.settings.connections {
+            let (queue, options) = (Arc::clone(&writer.queue), options.clone());
+            tokio::spawn(async move {
+                loop {
+                    let mut lane = Lane { queue: Arc::clone(&queue), options: options.clone(), connection: None };
+                    match tokio::spawn(async move { lane.run().await }).await {
+                        Ok(()) => return,
+                        // What it was working on is answered as unknown.
+                        Err(error) => tracing::error!("a log writer failed and is started again: {error}"),
+                    }
+                }
+            });
+        }
+        writer
+    }
+
+    pub async fn append(&self, request: AppendRequest) -> AppendOutcome {
+        let append = match append::pack(request) {
+            Ok(append) => append,
+            Err(outcome) => return outcome,
+        };
+        let bytes = u32::try_from(append.bytes.min(self.waiting_bytes_max)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
+        let Ok(Ok(room)) = tokio::time::timeout(self.answer_timeout, room).await else {
+            return AppendOutcome::Unavailable;
+        };
+        let (answer, outcome) = oneshot::channel();
+        self.queue.push(Waiting { append, answer, _room: room });
+        outcome.await.unwrap_or(AppendOutcome::Unknown)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.arrived.notify_waiters();
+        self.queue.arrived.notify_one();
+    }
+}
+
+/// An append that waits for its outcome. Dropped without one, the outcome is unknown.
+#[derive(Debug)]
+struct Waiting {
+    append: PackedAppend,
+    answer: oneshot::Sender<AppendOutcome>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    fn answer(self, outcome: AppendOutcome) {
+        let label = match outcome {
+            AppendOutcome::Committed(_) => {
+                metrics::counter!("contextnexus_log_updates_total").increment(self.append.updates as u64);
+                metrics::counter!("contextnexus_log_bytes_total").increment(self.append.bytes as u64);
+                "committed"
+            }
+            AppendOutcome::Behind => "behind",
+            AppendOutcome::Deleted => "deleted",
+            AppendOutcome::Unknown => "unknown",
+            AppendOutcome::Unavailable => "unavailable",
+            AppendOutcome::Refused(_) => "refused",
+            AppendOutcome::IdempotencyConflict => "idempotency_conflict",
+            AppendOutcome::AlreadyDone(_) => "already_done",
+        };
+        metrics::counter!("contextnexus_log_appends_total", "outcome" => label).increment(1);
+        self.answer.send(outcome).ok(); // nobody waits any more: the head check will tell them
+    }
+}
+
+/// What waits, by tenant.
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<State>,
+    arrived: Notify,
+    settings: LogSettings,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Tenants with something waiting; the front one is next.
+    turns: VecDeque<TenantId>,
+    waiting: HashMap<TenantId, VecDeque<Waiting>>,
+    count: usize,
+    bytes: usize,
+    /// Where the writer is busy: nothing of this tenant starts before.
+    next_starts: HashMap<TenantId, Instant>,
+    rate: Rate,
+    closed: bool,
+}
+
+/// Updates that arrived in the running window and in the one before.
+#[derive(Debug, Default)]
+struct Rate {
+    since: Option<Instant>,
+    count: u32,
+    before: u32,
+}
+
+impl Rate {
+    fn add(&mut self, now: Instant, updates: usize) {
+        let age = self.since.map_or(Duration::MAX, |since| now.saturating_duration_since(since));
+        if age >= WINDOW {
+            self.before = if age < 2 * WINDOW { self.count } else { 0 };
+            self.count = 0;
+            self.since = Some(now);
+        }
+        self.count = self.count.saturating_add(u32::try_from(updates).unwrap_or(u32::MAX));
+    }
+
+    fn per_s(&self) -> u32 {
+        self.before.max(self.count).saturating_mul(10)
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, waiting: Waiting) {
+        {
+            let mut state = self.lock();
+            let tenant = waiting.append.tenant;
+            state.rate.add(Instant::now(), waiting.append.updates);
+            state.count += 1;
+            state.bytes += waiting.append.bytes;
+            let of_tenant = state.waiting.entry(tenant).or_default();
+            of_tenant.push_back(waiting);
+            if of_tenant.len() == 1 {
+                state.turns.push_back(tenant);
+            }
+            state.show();
+        }
+        self.arrived.notify_one();
+    }
+
+    /// The next batch: of one tenant, each document once, in the order of ids. `None` when the writer ends.
+    async fn take(&self) -> Option<(TenantId, Vec<Waiting>)> {
+        loop {
+            let start = {
+                let mut state = self.lock();
+                match state.next_turn(Instant::now(), &self.settings) {
+                    Turn::Now(tenant) => {
+                        let batch = state.take_batch(tenant, &self.settings);
+                        if state.count > 0 {
+                            self.arrived.notify_one();
+                        }
+                        return Some((tenant, batch));
+                    }
+                    Turn::At(at) => Some(at),
+                    Turn::None if state.closed => {
+                        self.arrived.notify_one(); // the next one ends too
+                        return None;
+                    }
+                    Turn::None => None,
+                }
+            };
+            let arrived = self.arrived.notified();
+            match start {
+                Some(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = arrived => {}
+                    }
+                }
+                None => arrived.await,
+            }
+        }
+    }
+
+    /// Everything that waits, when PostgreSQL is away: nothing of it was sent.
+    fn take_all(&self) -> Vec<Waiting> {
+        let mut state = self.lock();
+        state.turns.clear();
+        state.count = 0;
+        state.bytes = 0;
+        state.show();
+        std::mem::take(&mut state.waiting).into_values().flatten().collect()
+    }
+}
+
+/// Who may start a transaction.
+enum Turn {
+    /// This tenant.
+    Now(TenantId),
+    /// Somebody, then.
+    At(Instant),
+    /// Nobody waits.
+    None,
+}
+
+impl State {
+    /// The first tenant in the order of turns that is not held back, and, where the writer is busy, holds it back for its next.
+    fn next_turn(&mut self, now: Instant, settings: &LogSettings) -> Turn {
+        let mut earliest: Option<Instant> = None;
+        for place in 0..self.turns.len() {
+            let Some(&tenant) = self.turns.get(place) else { break };
+            let full = self.waiting.get(&tenant).is_some_and(|waiting| waiting.len() >= settings.full_documents);
+            match self.next_starts.get(&tenant) {
+                Some(&at) if at > now && !full && !self.closed => {
+                    earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
+                }
+                _ => {
+                    self.turns.remove(place);
+                    if self.rate.per_s() >= settings.busy_updates_per_s {
+                        if self.next_starts.len() >= NEXT_STARTS_MAX {
+                            self.next_starts.retain(|_, at| *at > now);
+                        }
+                        self.next_starts.insert(tenant, now + settings.gap);
+                    } else {
+                        self.next_starts.remove(&tenant);
+                    }
+                    return Turn::Now(tenant);
+                }
+            }
+        }
+        earliest.map_or(Turn::None, Turn::At)
+    }
+
+    /// What waits of this tenant, as far as one transaction takes it.
+    fn take_batch(&mut self, tenant: TenantId, settings: &LogSettings) -> Vec<Waiting> {
+        let mut waiting = self.waiting.remove(&tenant).unwrap_or_default();
+        let (mut batch, mut left, mut bytes) = (Vec::new(), VecDeque::new(), 0_usize);
+        let mut documents = HashSet::new();
+        while let Some(next) = waiting.pop_front() {
+            let full = batch.len() >= settings.batch_documents_max
+                || (!batch.is_empty() && bytes + next.append.bytes > settings.batch_bytes_max);
+            if full {
+                left.push_back(next);
+                break;
+            }
+            if !documents.insert(next.append.document) {
+                left.push_back(next); // a document's second append needs the first one's outcome
+                continue;
+            }
+            bytes += next.append.bytes;
+            batch.push(next);
+        }
+        left.append(&mut waiting);
+        if !left.is_empty() {
+            self.turns.push_back(tenant);
+            self.waiting.insert(tenant, left);
+        }
+        self.count -= batch.len();
+        self.bytes -= bytes;
+        self.show();
+        batch.sort_unstable_by_key(|waiting| waiting.append.document);
+        batch
+    }
+
+    fn show(&self) {
+        metrics::gauge!("contextnexus_log_waiting_appends").set(self.count as f64);
+        metrics::gauge!("contextnexus_log_waiting_bytes").set(self.bytes as f64);
+    }
+}
+
+/// One connection and the task that uses it.
+struct Lane {
+    queue: Arc<Queue>,
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
+
+impl Lane {
+    async fn run(&mut self) {
+        // Before anybody waits for it. If PostgreSQL is away, the first append says so.
+        let connecting = PgConnection::connect_with(&self.options);
+        if let Ok(Ok(connection)) = tokio::time::timeout(self.queue.settings.answer_timeout, connecting).await {
+            self.connection = Some(connection);
+        }
+        while let Some((tenant, batch)) = self.queue.take().await {
+            self.commit(tenant, batch).await;
+        }
+    }
+
+    /// Answers every one of `batch`. What PostgreSQL refuses is halved until the culprit stands alone.
+    async fn commit(&mut self, tenant: TenantId, batch: Vec<Waiting>) {
+        let mut parts = vec![batch];
+        let mut attempts = 0;
+        while let Some(mut part) = parts.pop() {
+            let failure = match self.attempt(tenant, &part).await {
+                Ok(outcomes) => {
+                    for (waiting, outcome) in part.into_iter().zip(outcomes) {
+                        waiting.answer(outcome);
+                    }
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            match failure {
+                Problem::Sent(Failure::Again) if attempts < ATTEMPTS => {
+                    attempts += 1;
+                    parts.push(part);
+                }
+                Problem::Sent(Failure::Data(_) | Failure::Damaged) if part.len() > 1 => {
+                    let half = part.split_off(part.len() / 2);
+                    parts.push(half);
+                    parts.push(part);
+                }
+                Problem::Sent(Failure::Data(why)) => {
+                    for waiting in part {
+                        tracing::error!(document.id = %waiting.append.document, "PostgreSQL refused an append: {why}");
+                        waiting.answer(AppendOutcome::Refused(why.clone()));
+                    }
+                }
+                Problem::Sent(Failure::Again | Failure::Damaged | Failure::Away) => answer_all(part, || AppendOutcome::Unavailable),
+                Problem::Sent(Failure::Unknown) => {
+                    self.connection = None;
+                    answer_all(part, || AppendOutcome::Unknown);
+                }
+                Problem::NoAnswer => {
+                    self.connection = None;
+                    answer_all(part, || AppendOutcome::Unknown);
+                    parts.drain(..).for_each(|part| answer_all(part, || AppendOutcome::Unavailable));
+                    answer_all(self.queue.take_all(), || AppendOutcome::Unavailable);
+                }
+                Problem::NoConnection => {
+                    answer_all(part, || AppendOutcome::Unavailable);
+                    parts.drain(..).for_each(|part| answer_all(part, || AppendOutcome::Unavailable));
+                    answer_all(self.queue.take_all(), || AppendOutcome::Unavailable);
+                }
+            }
+        }
+    }
+
+    async fn attempt(&mut self, tenant: TenantId, part: &[Waiting]) -> Result<Vec<AppendOutcome>, Problem> {
+        let timeout = self.queue.settings.answer_timeout;
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            empty => match tokio::time::timeout(timeout, PgConnection::connect_with(&self.options)).await {
+                Ok(Ok(connection)) => empty.insert(connection),
+                Ok(Err(error)) => {
+                    tracing::warn!("the log writer cannot connect: {error}");
+                    return Err(Problem::NoConnection);
+                }
+                Err(_) => {
+                    tracing::warn!("the log writer cannot connect: no answer");
+                    return Err(Problem::NoConnection);
+                }
+            },
+        };
+        let appends: Vec<&PackedAppend> = part.iter().map(|waiting| &waiting.append).collect();
+        let started = Instant::now();
+        let answer = tokio::time::timeout(timeout, append::append(connection, tenant, &appends)).await;
+        metrics::histogram!("contextnexus_commit_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("contextnexus_commit_documents").record(part.len() as f64);
+        match answer {
+            Ok(Ok(outcomes)) => Ok(outcomes),
+            Ok(Err(error)) => {
+                let failure = append::classify(&error);
+                if !matches!(failure, Failure::Data(_) | Failure::Again) {
+                    tracing::warn!("a transaction of the log failed: {error}");
+                }
+                Err(Problem::Sent(failure))
+            }
+            Err(_) => {
+                tracing::warn!("a transaction of the log got no answer within {timeout:?}");
+                Err(Problem::NoAnswer)
+            }
+        }
+    }
+}
+
+/// Why an attempt has no outcomes.
+enum Problem {
+    /// PostgreSQL said something.
+    Sent(Failure),
+    /// It said nothing in time.
+    NoAnswer,
+    /// There was nobody to send it to.
+    NoConnection,
+}
+
+fn answer_all(waiting: Vec<Waiting>, outcome: impl Fn() -> AppendOutcome) {
+    for waiting in waiting {
+        waiting.answer(outcome());
+    }
+}

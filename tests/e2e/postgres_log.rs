@@ -1,0 +1,325 @@
+//! The operation log on a real PostgreSQL: the contract, and what only a database can do to it.
+
+use crate::support::postgres::{PrivateCluster, TestDatabase, TestTenant, fresh};
+use async_trait::async_trait;
+use bytes::Bytes;
+use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
+use contextnexus_actors::ids::{AppendId, DocumentKey, Position, SessionId};
+use contextnexus_actors::ports::contract::{SENTENCES, World};
+use contextnexus_actors::ports::log::{
+    AppendOutcome, AppendRequest, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine,
+};
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use sqlx::{AssertSqlSafe, PgConnection};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+struct PostgresWorld {
+    log: PostgresLog,
+    tenant: TestTenant,
+    other: TestTenant,
+    _database: TestDatabase,
+}
+
+impl PostgresWorld {
+    async fn create() -> Self {
+        let database = TestDatabase::create().await;
+        Self {
+            log: PostgresLog::start(database.database(), LogSettings::default()),
+            tenant: database.tenant("one").await,
+            other: database.tenant("two").await,
+            _database: database,
+        }
+    }
+}
+
+#[async_trait]
+impl World for PostgresWorld {
+    fn log(&self) -> &dyn OperationLog {
+        &self.log
+    }
+    async fn create(&self) -> DocumentKey {
+        DocumentKey { tenant: self.tenant.id, document: self.tenant.document().await }
+    }
+    async fn create_elsewhere(&self) -> DocumentKey {
+        DocumentKey { tenant: self.other.id, document: self.other.document().await }
+    }
+    async fn delete(&self, key: DocumentKey) {
+        let delete = "update content_items set deleted_at = now() where tenant_id = $1 and id = $2";
+        assert_eq!(self.tenant.sql(delete, &[key.document.0]).await, 1);
+    }
+    async fn restore(&self, key: DocumentKey) {
+        let restore = "update content_items set deleted_at = null where tenant_id = $1 and id = $2";
+        assert_eq!(self.tenant.sql(restore, &[key.document.0]).await, 1);
+    }
+    async fn break_snapshot(&self, key: DocumentKey, seq: u64) {
+        let flip = "update document_snapshots set state = set_byte(state, 3, get_byte(state, 3) # 16)
+                     where tenant_id = $1 and document_id = $2 and seq = ('x' || right($3::text, 8))::bit(32)::bigint";
+        assert_eq!(self.tenant.sql(flip, &[key.document.0, uuid::Uuid::from_u128(seq.into())]).await, 1);
+    }
+    async fn break_row(&self, key: DocumentKey, seq_from: u64) {
+        let flip = "update operations_log set updates = set_byte(updates, 4, get_byte(updates, 4) # 16)
+                     where tenant_id = $1 and document_id = $2 and seq_from = ('x' || right($3::text, 8))::bit(32)::bigint";
+        assert_eq!(self.tenant.sql(flip, &[key.document.0, uuid::Uuid::from_u128(seq_from.into())]).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn the_log_keeps_its_contract() {
+    let world = PostgresWorld::create().await;
+    let mut broken = Vec::new();
+    for (sentence, holds) in SENTENCES {
+        if AssertUnwindSafe(holds(&world)).catch_unwind().await.is_err() {
+            broken.push(*sentence);
+        }
+    }
+    assert!(broken.is_empty(), "broken: {broken:#?}");
+}
+
+fn append(key: DocumentKey, held: Position, updates: &[&[u8]]) -> AppendRequest {
+    AppendRequest {
+        key,
+        held,
+        append_id: AppendId(fresh()),
+        rows: vec![NewRow {
+            session: SessionId(fresh()),
+            author: None,
+            relayed_by: None,
+            seen_seq: 0,
+            updates: updates.iter().map(|update| Bytes::copy_from_slice(update)).collect(),
+            idempotency: None,
+        }],
+    }
+}
+
+async fn run(connection: &mut PgConnection, statement: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(connection).await.expect("prepare the database");
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_at_its_very_end_is_not_taken_for_one() {
+    let world = PostgresWorld::create().await;
+    let key = world.create().await;
+    let mut superuser = world._database.superuser().await;
+    run(
+        &mut superuser,
+        "create function fail_late() returns trigger language plpgsql as
+             $$ begin raise exception 'late' using errcode = 'check_violation'; end $$;
+         create constraint trigger fail_late after insert on operations_log deferrable initially deferred
+             for each row execute function fail_late()",
+    )
+    .await;
+    let outcome = world.log.append(append(key, Position::START, &[b"x"])).await;
+    assert!(matches!(outcome, AppendOutcome::Refused(_)), "{outcome:?}");
+    assert_eq!(world.log.load(key).await.expect("load").tail.head.position, Position::START);
+}
+
+#[tokio::test]
+async fn what_postgresql_will_never_take_stands_alone() {
+    let world = PostgresWorld::create().await;
+    let keys = join_all((0..20).map(|_| world.create())).await;
+    let outcomes = join_all(keys.iter().enumerate().map(|(place, &key)| {
+        let mut request = append(key, Position::START, &[b"x"]);
+        if place == 7 {
+            // A zero byte in a text.
+            request.rows[0].idempotency = Some(IdempotencyKey { key: "a\0b".to_owned(), body_hash: [0; 32] });
+        }
+        world.log.append(request)
+    }))
+    .await;
+    for (place, outcome) in outcomes.iter().enumerate() {
+        match place {
+            7 => assert!(matches!(outcome, AppendOutcome::Refused(_)), "{outcome:?}"),
+            _ => assert!(matches!(outcome, AppendOutcome::Committed(_)), "{place}: {outcome:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
+    let world = PostgresWorld::create().await;
+    let key = world.create().await;
+    let mut superuser = world._database.superuser().await;
+    let name = world._database.name.clone();
+    run(
+        &mut superuser,
+        &format!(
+            "alter database {name} set synchronous_commit = off;
+             create table seen (setting text); grant insert on seen to public;
+             create function see() returns trigger language plpgsql as
+                 $$ begin insert into seen values (current_setting('synchronous_commit')); return null; end $$;
+             create trigger see after insert on operations_log for each row execute function see()"
+        ),
+    )
+    .await;
+    assert!(matches!(
+        world.log.append(append(key, Position::START, &[b"x"])).await,
+        AppendOutcome::Committed(_)
+    ));
+    let seen: Vec<String> = sqlx::query_scalar("select setting from seen").fetch_all(&mut superuser).await.expect("look");
+    assert_eq!(seen, ["on"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_of_the_log_is_taken_in_one_instant() {
+    let world = Arc::new(PostgresWorld::create().await);
+    let key = world.create().await;
+    let writing = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move {
+            let mut at = Position::START;
+            for _ in 0..300 {
+                match world.log.append(append(key, at, &[b"x", b"y"])).await {
+                    AppendOutcome::Committed(position) => at = position,
+                    other => panic!("{other:?}"),
+                }
+            }
+        })
+    };
+    while !writing.is_finished() {
+        // A row without its head, or a head without its rows, would be called corrupt.
+        world.log.load(key).await.expect("load while somebody writes");
+    }
+    writing.await.expect("the writer");
+}
+
+#[tokio::test]
+async fn quarantined_bytes_are_kept_for_their_author() {
+    let world = PostgresWorld::create().await;
+    let key = world.create().await;
+    let user = world.tenant.user().await;
+    let mut request = append(key, Position::START, &[b"poison"]);
+    request.rows[0].author = Some(user);
+    let AppendOutcome::Committed(at) = world.log.append(request).await else { panic!("not committed") };
+    let what = Quarantine {
+        seq_from: 1,
+        new_tip: contextnexus_actors::ids::Tip(fresh()),
+        reason: "fold_panicked",
+        update: Bytes::new(),
+        session: None,
+        user: None,
+    };
+    world.log.quarantine(key, what).await.expect("quarantine");
+    let stored = world.log.load(key).await.expect("load");
+    assert_eq!(stored.quarantined, [*blake3::hash(b"poison").as_bytes()]);
+    let mut superuser = world._database.superuser().await;
+    let (update, owner, seq): (Vec<u8>, uuid::Uuid, i64) =
+        sqlx::query_as("select update, user_id, seq from quarantine").fetch_one(&mut superuser).await.expect("look");
+    assert_eq!((&update[..], owner, seq as u64), (&b"poison"[..], user.0, at.seq));
+}
+
+/// Writes one document until then, as a document actor does: after an unknown outcome it compares the head first. Returns where
+/// it stands.
+async fn write_through(log: &PostgresLog, key: DocumentKey, until: Instant) -> Position {
+    let mut at = Position::START;
+    while Instant::now() < until {
+        let request = append(key, at, &[b"x"]);
+        let id = request.append_id;
+        match log.append(request).await {
+            AppendOutcome::Committed(position) => at = position,
+            AppendOutcome::Unavailable => tokio::time::sleep(Duration::from_millis(20)).await,
+            AppendOutcome::Unknown | AppendOutcome::Behind => loop {
+                match log.tail(key, at).await {
+                    Ok(tail) => {
+                        assert!(tail.rows.iter().all(|row| row.append_id == id), "somebody else writes");
+                        at = tail.head.position;
+                        break;
+                    }
+                    Err(LogError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(other) => panic!("{other}"),
+                }
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+    at
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_connections_break() {
+    let world = PostgresWorld::create().await;
+    let keys = join_all((0..8).map(|_| world.create())).await;
+    let until = Instant::now() + Duration::from_secs(3);
+    let breaking = async {
+        let mut superuser = world._database.superuser().await;
+        let mut broken = 0_i64;
+        while Instant::now() < until {
+            broken += sqlx::query_scalar::<_, i64>(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                  where datname = current_database() and pid <> pg_backend_pid()",
+            )
+            .fetch_one(&mut superuser)
+            .await
+            .expect("break connections");
+            tokio::time::sleep(Duration::from_millis(70)).await;
+        }
+        broken
+    };
+    let writing = join_all(keys.iter().map(|&key| write_through(&world.log, key, until)));
+    let (broken, finished) = tokio::join!(breaking, writing);
+    assert!(broken > 20, "only {broken} connections were broken");
+    for (key, at) in keys.into_iter().zip(finished) {
+        let tail = world.log.tail(key, Position::START).await.expect("tail");
+        assert_eq!(tail.head.position, at, "what its writer was told");
+        assert!(at.seq > 3, "written: {at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
+    let cluster = PrivateCluster::start();
+    let database = TestDatabase::create_on(&cluster.server()).await;
+    let tenant = database.tenant("one").await;
+    let key = DocumentKey { tenant: tenant.id, document: tenant.document().await };
+    let log = Arc::new(PostgresLog::start(database.database(), LogSettings::default()));
+    let AppendOutcome::Committed(at) = log.append(append(key, Position::START, &[b"x"])).await else { panic!("not committed") };
+
+    cluster.signal("STOP");
+    let started = Instant::now();
+    let request = append(key, at, &[b"y"]);
+    let expected = request.position_after();
+    let outcome = log.append(request).await;
+    // Unavailable from a connection that was not made yet.
+    assert!(matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown), "hanging: {outcome:?}");
+    assert!(started.elapsed() < Duration::from_secs(6), "hanging: {:?}", started.elapsed());
+    let started = Instant::now();
+    let outcome = log.append(append(key, at, &[b"z"])).await;
+    assert!(matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown), "hanging still: {outcome:?}");
+    assert!(started.elapsed() < Duration::from_secs(6), "hanging still: {:?}", started.elapsed());
+    cluster.signal("CONT");
+
+    // The first one was on its way: it may have become true, and nothing else may.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let at = loop {
+        match log.tail(key, at).await {
+            Ok(tail) => break tail.head.position,
+            Err(LogError::Unavailable(_)) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(other) => panic!("after it went on: {other}"),
+        }
+    };
+    assert!(at == expected || at.seq == 1, "{at}");
+
+    cluster.stop();
+    let started = Instant::now();
+    let outcomes = join_all((0..5).map(|_| log.append(append(key, at, &[b"w"])))).await;
+    assert!(started.elapsed() < Duration::from_secs(6), "gone: {:?}", started.elapsed());
+    assert!(
+        outcomes.iter().all(|outcome| matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown)),
+        "gone: {outcomes:?}"
+    );
+    cluster.start_again();
+    let started = Instant::now();
+    loop {
+        let held = match log.tail(key, at).await {
+            Ok(tail) => tail.head.position,
+            Err(_) => at,
+        };
+        match log.append(append(key, held, &[b"v"])).await {
+            AppendOutcome::Committed(_) => break,
+            other => assert!(started.elapsed() < Duration::from_secs(5), "back: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
