@@ -120,6 +120,13 @@ impl OperationLog for PostgresLog {
         Ok(db.commit().await?)
     }
 
+    #[tracing::instrument(name = "pg.log.discard_snapshots", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    async fn discard_snapshots(&self, key: DocumentKey, from_seq: u64) -> Result<(), LogError> {
+        let mut db = begin(&self.database, key.tenant).await?;
+        snapshots::discard(&mut db, key.document, from_seq).await?;
+        Ok(db.commit().await?)
+    }
+
     #[tracing::instrument(name = "pg.log.save_snapshot", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
     async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError> {
         let packed = snapshots::pack(key.document, snapshot).await?;

@@ -203,7 +203,7 @@ async fn quarantined_bytes_are_kept_for_their_author() {
     };
     world.log.quarantine(key, what).await.expect("quarantine");
     let stored = world.log.load(key).await.expect("load");
-    assert_eq!(stored.quarantined, [*blake3::hash(b"poison").as_bytes()]);
+    assert_eq!(stored.quarantined, [Bytes::from_static(b"poison")]);
     let mut superuser = world._database.superuser().await;
     let (update, owner, seq): (Vec<u8>, uuid::Uuid, i64) =
         sqlx::query_as("select update, user_id, seq from quarantine").fetch_one(&mut superuser).await.expect("look");

@@ -66,11 +66,12 @@ sentences! {
     a_second_holder_waits_no_longer_than_a_second
     a_quarantined_row_is_empty_and_nobody_stands_on_it
     a_quarantined_document_goes_on
-    refused_bytes_are_remembered
+    refused_bytes_are_no_part_of_the_log
     loading_takes_the_newest_snapshot_and_what_follows
     a_damaged_snapshot_is_passed_over
     a_snapshot_of_another_history_is_passed_over
     the_first_snapshot_of_a_number_wins
+    discarded_snapshots_are_gone
     a_damaged_row_is_named
     an_idempotency_key_is_done_once
     an_idempotency_key_of_another_body_is_a_conflict
@@ -358,7 +359,7 @@ async fn a_quarantined_row_is_empty_and_nobody_stands_on_it(world: &dyn World) {
     assert!(stored.snapshot.is_none());
     let found: Vec<_> = stored.tail.rows.iter().map(|row| (row.seq_from, row.seq_to, row.updates.len())).collect();
     assert_eq!(found, [(1, 1, 1), (2, 3, 0), (4, 4, 1)]);
-    assert_eq!(stored.quarantined.len(), 2, "both updates of the row");
+    assert_eq!(stored.quarantined, [Bytes::from_static(b"poison"), Bytes::from_static(b"more")]);
     // Whoever folded the row, up to wherever, must notice.
     for held in [sick, after] {
         assert!(matches!(log.tail(key, held).await, Err(LogError::Diverged)), "{held} is still taken for a prefix");
@@ -378,16 +379,22 @@ async fn a_quarantined_document_goes_on(world: &dyn World) {
     assert_eq!(world.log().load(key).await.expect("load").snapshot.expect("a snapshot").position, at);
 }
 
-async fn refused_bytes_are_remembered(world: &dyn World) {
+async fn refused_bytes_are_no_part_of_the_log(world: &dyn World) {
+    let log = world.log();
     let key = world.create().await;
     let at = grow(world, key, Position::START, 1).await;
     for update in [&b"fork"[..], b"fork", b"other fork"] {
         let what = Quarantine { reason: "fork", update: Bytes::copy_from_slice(update), ..quarantine(0) };
-        world.log().quarantine_refused(key, what).await.expect("quarantine");
+        log.quarantine_refused(key, what).await.expect("quarantine, and again");
     }
-    let stored = world.log().load(key).await.expect("load");
-    assert_eq!(stored.quarantined.len(), 2, "each once");
-    assert_eq!(stored.tail.head.position, at, "the log knows nothing of it");
+    let stored = log.load(key).await.expect("load");
+    assert_eq!((stored.tail.head.position, stored.tail.rows.len()), (at, 1));
+    assert!(stored.quarantined.is_empty(), "the gate knows a fork by what the log holds");
+
+    // What was refused once and got into the log by another way is remembered like everything else.
+    committed(log.append(request(key, at, vec![row(&[b"fork"])])).await);
+    log.quarantine(key, quarantine(2)).await.expect("quarantine");
+    assert_eq!(log.load(key).await.expect("load").quarantined, [Bytes::from_static(b"fork")]);
 }
 
 async fn loading_takes_the_newest_snapshot_and_what_follows(world: &dyn World) {
@@ -445,6 +452,21 @@ async fn the_first_snapshot_of_a_number_wins(world: &dyn World) {
     }
     let found = world.log().load(key).await.expect("load").snapshot.expect("a snapshot");
     assert!(found.state == snapshot(at, b"first").state);
+}
+
+async fn discarded_snapshots_are_gone(world: &dyn World) {
+    let key = world.create().await;
+    let first = grow(world, key, Position::START, 2).await;
+    let second = grow(world, key, first, 2).await;
+    for position in [first, second] {
+        world.log().save_snapshot(key, snapshot(position, b"state")).await.expect("save");
+    }
+    world.log().discard_snapshots(key, 3).await.expect("discard");
+    assert_eq!(world.log().load(key).await.expect("load").snapshot.expect("the one before").position, first);
+    world.log().discard_snapshots(key, 1).await.expect("discard");
+    let stored = world.log().load(key).await.expect("load");
+    assert!(stored.snapshot.is_none());
+    assert_eq!(stored.tail.head.position, second, "the log is whole");
 }
 
 async fn a_damaged_row_is_named(world: &dyn World) {

@@ -1,7 +1,7 @@
 //! Taking bytes out of a log that must not be folded again, without losing them.
 
 use super::frames::{self, Packed};
-use super::{away, number, stored};
+use super::{away, number, snapshots, stored};
 use crate::postgres::TenantTx;
 use contextnexus_actors::ids::DocumentId;
 use contextnexus_actors::ports::log::{LogError, Quarantine};
@@ -73,15 +73,7 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
     .execute(&mut *db.tx)
     .await
     .map_err(away)?;
-    sqlx::query!(
-        "delete from document_snapshots where tenant_id = $1 and document_id = $2 and seq >= $3",
-        db.tenant.0,
-        document.0,
-        seq_from
-    )
-    .execute(&mut *db.tx)
-    .await
-    .map_err(away)?;
+    snapshots::discard(db, document, what.seq_from).await?;
     tracing::error!(
         document.id = %document, seq = seq_from, reason = what.reason,
         "quarantined updates {} to {} of document {document}: {}", what.seq_from, number(row.seq_to), what.reason
@@ -116,7 +108,8 @@ async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>) -> Result
     let insert = sqlx::query!(
         "insert into quarantine
              (tenant_id, document_id, update_hash, seq, reason, codec, raw_bytes, update, session_id, user_id)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (tenant_id, document_id, update_hash) do update set seq = coalesce(quarantine.seq, excluded.seq)",
         db.tenant.0,
         document.0,
         &hash.as_bytes()[..],

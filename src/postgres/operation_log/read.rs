@@ -16,15 +16,20 @@ pub(super) async fn load(db: &mut TenantTx, document: DocumentId) -> Result<Stor
     let snapshot = snapshots::newest_sound(db, document).await?;
     let from = snapshot.as_ref().map_or(Position::START, |snapshot| snapshot.position);
     let rows = rows_between(&mut db.tx, key, from, head.position).await?;
-    let quarantined = sqlx::query_scalar!(
-        "select update_hash from quarantine where tenant_id = $1 and document_id = $2 order by created_at desc limit 10000",
+    let kept = sqlx::query!(
+        r#"select seq as "seq!", codec, raw_bytes, update from quarantine
+            where tenant_id = $1 and document_id = $2 and seq is not null order by seq"#,
         key.tenant.0,
         document.0
     )
     .fetch_all(&mut *db.tx)
     .await
     .map_err(away)?;
-    let quarantined = quarantined.into_iter().filter_map(|hash| hash.try_into().ok()).collect();
+    let mut quarantined = Vec::with_capacity(kept.len());
+    for update in kept {
+        let unpacked = frames::unpack(update.codec, update.raw_bytes, update.update);
+        quarantined.push(unpacked.ok_or(LogError::Corrupt { seq_from: number(update.seq) })?.into());
+    }
     Ok(Stored { snapshot, tail: Tail { rows, head }, quarantined })
 }
 

@@ -80,6 +80,20 @@ pub(super) async fn save(db: &mut TenantTx, document: DocumentId, snapshot: Pack
     Ok(())
 }
 
+/// Deletes those from this number on.
+pub(super) async fn discard(db: &mut TenantTx, document: DocumentId, from_seq: u64) -> Result<(), LogError> {
+    sqlx::query!(
+        "delete from document_snapshots where tenant_id = $1 and document_id = $2 and seq >= $3",
+        db.tenant.0,
+        document.0,
+        stored(from_seq)
+    )
+    .execute(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    Ok(())
+}
+
 /// The newest snapshot whose checksum holds and whose position the log has.
 pub(super) async fn newest_sound(db: &mut TenantTx, document: DocumentId) -> Result<Option<Snapshot>, LogError> {
     let mut before = i64::MAX;
