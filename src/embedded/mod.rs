@@ -1,0 +1,258 @@
+//! A PostgreSQL of this server's own, for those who bring none: found or fetched, initialised, started, watched, stopped.
+//!
+//! Read in this order: [`start`] here, then `home` (where it lives, what is remembered), `account` (who runs it), `binaries`
+//! (whose programs), `postmaster` (one process), `supervisor` (as long as this server serves).
+//!
+//! The cluster outlives this process when that is killed: the next start adopts it, or starts it again and PostgreSQL recovers.
+
+mod account;
+pub mod binaries;
+mod home;
+mod postmaster;
+mod supervisor;
+
+pub use account::Account;
+pub use supervisor::EmbeddedPostgres;
+
+use crate::config::{Config, Secret};
+use crate::console::say;
+use crate::data_dir::{DataDir, describe};
+use crate::postgres::{StoreError, roles};
+use binaries::Binaries;
+use home::Home;
+use postmaster::{Plan, Postmaster, free_port};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Where `initdb` and the first migrations fit, with room to start working: a new cluster takes 55 MB.
+const FREE_BYTES_MIN: u64 = 200 << 20;
+
+/// A clean stop writes everything out; one that takes longer is repaired from the log at the next start.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+const OWNER: &str = "contextnexus_owner";
+const APPLICATION: &str = "contextnexus_server";
+const DATABASE: &str = "contextnexus";
+
+/// Why there is no database. One line each, with what to do.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the texts are the documentation
+pub enum EmbeddedError {
+    #[error("{}", describe(path, source))]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the disk that holds {} is full; free some space, or choose another directory with --data-dir", path.display())]
+    DiskFull { path: PathBuf },
+    #[error("only {free_mb} MB are free on the disk that holds {}, a new database needs {needed_mb} MB: the disk is full; free some space, or choose another directory with --data-dir", path.display())]
+    NoRoom { path: PathBuf, free_mb: u64, needed_mb: u64 },
+    #[error("PostgreSQL refuses to run as root, and there is none of the users {tried} to run it as; name one with CONTEXTNEXUS_EMBEDDED__RUN_AS")]
+    NoAccount { tried: String },
+    #[error("no right to the database in {}: it belongs to the user {owner}; start as that user or as root", cluster.display())]
+    ForeignCluster { cluster: PathBuf, owner: String },
+    #[error("the user {account} can work neither in the data directory nor in {}; name another user with CONTEXTNEXUS_EMBEDDED__RUN_AS", home.display())]
+    Unreachable { account: String, home: PathBuf },
+    #[error("{} cannot be read as the record of an embedded database; restore it from a backup", file.display())]
+    BadRecord { file: PathBuf },
+    #[error("the database that {} records is missing: {} is gone; restore it, or choose another directory with --data-dir", data_dir.display(), home.display())]
+    HomeMissing { home: PathBuf, data_dir: PathBuf },
+    #[error("another ContextNexus server{} runs on the database in {}; stop it first", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), home.display())]
+    HomeInUse { home: PathBuf, pid: Option<u32> },
+    #[error("{} holds no PostgreSQL server that can be started; correct CONTEXTNEXUS_EMBEDDED__BINARIES", .0.display())]
+    NotBinaries(PathBuf),
+    #[error("PostgreSQL {needed} is needed, and {found}; install it, or set CONTEXTNEXUS_EMBEDDED__BINARIES=auto, which fetches it")]
+    NoFittingBinaries { needed: String, found: String },
+    #[error("PostgreSQL {version} cannot be fetched ({reason}); install PostgreSQL 15 or newer, or set DATABASE_URL")]
+    Fetch { version: u32, reason: String },
+    #[error("the fetched PostgreSQL {version} in {} does not run on this machine; install PostgreSQL, or set DATABASE_URL", home.display())]
+    FetchedUnusable { version: u32, home: PathBuf },
+    #[error("{} is no PostgreSQL data directory; restore it, or choose another directory with --data-dir", .0.display())]
+    NotACluster(PathBuf),
+    #[error("initdb failed: {reason}")]
+    Initdb { reason: String },
+    #[error("no free port on 127.0.0.1: {0}")]
+    NoPort(io::Error),
+    #[error("another PostgreSQL answers on 127.0.0.1:{port}")]
+    Stranger { port: u16 },
+    #[error("processes of an earlier PostgreSQL in {} do not end; stop them", cluster.display())]
+    LeftOvers { cluster: PathBuf },
+    #[error("PostgreSQL ended: {last_words} (its log: {})", log.display())]
+    Ended { last_words: String, log: PathBuf },
+    #[error("PostgreSQL does not serve after {after_s} s: {words}; give it more with CONTEXTNEXUS_EMBEDDED__START_TIMEOUT_S")]
+    StartTimeout { after_s: u64, words: String },
+    #[error("the roles of the embedded database cannot be made")]
+    Roles(#[source] StoreError),
+}
+
+impl EmbeddedError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+}
+
+fn is_disk_full(text: &str) -> bool {
+    text.contains("No space left on device") || text.contains("Disk quota exceeded")
+}
+
+/// Brings the data directory's own database up, whatever state an earlier run left it in.
+pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Result<EmbeddedPostgres, EmbeddedError> {
+    let settings = &config.embedded;
+    let mut home = Home::open(data_dir, &settings.run_as, fresh_id).await?;
+    let cluster = home.cluster();
+    let version = cluster_version(&cluster)?;
+    let account = match version {
+        Some(_) => Account::owner_of(&cluster)?,
+        None => Account::owner_of(&home.record.home)?,
+    };
+    if !home.record.home.starts_with(data_dir.path()) {
+        say(format_args!("PostgreSQL runs as the user {}, with its files in {}", account.name, home.record.home.display()));
+    }
+    let binaries = binaries::obtain(settings, &account, &home.record.home, version).await?;
+    if version.is_none() {
+        initialise(&home, &account, &binaries).await?;
+    }
+
+    let plan = Plan {
+        account,
+        binaries,
+        first_words: home.record.home.join("start.log"),
+        settings: server_settings(config),
+        start_timeout: Duration::from_secs(settings.start_timeout_s),
+        superuser_password: Secret(home.record.superuser_password.clone()),
+        cluster,
+    };
+    let postmaster = match plan.adopt().await? {
+        Some(postmaster) => {
+            say("PostgreSQL is still running from the last time");
+            postmaster
+        }
+        None => start_on_a_free_port(&plan, &home).await?,
+    };
+    if postmaster.port != home.record.port {
+        home.update(|record| record.port = postmaster.port)?;
+    }
+    if !home.record.prepared {
+        prepare(&plan, &home, postmaster.port).await?;
+        home.update(|record| record.prepared = true)?;
+    }
+    Ok(EmbeddedPostgres::supervise(plan, home, postmaster))
+}
+
+/// Stops what a [`start`] that was broken off left running.
+pub async fn stop_leftover(data_dir: &DataDir) {
+    if let Some(record) = home::read(data_dir.path()) {
+        postmaster::stop_running(&record.home.join(home::CLUSTER), STOP_TIMEOUT).await;
+    }
+}
+
+async fn start_on_a_free_port(plan: &Plan, home: &Home) -> Result<Postmaster, EmbeddedError> {
+    let mut port = free_port(home.record.port)?;
+    for _ in 0..2 {
+        match plan.start(port).await {
+            // Another program was quicker. It would have to be so three times in a row.
+            Err(EmbeddedError::Ended { last_words, .. }) if last_words.contains("could not create any TCP/IP sockets") => {
+                port = free_port(0)?;
+            }
+            outcome => return outcome,
+        }
+    }
+    plan.start(port).await
+}
+
+/// The major version of a cluster that exists.
+fn cluster_version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
+    let file = cluster.join("PG_VERSION");
+    match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().map(Some).map_err(|_| EmbeddedError::NotACluster(cluster.into())),
+        // `initialise` renames a whole cluster into place, so there is no half of one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !cluster.exists() => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EmbeddedError::NotACluster(cluster.into())),
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => match Account::owner_of(cluster) {
+            Err(error) => Err(error),
+            Ok(_) => Err(EmbeddedError::io(&file, source)),
+        },
+        Err(source) => Err(EmbeddedError::io(&file, source)),
+    }
+}
+
+async fn initialise(home: &Home, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
+    let place = &home.record.home;
+    let free = rustix::fs::statvfs(place).map_err(|error| EmbeddedError::io(place, error.into()))?;
+    let free_bytes = free.f_bavail * free.f_frsize;
+    if free_bytes < FREE_BYTES_MIN {
+        return Err(EmbeddedError::NoRoom { path: place.clone(), free_mb: free_bytes >> 20, needed_mb: FREE_BYTES_MIN >> 20 });
+    }
+    say(format_args!("Creating a PostgreSQL {} database in {} ...", binaries.version, place.display()));
+    let partial = place.join("cluster.partial");
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(|source| EmbeddedError::io(&partial, source))?;
+    }
+    let password = place.join("superuser.password");
+    crate::files::write_private(&password, home.record.superuser_password.as_bytes())
+        .map_err(|source| EmbeddedError::io(&password, source))?;
+    account.give(&password)?;
+
+    let mut command = account.command(&binaries.program("initdb"));
+    command
+        .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--data-checksums"])
+        .arg(format!("--pwfile={}", password.display()))
+        .arg(format!("--pgdata={}", partial.display()))
+        .stdout(Stdio::null());
+    let output = command.output().await.map_err(|source| EmbeddedError::io(&binaries.program("initdb"), source))?;
+    std::fs::remove_file(&password).map_err(|source| EmbeddedError::io(&password, source))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        if is_disk_full(&text) {
+            return Err(EmbeddedError::DiskFull { path: place.clone() });
+        }
+        let line = text.lines().find(|line| line.contains("error") || line.contains("FATAL")).or(text.lines().last());
+        return Err(EmbeddedError::Initdb { reason: line.unwrap_or("it said nothing").trim().to_owned() });
+    }
+    std::fs::rename(&partial, home.cluster())
+        .and_then(|()| crate::files::sync_directory(place))
+        .map_err(|source| EmbeddedError::io(place, source))
+}
+
+/// Durable first, modest second. Given on the command line, so nothing in the cluster's files weakens them.
+fn server_settings(config: &Config) -> Vec<(&'static str, String)> {
+    let ours = config.database.connections_max + config.database.log_writers;
+    let mut settings: Vec<(&'static str, String)> = [
+        ("fsync", "on"),
+        ("full_page_writes", "on"),
+        ("synchronous_commit", "on"),
+        ("listen_addresses", "127.0.0.1"),
+        ("unix_socket_directories", ""),
+        ("password_encryption", "scram-sha-256"),
+        ("max_wal_size", "1GB"),
+        ("checkpoint_timeout", "15min"),
+        ("wal_compression", "on"),
+        ("jit", "off"), // queries here take a millisecond, compiling one takes more
+        ("timezone", "UTC"),
+        ("log_timezone", "UTC"),
+        // A week of logs, overwritten by weekday. Neither parameters nor statements: they hold what users wrote.
+        ("logging_collector", "on"),
+        ("log_directory", "log"),
+        ("log_filename", "postgresql-%a.log"),
+        ("log_truncate_on_rotation", "on"),
+        ("log_rotation_age", "1d"),
+        ("log_rotation_size", "0"),
+        ("log_min_messages", "warning"),
+        ("log_min_error_statement", "panic"),
+        ("log_parameter_max_length", "0"),
+        ("log_parameter_max_length_on_error", "0"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .to_vec();
+    settings.push(("shared_buffers", format!("{}MB", config.embedded.shared_buffers_mb)));
+    // Beside the pools: the blocking append, the probe, migrations, a person with psql.
+    settings.push(("max_connections", (ours + 16).to_string()));
+    settings
+}
+
+async fn prepare(plan: &Plan, home: &Home, port: u16) -> Result<(), EmbeddedError> {
+    let login = |name, password| roles::Login { name, password };
+    let owner = login(OWNER, &home.record.owner_password);
+    let application = login(APPLICATION, &home.record.application_password);
+    roles::prepare(&plan.superuser_url(port), owner, application, DATABASE).await.map_err(EmbeddedError::Roles)
+}

@@ -1,0 +1,180 @@
+//! `/live`, `/ready` and `/metrics`: whether the process works, whether it should be given work, and what it does.
+
+use crate::metrics::Metrics;
+use crate::postgres::{Database, migrate, roles};
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpResponse, Responder};
+use serde::Serialize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// `/ready` is to be false within 2 s of the loss of PostgreSQL: an interval and a timeout stay below it.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Schema and settings change by people's hands: a look now and then is enough.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Whether this node should be given work. Shared by all who know a reason against it.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    postgresql: bool,
+    migrations: bool,
+    draining: bool,
+    weakened: Vec<String>,
+    allow_weak: bool,
+}
+
+/// The answer of `/ready`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Give it work.
+    pub ready: bool,
+    /// What is missing: `postgresql`, `migrations`, `draining`, `durability`.
+    pub missing: Vec<&'static str>,
+    /// `full`, or `weakened`: a commit may not survive a crash of the machine.
+    pub durability: &'static str,
+}
+
+impl Readiness {
+    /// Before the first look nothing is there. `allow_weak`: serves even where PostgreSQL may lose commits.
+    pub fn new(allow_weak: bool) -> Self {
+        let state = State { postgresql: false, migrations: false, draining: false, weakened: Vec::new(), allow_weak };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// From now on no new work. There is no way back.
+    pub fn drain(&self) {
+        self.with(|state| state.draining = true);
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.with(|state| state.draining)
+    }
+
+    /// Where things stand.
+    pub fn report(&self) -> Report {
+        self.with(|state| {
+            let weak = !state.weakened.is_empty();
+            let missing: Vec<_> = [
+                ("postgresql", !state.postgresql),
+                ("migrations", state.postgresql && !state.migrations),
+                ("durability", weak && !state.allow_weak),
+                ("draining", state.draining),
+            ]
+            .into_iter()
+            .filter_map(|(name, is_missing)| is_missing.then_some(name))
+            .collect();
+            Report { ready: missing.is_empty(), missing, durability: if weak { "weakened" } else { "full" } }
+        })
+    }
+
+    /// Asks PostgreSQL twice a second, over a connection of its own: a busy pool is not an absent database. Runs for ever.
+    pub async fn watch(self, database: Database) {
+        let mut looked: Option<Instant> = None;
+        loop {
+            let answers = database.ping(PROBE_TIMEOUT).await.is_ok();
+            if answers && looked.is_none_or(|at| at.elapsed() > LOOK_INTERVAL) {
+                looked = self.look(&database).await.then(Instant::now);
+            }
+            if !answers {
+                looked = None;
+            }
+            self.set_postgresql(answers);
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        }
+    }
+
+    async fn look(&self, database: &Database) -> bool {
+        let look = async { (migrate::check(database).await, roles::inspect(database).await) };
+        let Ok((schema, inspection)) = tokio::time::timeout(PROBE_TIMEOUT, look).await else { return false };
+        if let Err(error) = &schema {
+            warn!(error = %crate::commands::chain(error), "the schema cannot be used");
+        }
+        let Ok(inspection) = inspection else { return false };
+        self.with(|state| {
+            state.migrations = schema.is_ok();
+            state.weakened = inspection.weakened;
+        });
+        true
+    }
+
+    fn set_postgresql(&self, answers: bool) {
+        let before = self.with(|state| std::mem::replace(&mut state.postgresql, answers));
+        match (before, answers) {
+            (true, false) => warn!("PostgreSQL does not answer: not ready"),
+            (false, true) => info!("PostgreSQL answers"),
+            _ => {}
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        // A panic between two assignments of plain values leaves nothing half done.
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The routes. They need `Data<Readiness>` and `Data<Metrics>`.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .route("/live", web::get().to(live))
+        .route("/ready", web::get().to(ready))
+        .route("/metrics", web::get().to(metrics));
+}
+
+/// The process turns its event loop.
+async fn live() -> impl Responder {
+    HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(serde_json::json!({ "live": true }))
+}
+
+async fn ready(readiness: Data<Readiness>) -> impl Responder {
+    let report = readiness.report();
+    let mut response = if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    response.insert_header(("cache-control", "no-store")).json(report)
+}
+
+async fn metrics(metrics: Data<Metrics>) -> impl Responder {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready() -> Readiness {
+        let readiness = Readiness::new(false);
+        readiness.with(|state| (state.postgresql, state.migrations) = (true, true));
+        readiness
+    }
+
+    #[test]
+    fn a_node_is_not_ready_before_the_first_look() {
+        assert_eq!(Readiness::new(false).report().missing, ["postgresql"]);
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named() {
+        let readiness = ready();
+        assert!(readiness.report().ready);
+        readiness.with(|state| state.migrations = false);
+        readiness.drain();
+        assert_eq!(readiness.report().missing, ["migrations", "draining"]);
+    }
+
+    #[test]
+    fn weak_durability_is_always_said_and_served_only_where_allowed() {
+        let readiness = ready();
+        readiness.with(|state| state.weakened = vec!["fsync is off".into()]);
+        let report = readiness.report();
+        assert_eq!((report.ready, report.durability), (false, "weakened"));
+        readiness.with(|state| state.allow_weak = true);
+        let report = readiness.report();
+        assert_eq!((report.ready, report.durability), (true, "weakened"));
+    }
+}
