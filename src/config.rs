@@ -112,6 +112,7 @@ pub struct Redis {
 #[allow(missing_docs)]
 pub struct Demo {
     pub enabled: bool,
+    pub password: Secret,
 }
 
 /// Logs.

@@ -75,6 +75,16 @@ impl Readiness {
         })
     }
 
+    /// Returns when everything is there, or after a second: so that the ready line and `/ready` say the same.
+    pub async fn first_look(&self) {
+        for _ in 0..100 {
+            if self.report().ready {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Asks PostgreSQL twice a second, over a connection of its own: a busy pool is not an absent database. Runs for ever.
     pub async fn watch(self, database: Database) {
         let mut looked: Option<Instant> = None;

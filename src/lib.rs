@@ -1,5 +1,5 @@
 //! Everything in ContextNexus that touches the world: PostgreSQL, Redis, HTTP, WebSockets, files, processes and the
-//! command line. What it decides about documents is decided in `contextnexus_actors`; only `app` knows both sides.
+//! command line. What it decides about documents is decided in `contextnexus_actors`; only [`app`] knows both sides.
 
 // One line per module, in alphabetical order, so that two people rarely touch the same line.
 pub mod app;
@@ -8,6 +8,7 @@ pub mod config;
 pub mod console;
 pub mod cookies;
 pub mod data_dir;
+pub mod demo;
 pub mod embedded;
 pub mod export;
 pub mod files;

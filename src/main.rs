@@ -1,3 +1,5 @@
-//! The `contextnexus` program. See `contextnexus::commands`.
+//! The `contextnexus` program. All of it is in the library, where tests reach it: see `contextnexus::commands`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    contextnexus::commands::main()
+}

@@ -41,7 +41,8 @@ pub async fn obtain(
         return if fits(&found) { Ok(found) } else { Err(misfit(cluster, Some(found))) };
     }
     if settings.binaries != Wanted::Fetch {
-        if let Some(found) = installed(account).await.into_iter().filter(fits).max_by_key(|found| found.version) {
+        // Of equals the first: a distribution's own directory before a link in the PATH.
+        if let Some(found) = installed(account).await.into_iter().rev().filter(fits).max_by_key(|found| found.version) {
             return Ok(found);
         }
         if settings.binaries == Wanted::Installed {

@@ -185,6 +185,25 @@ pub async fn list_api_tokens(
         .collect())
 }
 
+/// When this user's API token ends by itself. `None` for one that is unknown, expired or revoked.
+#[tracing::instrument(name = "pg.sessions.token_expires_at", skip_all, fields(user.id = %user), err)]
+pub async fn token_expires_at(
+    db: &mut TenantTx,
+    user: UserId,
+    hash: &TokenHash,
+) -> Result<Option<DateTime<Utc>>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        "select expires_at from user_sessions
+          where tenant_id = $1 and token_hash = $2 and user_id = $3 and kind = 'api'
+            and revoked_at is null and expires_at > now()",
+        db.tenant.0,
+        &hash[..],
+        user.0
+    )
+    .fetch_optional(&mut *db.tx)
+    .await?)
+}
+
 /// Ends one session of this user, and those that were made with it. Once ended it stays so; repeating it is no error.
 #[tracing::instrument(name = "pg.sessions.revoke", skip_all, fields(session.id = %id), err)]
 pub async fn revoke(db: &mut TenantTx, user: UserId, id: SessionId) -> Result<(), StoreError> {

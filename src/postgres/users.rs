@@ -114,6 +114,21 @@ pub async fn signed_in(db: &mut TenantTx, id: UserId, at: DateTime<Utc>) -> Resu
     Ok(())
 }
 
+/// Gives a person another password (argon2id, PHC string). Sessions that were opened with the old one go on.
+#[tracing::instrument(name = "pg.users.set_password", skip_all, fields(user.id = %id), err)]
+pub async fn set_password(db: &mut TenantTx, id: UserId, password_hash: &str) -> Result<(), StoreError> {
+    let update = sqlx::query!(
+        "update users set password_hash = $3 where tenant_id = $1 and id = $2 and kind = 'person'",
+        db.tenant.0,
+        id.0,
+        password_hash
+    );
+    if update.execute(&mut *db.tx).await?.rows_affected() == 0 {
+        return Err(StoreError::NotFound { entity: "user" });
+    }
+    Ok(())
+}
+
 /// Creates a person. [`StoreError::Taken`] for an address that is in use.
 #[tracing::instrument(name = "pg.users.create_person", skip_all, fields(user.id = %person.id), err)]
 pub async fn create_person(db: &mut TenantTx, person: NewPerson<'_>) -> Result<(), StoreError> {

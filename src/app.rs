@@ -1,0 +1,278 @@
+//! The composition root: opens what the configuration names, puts the parts together, serves, and takes everything down again in
+//! order. The only module that knows both what actors decide and what touches the world.
+
+use crate::commands::chain;
+use crate::config::{Config, Secret};
+use crate::console::say;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::demo::{self, DemoError};
+use crate::embedded::{self, EmbeddedError, EmbeddedPostgres};
+use crate::health::{self, Readiness};
+use crate::metrics::Metrics;
+use crate::postgres::migrate::{self, Progress, SchemaError};
+use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
+use crate::process;
+use crate::telemetry::RequestSpan;
+use actix_web::web::Data;
+use actix_web::{App, HttpServer};
+use contextnexus_actors::clock::{Clock, SystemClock};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
+use tracing_actix_web::TracingLogger;
+
+/// Why the server does not serve. One line each, with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken.
+    #[error("the port of {0} is in use: another server listens there; stop it, or choose another address with --listen")]
+    PortInUse(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// There is no embedded database.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The schema cannot be used.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Database(#[from] StoreError),
+    /// Tenants would not be safe from each other.
+    #[error("refusing to serve: {0}; `contextnexus doctor` says what to do")]
+    Unsafe(String),
+    /// What users were shown could be lost.
+    #[error("refusing to serve: {0}; switch it on, or allow it with --allow-weak-durability (tests only)")]
+    Weakened(String),
+    /// No demo tenant.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// The operating system.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+/// How this process is asked to end.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Serves until it is asked to stop by SIGTERM or SIGINT.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let mut stop = Stop::listen()?;
+    // Before anything else is touched: a second server that is started by mistake fails here, and at once.
+    let listener = listen(config.server.listen)?;
+    let files = process::raise_open_files();
+    info!(files, "may open {files} files");
+
+    let needs_directory = config.is_embedded() || config.has_demo();
+    let data_dir = needs_directory.then(|| DataDir::open(&config.data_dir)).transpose()?;
+    let postgres = match &data_dir {
+        Some(data_dir) if config.is_embedded() => {
+            let started = tokio::select! {
+                started = embedded::start(&config, data_dir, SystemClock.fresh_id()) => Some(started?),
+                () = stop.asked() => None,
+            };
+            let Some(postgres) = started else {
+                embedded::stop_leftover(data_dir).await;
+                return Ok(());
+            };
+            Some(postgres)
+        }
+        _ => None,
+    };
+    let outcome = serve_with(&config, data_dir.as_ref(), postgres.as_ref(), listener, &mut stop).await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await;
+    }
+    outcome
+}
+
+async fn serve_with(
+    config: &Config,
+    data_dir: Option<&DataDir>,
+    postgres: Option<&EmbeddedPostgres>,
+    listener: TcpListener,
+    stop: &mut Stop,
+) -> Result<(), ServeError> {
+    let urls = Urls::of(config, postgres);
+    let database = tokio::select! {
+        database = open_database(config, &urls) => database?,
+        () = stop.asked() => return Ok(()),
+    };
+    let address = listener.local_addr()?;
+    let url = public_url(config, address);
+    if let Some(data_dir) = data_dir.filter(|_| config.has_demo()) {
+        let alone = config.is_embedded();
+        demo::seed(&database, &SystemClock, data_dir.path(), &url, &config.demo.password, alone).await?;
+    }
+    run(config, &urls, database, listener, &url, stop).await
+}
+
+/// The two addresses of the database.
+struct Urls {
+    application: Secret,
+    owner: Secret,
+}
+
+impl Urls {
+    fn of(config: &Config, postgres: Option<&EmbeddedPostgres>) -> Self {
+        match postgres {
+            Some(postgres) => {
+                Self { application: postgres.application_url().clone(), owner: postgres.owner_url().clone() }
+            }
+            None => Self { application: config.database.url.clone(), owner: config.database.owner_url.clone() },
+        }
+    }
+}
+
+/// Migrates where this node may, and refuses a database that it must not serve.
+async fn open_database(config: &Config, urls: &Urls) -> Result<Database, ServeError> {
+    if let Some(owner) = urls.owner.get() {
+        migrate(owner).await?;
+    }
+    let database = Database::new(&urls.application.0, &database_settings(config))?;
+    migrate::check(&database).await?;
+    let found = roles::inspect(&database).await?;
+    if !found.unsafe_role.is_empty() {
+        return Err(ServeError::Unsafe(found.unsafe_role.join("; ")));
+    }
+    if !found.weakened.is_empty() && !config.database.allow_weak_durability {
+        return Err(ServeError::Weakened(found.weakened.join("; ")));
+    }
+    for weakness in &found.weakened {
+        tracing::warn!("durability: weakened: {weakness}");
+    }
+    Ok(database)
+}
+
+/// Applies what is missing of the schema and says so.
+pub async fn migrate(owner_url: &str) -> Result<i64, SchemaError> {
+    migrate::migrate(owner_url, |progress| match progress {
+        Progress::Pending(0) => {}
+        Progress::Pending(count) => say(format_args!("Applying {count} migrations ...")),
+        Progress::Applying { version, description } => info!(version, "applying migration {version}: {description}"),
+        Progress::Applied { version, took } => info!(version, "applied migration {version} in {took:?}"),
+    })
+    .await
+}
+
+fn database_settings(config: &Config) -> DatabaseSettings {
+    DatabaseSettings {
+        connections_max: config.database.connections_max,
+        acquire_timeout: Duration::from_secs(config.database.acquire_timeout_s),
+        ..DatabaseSettings::default()
+    }
+}
+
+/// Serves until asked to stop, then drains.
+async fn run(
+    config: &Config,
+    urls: &Urls,
+    database: Database,
+    listener: TcpListener,
+    url: &str,
+    stop: &mut Stop,
+) -> Result<(), ServeError> {
+    let metrics = Metrics::install().map_err(io::Error::other)?;
+    let readiness = Readiness::new(config.database.allow_weak_durability);
+    let probe_settings = DatabaseSettings { connections_max: 1, ..database_settings(config) };
+    let probe = Database::new(&urls.application.0, &probe_settings)?;
+    let watching = tokio::spawn(readiness.clone().watch(probe));
+    let upkeep = tokio::spawn(metrics.clone().keep_up());
+
+    let shared = Shared { readiness: Data::new(readiness.clone()), metrics: Data::new(metrics) };
+    let server = HttpServer::new({
+        let shared = Arc::new(shared);
+        move || {
+            App::new()
+                .app_data(shared.readiness.clone())
+                .app_data(shared.metrics.clone())
+                .wrap(TracingLogger::<RequestSpan>::new())
+                .configure(health::routes)
+        }
+    })
+    .workers(config.workers())
+    .keep_alive(Duration::from_secs(config.server.keep_alive_s))
+    .client_request_timeout(Duration::from_secs(config.server.header_timeout_s))
+    .shutdown_timeout(config.server.drain_s)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    let serving = tokio::spawn(server);
+
+    readiness.first_look().await;
+    say(format_args!("ContextNexus is ready at {url}"));
+    stop.asked().await;
+
+    info!("draining: no new work");
+    readiness.drain();
+    // A second signal does not wait for anybody.
+    tokio::select! {
+        () = handle.stop(true) => {}
+        () = stop.asked() => handle.stop(false).await,
+    }
+    if let Ok(Err(error)) = serving.await {
+        tracing::error!(error = %chain(&error), "the HTTP server ended with an error");
+    }
+    watching.abort();
+    upkeep.abort();
+    database.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// What every worker thread is given.
+struct Shared {
+    readiness: Data<Readiness>,
+    metrics: Data<Metrics>,
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => ServeError::PortInUse(address),
+        _ => ServeError::Listen { address, source },
+    };
+    let open = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        // A restart must not wait for connections of the run before to be forgotten.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        // A thousand editors reconnect at once when a node restarts.
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from(socket))
+    };
+    open().map_err(failed)
+}
+
+fn public_url(config: &Config, address: SocketAddr) -> String {
+    if config.server.public_url.is_empty() { format!("http://{address}") } else { config.server.public_url.clone() }
+}

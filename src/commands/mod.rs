@@ -1,0 +1,128 @@
+//! The command line. `contextnexus` alone is `contextnexus serve`.
+
+mod admin;
+
+use crate::app;
+use crate::config::{Config, ConfigError, Sources};
+use crate::console::complain;
+use crate::{process, telemetry};
+use clap::{Args, Parser, Subcommand};
+use std::error::Error;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A self-hosted server for real-time collaboration: any Yjs editor connects, and what anyone sees is committed.
+#[derive(Debug, Parser)]
+#[command(name = "contextnexus", version, propagate_version = true)]
+struct CommandLine {
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Settings that every command takes. All others are in the configuration file and the environment.
+#[derive(Debug, Args)]
+struct Overrides {
+    /// A configuration file (TOML). All settings: src/config/default.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where this node keeps its files [default: ./data] [env: CONTEXTNEXUS_DATA_DIR].
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Address and port to serve on [default: 127.0.0.1:8080] [env: CONTEXTNEXUS_LISTEN].
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Makes the demo tenant also on a database that was brought (DATABASE_URL).
+    #[arg(long, global = true)]
+    demo: bool,
+    /// Serves although PostgreSQL may lose what users were shown (fsync off). For tests.
+    #[arg(long, global = true)]
+    allow_weak_durability: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves, until SIGTERM or Ctrl-C (the default).
+    Serve,
+    /// Brings the schema up to date, as the role of DATABASE_OWNER_URL, and ends.
+    Migrate,
+    #[command(flatten)]
+    Admin(admin::Admin),
+}
+
+/// What a command ends with.
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    process::ensure_stacks();
+    let config = match configure(&line.overrides) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(chain(error.as_ref()));
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = match line.command.unwrap_or(Command::Serve) {
+        Command::Serve => run(async { Ok(app::serve(config).await?) }),
+        Command::Migrate => run(admin::migrate(config)),
+        Command::Admin(command) => run(admin::run(command, config)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(explain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure(overrides: &Overrides) -> Result<Config, Box<dyn Error>> {
+    let mut flags = Vec::new();
+    flags.extend(overrides.data_dir.clone().map(|text| ("data_dir", text)));
+    flags.extend(overrides.listen.clone().map(|text| ("server.listen", text)));
+    if overrides.demo {
+        flags.push(("demo.enabled", "true".to_owned()));
+    }
+    if overrides.allow_weak_durability {
+        flags.push(("database.allow_weak_durability", "true".to_owned()));
+    }
+    // A variable that is not Unicode cannot be one of ours.
+    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let sources = Sources { file: overrides.config.clone(), environment: environment.collect(), flags };
+    let config: Config = Config::load(&sources).map_err(|error: ConfigError| error)?;
+    telemetry::start(&config.telemetry)?;
+    Ok(config)
+}
+
+/// Runs on actix's runtime, which the HTTP server needs.
+fn run(command: impl Future<Output = Outcome>) -> Outcome {
+    actix_rt::System::new().block_on(command)
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some errors repeat their cause in their text.
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// [`chain`], and what to do where the cause is one that only PostgreSQL sees.
+fn explain(error: &dyn Error) -> String {
+    let text = chain(error);
+    if text.contains("No space left on device") {
+        return format!("the disk is full; free some space ({text})");
+    }
+    text
+}
