@@ -79,8 +79,10 @@ pub struct Generator {
     pub cpu: f64,
     /// How late the latest percent of sends were.
     pub late_p99_ms: f64,
-    /// True when these figures describe the generator rather than the server.
+    /// True when it had no CPU time left: these figures describe the generator rather than the server.
     pub was_the_limit: bool,
+    /// True when it did not keep its schedule though it had time: something else used its core.
+    pub was_disturbed: bool,
 }
 
 impl Generator {
@@ -88,7 +90,19 @@ impl Generator {
     pub fn new(cpu: Duration, window: Duration, late: &Latencies) -> Self {
         let cpu = cpu.as_secs_f64() / window.as_secs_f64();
         let late_p99_ms = late.quantiles().map_or(0.0, |quantiles| quantiles.p99_ms);
-        Self { cpu, late_p99_ms, was_the_limit: cpu >= GENERATOR_CPU_MAX || late_p99_ms > LATE_MS_MAX }
+        let was_the_limit = cpu >= GENERATOR_CPU_MAX;
+        Self { cpu, late_p99_ms, was_the_limit, was_disturbed: !was_the_limit && late_p99_ms > LATE_MS_MAX }
+    }
+
+    /// A word of caution for people.
+    pub fn caution(&self) -> Option<String> {
+        if self.was_the_limit {
+            Some(format!("THE GENERATOR WAS THE LIMIT ({:.0} % of its core)", self.cpu * 100.0))
+        } else if self.was_disturbed {
+            Some(format!("the generator was disturbed (a hundredth of its sends {:.0} ms late)", self.late_p99_ms))
+        } else {
+            None
+        }
     }
 }
 
@@ -224,7 +238,8 @@ mod tests {
         late.record(100_000);
         assert!(!Generator::new(second / 2, second, &late).was_the_limit);
         assert!(Generator::new(second * 95 / 100, second, &late).was_the_limit);
+        assert!(Generator::new(second / 2, second, &late).caution().is_none());
         late.record(9_000_000);
-        assert!(Generator::new(second / 2, second, &late).was_the_limit);
+        assert!(Generator::new(second / 2, second, &late).was_disturbed);
     }
 }

@@ -47,6 +47,8 @@ pub struct Ratios {
     pub unacknowledged: u64,
     /// True when any run's figures describe the generator.
     pub generator_was_the_limit: bool,
+    /// True when something else used the generator's core in any run.
+    pub generator_was_disturbed: bool,
     /// The highest seen: above the busy cores, others disturbed the runs.
     pub load_average_max: f64,
 }
@@ -79,6 +81,7 @@ impl Ratios {
             missing: server.iter().map(|run| run.missing).sum(),
             unacknowledged: server.iter().map(|run| run.unacknowledged).sum(),
             generator_was_the_limit: all().any(|run| run.generator.was_the_limit),
+            generator_was_disturbed: all().any(|run| run.generator.was_disturbed),
             load_average_max: all().map(|run| run.load_average).fold(0.0, f64::max),
         }
     }
@@ -113,13 +116,16 @@ impl Ratios {
         if self.generator_was_the_limit {
             println!("  CAUTION: the generator itself was the limit; these figures are not the server's");
         }
+        if self.generator_was_disturbed {
+            println!("  CAUTION: the generator was disturbed by others on its core; latencies may be too high");
+        }
     }
 }
 
 /// Prints one line per run.
 pub fn print_table(runs: &[Measurement]) {
     println!(
-        "\n{:<10} {:<7} {:>3} {:>6} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>7} {:>8} {:>7} {:>8} {:>8}",
+        "\n{:<10} {:<7} {:>3} {:>6} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>7} {:>8} {:>7} {:>6} {:>8} {:>8}",
         "scenario",
         "against",
         "run",
@@ -133,6 +139,7 @@ pub fn print_table(runs: &[Measurement]) {
         "CPU %",
         "us/deliv",
         "MiB",
+        "gen %",
         "missing",
         "unacked"
     );
@@ -144,7 +151,7 @@ pub fn print_table(runs: &[Measurement]) {
             run.server.as_ref().map_or("-".to_owned(), |usage| format!("{:.digits$}", pick(usage)))
         };
         println!(
-            "{:<10} {:<7} {:>3} {:>6} {:>9.0} {:>11.0} {:>9} {:>9} {:>9} {:>9} {:>7} {:>8} {:>7} {:>8} {:>8}{}",
+            "{:<10} {:<7} {:>3} {:>6} {:>9.0} {:>11.0} {:>9} {:>9} {:>9} {:>9} {:>7} {:>8} {:>7} {:>6.0} {:>8} {:>8}{}",
             run.scenario,
             run.against,
             run.run,
@@ -158,9 +165,10 @@ pub fn print_table(runs: &[Measurement]) {
             usage(|usage| usage.cpu_total * 100.0, 1),
             usage(|usage| usage.cpu_us_per_delivery, 1),
             usage(|usage| usage.memory_mib_max, 0),
+            run.generator.cpu * 100.0,
             run.missing,
             run.unacknowledged,
-            if run.generator.was_the_limit { "  GENERATOR WAS THE LIMIT" } else { "" },
+            run.generator.caution().map_or(String::new(), |words| format!("  {words}")),
         );
     }
 }
