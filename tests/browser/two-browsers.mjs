@@ -53,6 +53,8 @@ await t.run('two browsers', async (test) => {
 
   await t.becomes(ada, 'saved');
   await t.becomes(grace, 'saved');
+  for (const page of [ada, grace]) for (const key of ['ArrowLeft', 'ArrowRight']) await page.keyboard.press(key); // Names fade at rest.
+  await ada.waitForTimeout(200);
   await picture(ada, grace);
 
   await test('"Saved" waits for the confirmation: the echo of the change alone does not bring it', async () => {

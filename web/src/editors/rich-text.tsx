@@ -4,6 +4,7 @@ import { CollaborationCaret } from '@tiptap/extension-collaboration-caret';
 import { Placeholder } from '@tiptap/extensions';
 import { StarterKit } from '@tiptap/starter-kit';
 import { useEffect, useRef, useState } from 'preact/hooks';
+import type { Awareness } from 'y-protocols/awareness';
 import type * as Y from 'yjs';
 import { plainText, unknownInEvents, unknownParts, type Known } from '../collaboration/foreign-content';
 import { safeColour, safeName } from '../collaboration/people';
@@ -21,10 +22,12 @@ export default function RichText({ room, root, editable }: { room: Room; root: s
     const foreign = unknownParts(fragment, SCHEMA);
     if (foreign.length > 0) return setUnknown(foreign);
     let created: Editor | null = null;
+    let stopNames = () => {};
     // Registered before the editor's own observer, so that it is gone before it would meet what it does not know.
     const guard = (events: Y.YEvent<any>[]) => {
       const arrived = unknownInEvents(events, SCHEMA);
       if (arrived.length === 0) return;
+      stopNames();
       created?.destroy();
       setEditor(null);
       setUnknown(arrived);
@@ -50,7 +53,9 @@ export default function RichText({ room, root, editable }: { room: Room; root: s
       editorProps: { attributes: { 'aria-label': 'Document text', role: 'textbox', 'aria-multiline': 'true', spellcheck: 'true', tabindex: '0' } },
     });
     setEditor(created);
+    stopNames = showNamesThatMove(created, room.awareness);
     return () => {
+      stopNames();
       fragment.unobserveDeep(guard);
       created?.destroy();
     };
@@ -118,7 +123,26 @@ function caret(user: Record<string, unknown>): HTMLElement {
   label.className = 'remote-name';
   label.textContent = safeName(user.name);
   element.append(label);
+  showName(label);
   return element;
+}
+
+/** A name covers text, so it fades when its caret rests. */
+const NAME_FADES_AFTER_MS = 4_000;
+
+function showName(label: Element): void {
+  for (const animation of label.getAnimations()) animation.cancel();
+  label.animate([{ opacity: 1 }, { opacity: 0 }], { delay: NAME_FADES_AFTER_MS, duration: 300, fill: 'forwards' });
+}
+
+/** Shows the names of carets again that move: ProseMirror moves their elements, it does not make new ones. */
+function showNamesThatMove(editor: Editor, awareness: Awareness): () => void {
+  const onChange = ({ updated }: { updated: number[] }) => {
+    const names = updated.map((client) => safeName(awareness.getStates().get(client)?.user?.name));
+    for (const label of editor.view.dom.querySelectorAll('.remote-name')) if (names.includes(label.textContent ?? '')) showName(label);
+  };
+  awareness.on('change', onChange);
+  return () => awareness.off('change', onChange);
 }
 
 function FormatBar({ editor }: { editor: Editor }) {
