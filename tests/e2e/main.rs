@@ -7,6 +7,7 @@
 #[allow(dead_code)] // each part is used by some of the modules below
 mod support;
 
+mod browser;
 mod interop_control;
 mod postgres_catalogue;
 mod postgres_log;

@@ -14,17 +14,19 @@ export function App() {
   const ended = useStore(endedBecause);
   const openId = where.at === 'document' ? where.id : null;
 
-  // When a session ends by itself, the document stays on the screen behind the sign-in: it may hold text that is nowhere else.
-  const [keptOpen, setKeptOpen] = useState<string | null>(null);
+  // When a session ends by itself, the document stays on the screen behind the sign-in: it may hold text that is nowhere else. It goes
+  // on with the same user only: what one typed is not sent in the name of another.
+  const [kept, setKept] = useState<{ documentId: string | null; userId: string } | null>(null);
   useEffect(() => {
-    if (who) setKeptOpen(openId);
-    else if (!ended) setKeptOpen(null);
+    if (who) setKept({ documentId: openId, userId: who.user.id });
+    else if (!ended) setKept(null);
   }, [who, openId, ended]);
-  const isKept = openId !== null && keptOpen === openId && ended !== null;
+  const isKept = openId !== null && kept?.documentId === openId && ended !== null;
+  const userId = who?.user.id ?? kept?.userId;
 
   return (
     <>
-      {openId && (who || isKept) && <DocumentView key={openId} id={openId} />}
+      {openId && (who || isKept) && <DocumentView key={`${openId} ${userId}`} id={openId} />}
       {who && where.at === 'documents' && <Documents key={who.user.id} />}
       {who && where.at === 'nowhere' && <Nowhere />}
       {!who && <SignIn overPage={isKept} opensDocument={openId !== null} />}
