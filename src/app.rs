@@ -13,6 +13,7 @@ use crate::postgres::migrate::{self, Progress, SchemaError};
 use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
 use crate::process;
 use crate::telemetry::RequestSpan;
+use crate::web::{self, ServerFacts};
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use contextnexus_actors::clock::{Clock, SystemClock};
@@ -207,15 +208,21 @@ async fn run(
     let watching = tokio::spawn(readiness.clone().watch(probe));
     let upkeep = tokio::spawn(metrics.clone().keep_up());
 
-    let shared = Shared { readiness: Data::new(readiness.clone()), metrics: Data::new(metrics) };
+    let shared = Shared {
+        readiness: Data::new(readiness.clone()),
+        metrics: Data::new(metrics),
+        facts: Data::new(ServerFacts::new(config.has_demo())),
+    };
     let server = HttpServer::new({
         let shared = Arc::new(shared);
         move || {
             App::new()
                 .app_data(shared.readiness.clone())
                 .app_data(shared.metrics.clone())
+                .app_data(shared.facts.clone())
                 .wrap(TracingLogger::<RequestSpan>::new())
                 .configure(health::routes)
+                .configure(web::configure)
         }
     })
     .workers(config.workers())
@@ -253,6 +260,7 @@ async fn run(
 struct Shared {
     readiness: Data<Readiness>,
     metrics: Data<Metrics>,
+    facts: Data<ServerFacts>,
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
