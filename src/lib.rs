@@ -20,6 +20,7 @@ pub mod postgres;
 pub mod process;
 pub mod rest;
 pub mod telemetry;
+pub mod redis;
 pub mod tokens;
 pub mod web;
 pub mod ws;

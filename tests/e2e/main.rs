@@ -13,3 +13,4 @@ mod postgres_catalogue;
 mod postgres_log;
 mod postgres_tenancy;
 mod tidy;
+mod redis_bus;
