@@ -1,5 +1,6 @@
 //! Where a token may stand in an upgrade request. Pure.
 
+use crate::cookies;
 use actix_web::HttpRequest;
 use actix_web::http::header;
 use contextnexus_actors::access::Token;
@@ -11,16 +12,16 @@ const SUBPROTOCOL_TOKEN: &str = "contextnexus.token.";
 
 /// The token of an upgrade request.
 ///
-/// `cookie` is read only when `origin_allowed`: a cookie comes along with whatever page asks, every other place proves that
-/// the asker knew the token. The first place that has one counts, the deliberate ones first.
-pub fn token(request: &HttpRequest, cookie: &str, origin_allowed: bool) -> Option<Token> {
+/// The cookie is read only when `with_cookie`: it comes along with whatever page asks, every other place proves that the asker knew
+/// the token. The first place that has one counts, the deliberate ones first.
+pub fn token(request: &HttpRequest, with_cookie: bool) -> Option<Token> {
     bearer(request)
         .or_else(|| subprotocol(request))
         .or_else(|| query(request, "ticket"))
         .or_else(|| query(request, "token"))
-        .or_else(|| if origin_allowed { from_cookie(request, cookie) } else { None })
-        .filter(|token| !token.is_empty())
         .map(Token)
+        .or_else(|| if with_cookie { cookies::token(request.headers()) } else { None })
+        .filter(|token| !token.0.is_empty())
 }
 
 fn bearer(request: &HttpRequest) -> Option<String> {
@@ -43,17 +44,13 @@ fn query(request: &HttpRequest, name: &str) -> Option<String> {
     pairs.into_inner().into_iter().find_map(|(key, value)| (key == name).then_some(value))
 }
 
-fn from_cookie(request: &HttpRequest, name: &str) -> Option<String> {
-    request.cookie(name).map(|cookie| cookie.value().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use actix_web::test::TestRequest;
 
-    fn found(request: TestRequest, origin_allowed: bool) -> Option<String> {
-        token(&request.to_http_request(), "session", origin_allowed).map(|token| token.0)
+    fn found(request: TestRequest, with_cookie: bool) -> Option<String> {
+        token(&request.to_http_request(), with_cookie).map(|token| token.0)
     }
 
     fn get(uri: &str) -> TestRequest {
@@ -73,14 +70,14 @@ mod tests {
 
     #[test]
     fn a_cookie_counts_only_for_a_page_of_ours() {
-        let with_cookie = || get("/").insert_header(("Cookie", "other=x; session=cnx_a"));
+        let with_cookie = || get("/").insert_header(("Cookie", "other=x; contextnexus=cnx_a"));
         assert_eq!(found(with_cookie(), true).as_deref(), Some("cnx_a"));
         assert_eq!(found(with_cookie(), false), None);
     }
 
     #[test]
     fn what_was_given_on_purpose_goes_before_the_cookie() {
-        let both = get("/?token=cnx_b").insert_header(("Cookie", "session=cnx_a"));
+        let both = get("/?token=cnx_b").insert_header(("Cookie", "contextnexus=cnx_a"));
         assert_eq!(found(both, true).as_deref(), Some("cnx_b"));
     }
 }

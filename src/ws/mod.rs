@@ -15,7 +15,6 @@ pub mod admission;
 mod body;
 mod credentials;
 mod link;
-mod origin;
 mod pump;
 mod reader;
 mod upgrade;
@@ -25,13 +24,15 @@ pub use link::on_connect;
 pub use upgrade::configure;
 pub use watch::Deadlines;
 
+use crate::config;
+use crate::origins::Origins;
 use actix::Recipient;
 use admission::{Admission, NoNetwork, Seats, TrustedProxies};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::ConnectionId;
+use contextnexus_actors::limits::Limits;
 use contextnexus_actors::session::messages::{Disconnected, Inbound};
 use contextnexus_actors::session::{self, Opening, Services};
-use origin::AllowedOrigins;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -39,14 +40,10 @@ use std::time::{Duration, Instant};
 /// What there is to set.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Exact origins whose pages may connect, beside the server's own.
-    pub allowed_origins: Vec<String>,
     /// Addresses or networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
     /// Connections of this node, and of one address on it.
     pub seats: Seats,
-    /// The cookie that may hold a token.
-    pub cookie: String,
     /// Largest message: the largest update and its envelope.
     pub message_bytes_max: usize,
     /// Memory of this node for messages that have not come whole.
@@ -55,6 +52,21 @@ pub struct Settings {
     pub outbox_bytes_max: usize,
     /// When what is overdue.
     pub deadlines: Deadlines,
+}
+
+impl Settings {
+    /// What the configuration says.
+    pub fn of(server: &config::Server, limits: &Limits) -> Self {
+        Self {
+            trusted_proxies: server.trusted_proxies.clone(),
+            seats: Seats { node: server.connections_per_node_max, address: server.connections_per_address_max },
+            message_bytes_max: limits.update_bytes_max + ENVELOPE_BYTES_MAX,
+            // As many bytes as may wait for PostgreSQL: what has not come whole has no better claim.
+            unfinished_bytes_max: limits.node_waiting_bytes_max,
+            outbox_bytes_max: limits.outbox_bytes_max,
+            deadlines: Deadlines { stall: Duration::from_secs(limits.outbox_stall_s), ..Deadlines::default() },
+        }
+    }
 }
 
 /// Largest envelope of an update: a document name and a session id, types and lengths.
@@ -90,7 +102,7 @@ pub struct Sockets {
     settings: Settings,
     sessions: Box<dyn StartSession>,
     clock: Arc<dyn Clock>,
-    origins: AllowedOrigins,
+    origins: Origins,
     proxies: TrustedProxies,
     admission: Arc<Admission>,
     unfinished_bytes: AtomicUsize,
@@ -107,9 +119,14 @@ struct Wave {
 
 impl Sockets {
     /// Accepts from the start.
-    pub fn new(settings: Settings, sessions: impl StartSession, clock: Arc<dyn Clock>) -> Result<Arc<Self>, NoNetwork> {
+    pub fn new(
+        settings: Settings,
+        origins: Origins,
+        sessions: impl StartSession,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, NoNetwork> {
         Ok(Arc::new(Self {
-            origins: AllowedOrigins::new(&settings.allowed_origins),
+            origins,
             proxies: TrustedProxies::parse(&settings.trusted_proxies)?,
             admission: Admission::new(settings.seats),
             settings,

@@ -329,22 +329,27 @@ fn a_revoked_client_that_stopped_reading_is_gone_within_a_second() {
 
 #[test]
 fn pages_of_others_are_refused_before_the_upgrade() {
-    let node = Node::start(|settings| settings.allowed_origins = vec!["https://app.example.org".into()]);
+    let node = Node::start(|_| {});
     let status = |origin: &str| node.request("/yjs/a", &format!("Origin: {origin}\r\n")).0;
     assert_eq!(status("https://evil.example"), 403);
     assert_eq!(status("null"), 403);
     assert_eq!(status("https://app.example.org"), 101);
+    assert_eq!(status("https://site.example"), 101, "listed for CORS: with a token of its own");
+    assert_eq!(status("\u{e9}"), 403);
     assert_eq!(status(&format!("http://{}", node.address)), 101);
     assert_eq!(node.request("/yjs/a", "").0, 101, "no browser: the token decides");
 }
 
 #[test]
-fn a_cookie_without_an_origin_is_no_token() {
+fn a_cookie_is_a_token_only_from_pages_of_ours() {
     let node = Node::start(|_| {});
-    let _without = node.request("/yjs/a", "Cookie: session=cnx_a\r\n");
-    let _with = node.request("/yjs/a", &format!("Cookie: session=cnx_a\r\nOrigin: http://{}\r\n", node.address));
+    let with = |origin: &str| node.request("/yjs/a", &format!("Cookie: contextnexus=cnx_a\r\n{origin}"));
+    let _none = with("");
+    let _own = with(&format!("Origin: http://{}\r\n", node.address));
+    let _listed = with("Origin: https://app.example.org\r\n");
+    let _of_a_site_with_tokens = with("Origin: https://site.example\r\n");
     let tokens: Vec<_> = node.openings().into_iter().map(|opening| opening.token).collect();
-    assert_eq!(tokens, [None, Some("cnx_a".into())]);
+    assert_eq!(tokens, [None, Some("cnx_a".into()), Some("cnx_a".into()), None]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::watch::Watch;
 use super::{Sockets, credentials, pump};
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header;
 use actix_web::web::{Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::handshake_with_protocols;
@@ -99,7 +99,7 @@ fn try_open(
     if room.is_none() && dialect != Dialect::Hocuspocus {
         return Err(Refused::BadRoom);
     }
-    let origin = origin(request, sockets)?;
+    let with_cookie = check_origin(request, sockets)?;
     let seat = sockets.admission.admit(address(request, sockets)).map_err(Refused::NoSeat)?;
     let slot = request.conn_data::<Slot>().ok_or(Refused::NoDescriptor)?;
     let watch = request.app_data::<Watch>().ok_or(Refused::NoDescriptor)?;
@@ -107,7 +107,7 @@ fn try_open(
 
     let connection = ConnectionId(sockets.clock.fresh_id());
     let outbox = Arc::new(Outbox::new(sockets.settings.outbox_bytes_max));
-    let token = credentials::token(request, &sockets.settings.cookie, origin == Origin::Allowed);
+    let token = credentials::token(request, with_cookie);
     let link = Link::new((connection, dialect), Arc::clone(&outbox), (socket, seat), Arc::clone(&**sockets), watch);
     slot.keep(link.clone());
     tracing::debug!(connection.id = %connection, dialect = label(dialect), "connection opened");
@@ -117,21 +117,17 @@ fn try_open(
     Ok(response.body(BoxBody::new(Outgoing::new(link))))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    /// No page: a program, or a browser that hides it. It gets no authority that it did not bring itself.
-    Absent,
-    /// A page of ours.
-    Allowed,
-}
-
-fn origin(request: &HttpRequest, sockets: &Sockets) -> Result<Origin, Refused> {
-    let Some(origin) = request.headers().get(header::ORIGIN) else {
-        return Ok(Origin::Absent);
-    };
-    let host = text(request.headers(), header::HOST);
-    let is_allowed = origin.to_str().is_ok_and(|origin| sockets.origins.allow(origin, host));
-    if is_allowed { Ok(Origin::Allowed) } else { Err(Refused::Origin) }
+/// Refuses pages of others. Whether a cookie counts: only for pages of ours, and not for programs, which send no origin.
+fn check_origin(request: &HttpRequest, sockets: &Sockets) -> Result<bool, Refused> {
+    let headers = request.headers();
+    let with_cookie = sockets.origins.allows_cookie(headers);
+    // A page that may read our answers with a token of its own may speak with us too.
+    let may_connect = with_cookie || !matches!(sockets.origins.cors(headers), Some(Err(())));
+    if may_connect && headers.get(header::ORIGIN).is_none_or(|origin| origin.to_str().is_ok()) {
+        Ok(with_cookie)
+    } else {
+        Err(Refused::Origin)
+    }
 }
 
 fn address(request: &HttpRequest, sockets: &Sockets) -> IpAddr {
@@ -143,10 +139,6 @@ fn address(request: &HttpRequest, sockets: &Sockets) -> IpAddr {
         .flat_map(|hops| hops.split(','))
         .collect();
     sockets.proxies.client(peer, hops.into_iter())
-}
-
-fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Why no socket was opened.

@@ -1,6 +1,7 @@
 //! An HTTP server with the routes of the dialects, and sessions that do what a test says.
 
 use super::raw::Raw;
+use crate::origins::Origins;
 use crate::ws::admission::Seats;
 use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, StartSession, configure, on_connect};
 use actix::{Actor, ActorContext as _, Context, Handler, ResponseFuture};
@@ -53,16 +54,16 @@ pub struct Opened {
 impl Node {
     pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
-            allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             seats: Seats { node: 1_000, address: 1_000 },
-            cookie: "session".into(),
             message_bytes_max: 4 << 20,
             unfinished_bytes_max: 256 << 20,
             outbox_bytes_max: 1 << 20,
             deadlines: Deadlines::default(),
         };
         change(&mut settings);
+        let listed = |origin: &str| vec![origin.to_owned()];
+        let origins = Origins::new(&listed("https://app.example.org"), &listed("https://site.example"), "", true);
         let seen = Arc::new(Seen {
             behaviour: Mutex::new(Behaviour::Echo),
             release: Semaphore::new(0),
@@ -71,7 +72,7 @@ impl Node {
             batches: Mutex::default(),
             disconnected: Mutex::default(),
         });
-        let sockets = Sockets::new(settings, Sessions(Arc::clone(&seen)), Arc::new(SystemClock)).unwrap();
+        let sockets = Sockets::new(settings, origins, Sessions(Arc::clone(&seen)), Arc::new(SystemClock)).unwrap();
         let of_server = Arc::clone(&sockets);
         let (started, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
