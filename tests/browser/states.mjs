@@ -6,7 +6,10 @@ import path from 'node:path';
 import * as Y from 'yjs';
 import * as t from './workspace.mjs';
 
-const shot = (page, name) => page.screenshot({ path: path.join(t.out, `${name}.png`), caret: 'initial' });
+const shot = async (page, name) => {
+  await page.screenshot({ path: path.join(t.out, `${name}.png`), caret: 'initial' });
+  await t.assertAccessible(page);
+};
 const noSideScroll = async (page) => assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing sticks out to the side');
 
 await t.run('states', async (test) => {

@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import axe from 'axe-core';
 import { chromium } from 'playwright-core';
 
 const { values } = parseArgs({
@@ -135,6 +136,19 @@ export const becomes = (page, state) => eventually(async () => assert.equal(awai
 
 /** The names on the carets of others. */
 export const caretNames = (page) => page.locator('.remote-name').allTextContents();
+
+/** Contrast, names, roles: what a machine can find of WCAG 2.1 AA. */
+export async function assertAccessible(page) {
+  await page.waitForTimeout(400); // What moves or fades in is judged when it is there.
+  await page.evaluate(axe.source);
+  const { violations } = await page.evaluate(() =>
+    window.axe.run({
+      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'],
+      rules: { 'label-content-name-mismatch': { enabled: false } }, // Initials are a picture of a name, not its text.
+    }),
+  );
+  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html.slice(0, 160)} ${failureSummary}`).join(' | ')}`), []);
+}
 
 export const assertNoComplaints = (...pages) => assert.deepEqual(pages.flatMap((page) => page.complaints), []);
 

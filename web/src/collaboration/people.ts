@@ -9,7 +9,7 @@ export interface Person {
 }
 
 /** Dark enough for white letters, apart from each other, readable as a line on white and on near-black. */
-export const PALETTE = ['#4f46e5', '#0d8a6a', '#d9480f', '#c2185b', '#0277b5', '#8e24aa', '#a16207', '#546e7a'];
+export const PALETTE = ['#4f46e5', '#0b7f61', '#c93f0a', '#c2185b', '#0277b5', '#8e24aa', '#a16207', '#546e7a'];
 
 const NAME_LENGTH_MAX = 40;
 

@@ -133,11 +133,13 @@ function OpenDocument({ id, room }: { id: string; room: Room }) {
         </div>
       </header>
       {state.refusal && <RefusedBanner state={state} mayRestore={about?.role === 'admin'} id={id} onBack={() => room.retry()} />}
-      {editor ? (
-        <editor.Editor room={room} root={editor.kind.root} editable={state.mayWrite} title={about?.title ?? ''} />
-      ) : (
-        <Opening />
-      )}
+      <main class="document-main">
+        {editor ? (
+          <editor.Editor room={room} root={editor.kind.root} editable={state.mayWrite} title={about?.title ?? ''} />
+        ) : (
+          <Opening />
+        )}
+      </main>
       {sharing && <ShareDialog id={id} title={about?.title ?? 'Document'} onClose={() => setSharing(false)} />}
     </div>
   );

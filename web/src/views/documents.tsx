@@ -291,8 +291,8 @@ function EmptyPicture() {
       <path d="M38 36h52M38 54h68M38 72h38M38 90h58" stroke="var(--line-strong)" stroke-width="5" stroke-linecap="round" />
       <path d="M94 28v16" stroke="#4f46e5" stroke-width="2.5" stroke-linecap="round" />
       <rect x="94" y="14" width="34" height="14" rx="4" fill="#4f46e5" />
-      <path d="M80 64v16" stroke="#0d8a6a" stroke-width="2.5" stroke-linecap="round" />
-      <rect x="80" y="78" width="42" height="14" rx="4" fill="#0d8a6a" />
+      <path d="M80 64v16" stroke="#0b7f61" stroke-width="2.5" stroke-linecap="round" />
+      <rect x="80" y="78" width="42" height="14" rx="4" fill="#0b7f61" />
       <path d="M101 21h20M87 85h28" stroke="#fff" stroke-width="3" stroke-linecap="round" opacity=".85" />
     </svg>
   );

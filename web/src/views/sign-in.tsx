@@ -50,14 +50,14 @@ export function SignIn({ overPage, opensDocument }: { overPage: boolean; opensDo
     }
   };
 
-  return (
-    <main class={overPage ? 'sign-in over-page' : 'sign-in'}>
+  const content = (
+    <>
       <div class="sign-in-corner">
         <ThemeButton />
       </div>
       <div class="sign-in-card">
         <Mark size={44} />
-        <h1>{ended ? 'Sign in again' : 'Sign in to ContextNexus'}</h1>
+        <h1 id="sign-in-title">{ended ? 'Sign in again' : 'Sign in to ContextNexus'}</h1>
         <p class="quiet-words">{ended ?? (opensDocument ? 'to open the document that was shared with you' : 'Write together. What anyone sees is committed.')}</p>
         <form ref={form} onSubmit={submit} aria-busy={busy}>
           <label class="field">
@@ -91,7 +91,15 @@ export function SignIn({ overPage, opensDocument }: { overPage: boolean; opensDo
         </form>
       </div>
       <p class="sign-in-foot">{facts ? `${facts.name} ${facts.version}` : '\u00a0'}</p>
-    </main>
+    </>
+  );
+  // Behind a dialog there is a page with a `main` of its own.
+  return overPage ? (
+    <div class="sign-in over-page" role="dialog" aria-modal="true" aria-labelledby="sign-in-title">
+      {content}
+    </div>
+  ) : (
+    <main class="sign-in">{content}</main>
   );
 }
 
