@@ -244,10 +244,11 @@ fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps) -> Result<u32,
         Kind::Type => match reader.read_var_uint()? {
             // Array, Map, Text, XmlFragment, XmlText.
             0 | 1 | 2 | 4 | 6 => {}
-            // XmlElement and XmlHook have a name.
-            3 | 5 => {
+            // XmlElement has a name.
+            3 => {
                 reader.read_var_string()?;
             }
+            5 => return Err(Rule::XmlHook),
             7 => return Err(Rule::WeakLink),
             _ => return Err(Rule::UnknownType),
         },

@@ -55,6 +55,9 @@ pub enum Rule {
     /// A weak link: an experiment of yrs that no released Yjs reads.
     #[error("a weak link")]
     WeakLink,
+    /// An XML hook. Yjs writes its name, yrs does not read it, and would take the name for the blocks that follow.
+    #[error("an XML hook")]
+    XmlHook,
     /// A shared type that Yjs does not have.
     #[error("a shared type of an unknown kind")]
     UnknownType,

@@ -317,7 +317,8 @@ impl Server {
 
     fn fold(&self, row: &Bytes) {
         let mut txn = self.doc.transact_mut();
-        txn.apply_update(yrs::Update::decode_v1(row).unwrap()).unwrap();
+        let update = yrs::Update::decode_v1(row).unwrap_or_else(|error| panic!("yrs cannot read {row:02x?}: {error}"));
+        txn.apply_update(update).unwrap();
         assert!(!txn.has_missing_updates(), "yrs waits for something after {row:02x?}");
     }
 }
