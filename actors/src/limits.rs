@@ -43,7 +43,7 @@ pub struct Limits {
     pub keepalive_s: u64,
     /// A document that nobody is connected to is unloaded after so long.
     pub document_idle_s: u64,
-    /// Documents in memory, estimated; beyond it idle ones are unloaded at once, least recently used first.
+    /// Documents in memory, estimated; beyond it idle ones are unloaded at once.
     pub documents_bytes_max: usize,
     /// A snapshot is taken when so many bytes of log stand after the last.
     pub snapshot_tail_bytes: usize,

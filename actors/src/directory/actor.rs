@@ -3,7 +3,7 @@
 use super::Desk;
 use super::messages::{Census, CheckNow, Count, DrainAll, Resign, Resigned, Route};
 use crate::document::actor::DocumentActor;
-use crate::document::messages::{Drain, HeadMoved, Regrant};
+use crate::document::messages::{Drain, HeadMoved, Regrant, Unload};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::authority::{Held, Standing};
 use crate::ports::log::Head;
@@ -144,9 +144,32 @@ impl Directory {
         }
     }
 
+    /// Over the budget, idle documents are asked to unload, as many as it takes.
+    fn keep_within_memory(&mut self, ctx: &mut Context<Self>) {
+        let used: usize = self.open.values().map(|entry| entry.desk.bytes()).sum();
+        let waiting: usize = self.open.values().map(|entry| entry.desk.waiting_bytes()).sum();
+        metrics::gauge!("contextnexus_documents").set(self.open.len() as f64);
+        metrics::gauge!("contextnexus_documents_bytes").set(used as f64);
+        metrics::gauge!("contextnexus_waiting_bytes").set(waiting as f64);
+        let mut excess = used.saturating_sub(self.world.limits.documents_bytes_max);
+        let mut asked = Vec::new();
+        for entry in self.open.values().filter(|entry| entry.desk.is_idle()) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(entry.desk.bytes());
+            asked.push(entry.address.send(Unload));
+        }
+        let asked = async move {
+            join_all(asked).await; // one that ended meanwhile has unloaded
+        };
+        ctx.spawn(asked.into_actor(self));
+    }
+
     fn look_at_all(&mut self, ctx: &mut Context<Self>) {
         self.looks += 1;
         let with_heads = self.looks.is_multiple_of(HEADS_EVERY);
+        self.keep_within_memory(ctx);
         let tenants: HashSet<TenantId> = self.open.keys().map(|key| key.tenant).collect();
         self.epochs.retain(|tenant, _| tenants.contains(tenant));
         for tenant in tenants {

@@ -11,6 +11,8 @@ pub struct Desk {
     position: Mutex<Position>,
     rights: Mutex<HashMap<(UserId, SessionId), usize>>,
     waiting_bytes: AtomicUsize,
+    bytes: AtomicUsize,
+    idle: AtomicBool,
     /// A right came into use that no look has compared yet.
     fresh: AtomicBool,
 }
@@ -21,6 +23,8 @@ impl Default for Desk {
             position: Mutex::new(Position::START),
             rights: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            idle: AtomicBool::new(true),
             fresh: AtomicBool::new(false),
         }
     }
@@ -37,9 +41,21 @@ impl Desk {
         *lock(&self.position)
     }
 
-    /// So many bytes wait for their commit.
-    pub fn waits_with(&self, bytes: usize) {
-        self.waiting_bytes.store(bytes, Ordering::Relaxed);
+    /// So many bytes wait for their commit, it takes so much memory, and nobody (or somebody) is connected.
+    pub fn counts(&self, waiting_bytes: usize, bytes: usize, idle: bool) {
+        self.waiting_bytes.store(waiting_bytes, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// Memory in use, guessed.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Nobody is connected.
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
     }
 
     /// Bytes that wait.

@@ -2,12 +2,12 @@
 
 use super::line::{Frames, Line};
 use super::member::Member;
-use super::messages::{Deliver, Drain, Effect, HeadMoved, Join, JoinRefused, Leave, Read, Regrant, Write};
+use super::messages::{Deliver, Drain, Effect, HeadMoved, Join, JoinRefused, Leave, Read, Regrant, Unload, Write};
 use super::state::{DocumentState, HeldDecision, Unsound};
 use super::{FollowerId, close};
 use crate::directory::messages::{Resign, Resigned};
 use crate::directory::{Desk, Directory};
-use crate::ids::{AppendId, DocumentKey, Position, Tip};
+use crate::ids::{AppendId, DocumentKey, Position, SessionId, Tip, UserId};
 use crate::ports::authority::Held;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{ReadRefused, WriteRefused, Written};
@@ -40,6 +40,8 @@ pub struct DocumentActor {
     state: Option<DocumentState>,
     failed: Option<JoinRefused>,
     lines: BTreeMap<FollowerId, Line>,
+    /// Under which right each is here, for the directory.
+    rights: BTreeMap<FollowerId, (UserId, SessionId)>,
     /// Connections whose window is full: answered when it is not.
     parked: Vec<(FollowerId, oneshot::Sender<()>)>,
     drained: mpsc::Sender<()>,
@@ -63,6 +65,7 @@ impl DocumentActor {
             state: None,
             failed: None,
             lines: BTreeMap::new(),
+            rights: BTreeMap::new(),
             parked: Vec::new(),
             drained,
             drained_events: Some(events),
@@ -172,8 +175,7 @@ impl DocumentActor {
     fn after(&mut self, ctx: &mut Context<Self>) {
         let Some(state) = &self.state else { return };
         self.desk.stands_at(state.position());
-        let waiting = state.waiting().1;
-        self.desk.waits_with(waiting);
+        self.desk.counts(state.waiting().1, state.bytes(), self.lines.is_empty());
         if !self.parked.is_empty() {
             let parked = std::mem::take(&mut self.parked);
             for (follower, answer) in parked {
@@ -526,6 +528,7 @@ impl Handler<Join> for DocumentActor {
         }
         let line = Line::new(join.dialect, join.address, join.outbox, join.detached);
         self.lines.insert(join.follower, line);
+        self.rights.insert(join.follower, (join.user, join.session));
         self.desk.holds(join.user, join.session);
         self.arm_idle(ctx);
         let member = Member::new(join.dialect, join.user, join.session, join.role);
@@ -562,15 +565,23 @@ impl Handler<Leave> for DocumentActor {
     type Result = ();
 
     fn handle(&mut self, Leave(follower): Leave, ctx: &mut Context<Self>) {
-        if let Some(line) = self.lines.remove(&follower) {
-            drop(line);
-            if let Some((user, session)) = self.state.as_ref().and_then(|state| state.right_of(follower)) {
-                self.desk.releases(user, session);
-            }
+        self.lines.remove(&follower);
+        if let Some((user, session)) = self.rights.remove(&follower) {
+            self.desk.releases(user, session);
         }
         self.parked.retain(|(parked, _)| *parked != follower);
         self.decide(ctx, |state, now| state.leave(follower, now));
         self.arm_idle(ctx);
+    }
+}
+
+impl Handler<Unload> for DocumentActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Unload, ctx: &mut Context<Self>) {
+        if self.lines.is_empty() {
+            self.unload_if_idle(ctx);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The way out to one connection: puts the dialect on and pushes into its outbox.
 
-use super::messages::Outgoing;
+use super::messages::{Detached, Outgoing};
 use crate::outbox::{Outbox, Pushed};
 use crate::protocol::Dialect;
 use crate::protocol::codec::{EMPTY_AWARENESS, Message, encode};
@@ -8,7 +8,6 @@ use crate::protocol::frame::close_frame;
 use bytes::Bytes;
 use contextnexus_gate::encode_awareness;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One follower's way out.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub struct Line {
     /// B: what its frames begin with.
     pub address: Bytes,
     outbox: Arc<Outbox>,
-    detached: Arc<AtomicBool>,
+    detached: Arc<Detached>,
     /// It was sent a step 2.
     receiving: bool,
     /// Its outbox was full: the last sequence it was sent; it gets one merged update when it drains.
@@ -28,7 +27,7 @@ pub struct Line {
 
 impl Line {
     /// To a connection that has just come.
-    pub fn new(dialect: Dialect, address: Bytes, outbox: Arc<Outbox>, detached: Arc<AtomicBool>) -> Self {
+    pub fn new(dialect: Dialect, address: Bytes, outbox: Arc<Outbox>, detached: Arc<Detached>) -> Self {
         Self { dialect, address, outbox, detached, receiving: false, behind_since: None, sent_seq: 0 }
     }
 
@@ -118,7 +117,7 @@ impl Line {
     /// shown is dropped when a right ended (44xx), and flushed otherwise.
     pub fn close(&mut self, code: u16, reason: &'static str, whole_socket: bool) {
         self.receiving = false;
-        self.detached.store(true, Ordering::Release);
+        self.detached.set();
         if self.dialect == Dialect::Hocuspocus && !whole_socket {
             if code != super::close::SERVICE_RESTART {
                 let _ = self.outbox.push_control(encode(&self.address, Message::PermissionDenied(reason)));

@@ -12,7 +12,7 @@ use actix::Message;
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -29,13 +29,39 @@ pub struct Join {
     /// Where its frames go.
     pub outbox: Arc<Outbox>,
     /// Set by the document when it lets the attachment go (B: while the socket stays).
-    pub detached: Arc<AtomicBool>,
+    pub detached: Arc<Detached>,
     /// Whose session.
     pub user: UserId,
     /// The session.
     pub session: SessionId,
     /// What it may do.
     pub role: Role,
+}
+
+/// Said by a document, heard by the session before it handles the next message.
+#[derive(Debug, Default)]
+pub struct Detached {
+    this: AtomicBool,
+    /// Shared by all attachments of the connection: one look tells whether there is anything to look for.
+    any: Arc<AtomicBool>,
+}
+
+impl Detached {
+    /// Of one attachment; `any` is the connection's.
+    pub fn new(any: Arc<AtomicBool>) -> Self {
+        Self { this: AtomicBool::new(false), any }
+    }
+
+    /// The document let go.
+    pub fn set(&self) {
+        self.this.store(true, Ordering::Release);
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Whether it did.
+    pub fn is_set(&self) -> bool {
+        self.this.load(Ordering::Acquire)
+    }
 }
 
 /// Why a connection was not let in.
@@ -80,6 +106,11 @@ pub enum Input {
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Leave(pub FollowerId);
+
+/// Memory is short: unload now if nobody is connected.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Unload;
 
 /// A right in use changed.
 #[derive(Message, Debug, Clone)]

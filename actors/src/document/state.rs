@@ -55,6 +55,8 @@ pub struct DocumentState {
     /// Committed updates kept for those who fall behind: `(sequence, update)`.
     latest: VecDeque<(u64, Update)>,
     latest_bytes: usize,
+    /// Bytes of everything that was folded: what the memory in use is guessed from.
+    folded_bytes: usize,
     quarantined: Vec<Update>,
     members: BTreeMap<FollowerId, Member>,
     presence: Presence,
@@ -146,6 +148,7 @@ impl DocumentState {
             index: Index::new(),
             latest: VecDeque::new(),
             latest_bytes: 0,
+            folded_bytes: 0,
             quarantined: Vec::new(),
             members: BTreeMap::new(),
             presence,
@@ -182,6 +185,11 @@ impl DocumentState {
         (self.waiting.len() + in_flight, self.waiting_bytes)
     }
 
+    /// Memory in use, guessed: yrs takes about three bytes for each of a state (stack.md), the rest is counted.
+    pub fn bytes(&self) -> usize {
+        3 * self.folded_bytes + self.latest_bytes + self.waiting_bytes
+    }
+
     /// PostgreSQL is away.
     pub fn is_log_away(&self) -> bool {
         matches!(self.log, LogWork::Away(_) | LogWork::Resolving)
@@ -197,11 +205,6 @@ impl DocumentState {
     /// Rights in use here.
     pub fn rights(&self) -> impl Iterator<Item = (UserId, SessionId)> + '_ {
         self.members.values().map(|member| (member.user, member.session))
-    }
-
-    /// The right under which this connection is here.
-    pub fn right_of(&self, follower: FollowerId) -> Option<(UserId, SessionId)> {
-        self.members.get(&follower).map(|member| (member.user, member.session))
     }
 
     /// Updates since the last snapshot.
@@ -525,13 +528,10 @@ impl DocumentState {
         self.take_effects()
     }
 
-    /// A snapshot of the given position was stored, or could not be.
+    /// A snapshot of the given position was stored, or could not be: then the next try comes with the next full tail.
     pub fn snapshot_stored(&mut self, at: Option<Position>) {
-        self.tail.being_stored = false;
-        if let Some(at) = at {
-            let updates = self.position.seq.saturating_sub(at.seq);
-            self.tail = TailSinceSnapshot { updates, ..TailSinceSnapshot::default() };
-        }
+        let updates = at.map_or(0, |at| self.position.seq.saturating_sub(at.seq));
+        self.tail = TailSinceSnapshot { updates, ..TailSinceSnapshot::default() };
     }
 
     /// The whole state, its vector and where they stand; for snapshots and HTTP reads.
@@ -592,6 +592,9 @@ impl DocumentState {
         {
             member.waiting -= 1;
             member.waiting_bytes -= bytes;
+            if member.left && member.waiting == 0 {
+                self.members.remove(follower); // the last thing it had sent is settled
+            }
         }
     }
 
@@ -604,13 +607,13 @@ impl DocumentState {
         })
     }
 
-    fn remember(&mut self, update: Update, now: Instant) {
+    fn remember(&mut self, seq: u64, update: Update, now: Instant) {
         let bytes = update.bytes().len();
+        self.folded_bytes += bytes;
         self.tail.bytes += bytes;
         self.tail.updates += 1;
         self.tail.since.get_or_insert(now);
         self.recent.push(&update);
-        let seq = self.latest.back().map_or(self.position.seq, |(seq, _)| *seq) + 1;
         self.latest.push_back((seq, update));
         self.latest_bytes += bytes;
         while self.latest_bytes > self.limits.document_recent_bytes && self.latest.len() > 1 {
@@ -734,6 +737,13 @@ impl DocumentState {
 
     fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
+    }
+}
+
+impl Drop for DocumentState {
+    /// However this instance ends, what waited in it no longer takes room.
+    fn drop(&mut self) {
+        self.budget.give_back(self.waiting_bytes);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Opening, Services};
 use crate::access::{Caller, Token};
 use crate::directory::messages::Route;
 use crate::document::actor::DocumentActor;
-use crate::document::messages::{Deliver, Join, JoinRefused, Leave};
+use crate::document::messages::{Deliver, Detached, Join, JoinRefused, Leave};
 use crate::document::{FollowerId, close};
 use crate::ids::{ConnectionId, DocumentKey, UserId};
 use crate::outbox::Outbox;
@@ -42,6 +42,8 @@ pub struct Session {
     services: Arc<Services>,
     state: SessionState,
     attached: HashMap<Bytes, Attached>,
+    /// A document let go of one of them.
+    any_detached: Arc<AtomicBool>,
     refusals: u32,
     drained_before: u64,
 }
@@ -50,7 +52,7 @@ pub struct Session {
 struct Attached {
     follower: FollowerId,
     document: Addr<DocumentActor>,
-    detached: Arc<AtomicBool>,
+    detached: Arc<Detached>,
 }
 
 /// What opening a channel brought.
@@ -75,6 +77,7 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         services,
         state,
         attached: HashMap::new(),
+        any_detached: Arc::default(),
         refusals: 0,
         drained_before: 0,
     }
@@ -89,10 +92,6 @@ impl Session {
             match effect {
                 Effect::Deliver { address, inputs } => {
                     if let Some(attached) = self.attached.get(&address) {
-                        if attached.detached.load(Ordering::Acquire) {
-                            self.state.detached(&address);
-                            continue;
-                        }
                         let deliver = Deliver { follower: attached.follower, inputs };
                         deliveries.push(attached.document.send(deliver));
                     }
@@ -134,7 +133,7 @@ impl Session {
         };
         let services = self.services.clone();
         let follower = FollowerId { connection: self.connection, attachment };
-        let detached = Arc::new(AtomicBool::new(false));
+        let detached = Arc::new(Detached::new(self.any_detached.clone()));
         let join = Join {
             follower,
             dialect: self.dialect,
@@ -165,7 +164,7 @@ impl Session {
         token: Option<Token>,
         opened: Opened,
         follower: FollowerId,
-        detached: Arc<AtomicBool>,
+        detached: Arc<Detached>,
     ) -> Vec<Effect> {
         let user = opened.caller.user;
         debug!(connection.id = %self.connection, user.id = %user, "joined a document");
@@ -180,6 +179,19 @@ impl Session {
         }
         self.attached.insert(address.clone(), Attached { follower, document: opened.document, detached });
         self.state.joined(address, opened.may_write)
+    }
+
+    /// What documents let go of is left, before the client can ask for it again.
+    fn notice_detached(&mut self, ctx: &mut Context<Self>) {
+        if !self.any_detached.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let gone = self.attached.iter().filter(|(_, attached)| attached.detached.is_set());
+        let gone: Vec<Bytes> = gone.map(|(address, _)| address.clone()).collect();
+        for address in gone {
+            self.leave(&address, ctx);
+            self.state.detached(&address);
+        }
     }
 
     fn leave(&mut self, address: &Bytes, ctx: &mut Context<Self>) {
@@ -291,6 +303,7 @@ impl Handler<Inbound> for Session {
             Frame::Binary(bytes) => Some(bytes),
             Frame::Text => None,
         });
+        self.notice_detached(ctx);
         let effects = self.state.hear(frames);
         Box::pin(self.perform(effects, ctx))
     }

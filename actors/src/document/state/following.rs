@@ -32,12 +32,13 @@ impl DocumentState {
     ) -> bool {
         let from = self.position;
         let mut shown = Vec::new();
-        for update in updates.flatten() {
+        for (seq, update) in (from.seq + 1..).zip(updates) {
+            let Some(update) = update else { continue };
             let folded = self.fold_stored(update.clone());
             match folded {
                 Ok(Some(update)) => {
                     shown.push(update.clone());
-                    self.remember(update, now);
+                    self.remember(seq, update, now);
                 }
                 Ok(None) => {}
                 Err(reason) => {
@@ -81,13 +82,14 @@ impl DocumentState {
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(|_| Unsound::Snapshot { seq: at })?;
             self.replica.fold(&snapshot.state).map_err(|_| Unsound::Snapshot { seq: at })?;
             self.index = Index::from_state(&state);
+            self.folded_bytes = snapshot.state.len();
             self.position = snapshot.position;
         }
         self.tail = TailSinceSnapshot::default();
         for row in stored.tail.rows {
-            for bytes in row.updates {
+            for (seq, bytes) in (row.seq_from..).zip(row.updates) {
                 match self.fold_stored(bytes.clone()) {
-                    Ok(Some(update)) => self.remember(update, now),
+                    Ok(Some(update)) => self.remember(seq, update, now),
                     Ok(None) => {}
                     Err(reason) => return Err(Unsound::Row(unsound(row.seq_from, reason, bytes))),
                 }

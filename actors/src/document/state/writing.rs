@@ -158,8 +158,8 @@ impl DocumentState {
             }
         }
         self.index.apply(batch.delta);
-        for update in &updates {
-            self.remember(update.clone(), now);
+        for (seq, update) in (from.seq + 1..).zip(&updates) {
+            self.remember(seq, update.clone(), now);
         }
         self.position = through;
         let sole_sender = sole_sender(&batch.items);
@@ -203,10 +203,6 @@ impl DocumentState {
             let echo = echo && member.dialect == Dialect::YWebsocket && !proposal.update.is_empty();
             if whole {
                 let receipts = member.settled(ordinal, proposal.is_step2);
-                if member.left && member.waiting == 0 {
-                    self.members.remove(&follower);
-                    continue;
-                }
                 self.send_receipts(follower, receipts);
                 if echo {
                     self.send(follower, Outgoing::Update(proposal.update.bytes().clone()));
