@@ -13,10 +13,29 @@ use crate::postgres::migrate::{self, Progress, SchemaError};
 use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
 use crate::process;
 use crate::telemetry::RequestSpan;
+use crate::export::Exporter;
+use crate::origins::Origins;
+use crate::passwords::Passwords;
+use crate::postgres::authority::PostgresAuthority;
+use crate::postgres::operation_log::{LogSettings, PostgresLog};
+use crate::redis::RedisBus;
+use crate::rest::{self, LoginLimits, Rest, RestSettings};
 use crate::web::{self, ServerFacts};
+use crate::ws::{self, Sockets};
+use actix::{Addr, Arbiter};
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use contextnexus_actors::budget::Budget;
 use contextnexus_actors::clock::{Clock, SystemClock};
+use contextnexus_actors::directory::messages::DrainAll;
+use contextnexus_actors::directory::{self, Directory, Documents};
+use contextnexus_actors::ids::NodeId;
+use contextnexus_actors::ports::Bus;
+use contextnexus_actors::ports::memory_bus::Network;
+use contextnexus_actors::session::Services;
+use contextnexus_actors::world::World;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -208,27 +227,45 @@ async fn run(
     let watching = tokio::spawn(readiness.clone().watch(probe));
     let upkeep = tokio::spawn(metrics.clone().keep_up());
 
-    let shared = Shared {
+    let actors = Actors::start(config, &database)?;
+    let origins = origins(config, listener.local_addr()?);
+    let sockets = Sockets::new(
+        ws::Settings::of(&config.server, &config.limits),
+        origins.clone(),
+        actors.services.clone(),
+        actors.world.clock.clone(),
+    )
+    .map_err(io::Error::other)?;
+    let rest = rest(config, &database, &actors, origins)?;
+    let shared = Arc::new(Shared {
         readiness: Data::new(readiness.clone()),
         metrics: Data::new(metrics),
+        rest: Data::new(rest),
         facts: Data::new(ServerFacts::new(config.has_demo())),
-    };
-    let server = HttpServer::new({
-        let shared = Arc::new(shared);
-        move || {
-            App::new()
-                .app_data(shared.readiness.clone())
-                .app_data(shared.metrics.clone())
-                .app_data(shared.facts.clone())
-                .wrap(TracingLogger::<RequestSpan>::new())
-                .configure(health::routes)
-                .configure(web::configure)
-        }
+        sockets: sockets.clone(),
+    });
+    let server = HttpServer::new(move || {
+        let shared = shared.clone();
+        App::new()
+            .app_data(shared.readiness.clone())
+            .app_data(shared.metrics.clone())
+            .app_data(shared.facts.clone())
+            // The last one wrapped is the first one passed.
+            .wrap(from_fn(rest::shell))
+            .wrap(TracingLogger::<RequestSpan>::new())
+            .configure(health::routes)
+            .configure(ws::configure(shared.sockets.clone()))
+            .configure(|service| rest::mount(service, &shared.rest))
+            .configure(web::configure)
+            .default_service(actix_web::web::to(rest::not_found))
     })
+    .on_connect(ws::on_connect)
     .workers(config.workers())
+    .max_connections(config.server.connections_per_node_max + HTTP_CONNECTIONS)
     .keep_alive(Duration::from_secs(config.server.keep_alive_s))
     .client_request_timeout(Duration::from_secs(config.server.header_timeout_s))
-    .shutdown_timeout(config.server.drain_s)
+    .tcp_nodelay(true)
+    .shutdown_timeout(1)
     .disable_signals()
     .listen(listener)?
     .run();
@@ -243,7 +280,7 @@ async fn run(
     readiness.drain();
     // A second signal does not wait for anybody.
     tokio::select! {
-        () = handle.stop(true) => {}
+        () = drain(config, &actors, &sockets, &handle) => {}
         () = stop.asked() => handle.stop(false).await,
     }
     if let Ok(Err(error)) = serving.await {
@@ -256,11 +293,100 @@ async fn run(
     Ok(())
 }
 
+/// Nobody new, everything accepted committed, every connection closed with 1012 in a wave, so that they do not all come back at once.
+async fn drain(config: &Config, actors: &Actors, sockets: &Sockets, handle: &ServerHandle) {
+    let patience = Duration::from_secs(config.server.drain_s);
+    sockets.accept(false);
+    actors.services.drain();
+    let committed = actors.directory.send(DrainAll { patience });
+    if committed.await.is_err() {
+        tracing::error!("the directory of documents is gone; what is not committed was not acknowledged");
+    }
+    sockets.close_all(patience / 4);
+    let emptied = async {
+        while sockets.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if tokio::time::timeout(patience / 2, emptied).await.is_err() {
+        info!("{} connections did not close in time", sockets.open());
+    }
+    handle.stop(true).await;
+}
+
+/// Connections that are no WebSockets: pages, REST and probes beside a full house.
+const HTTP_CONNECTIONS: usize = 1_000;
+
+/// The actors of this node, and what they need of the world.
+struct Actors {
+    world: World,
+    directory: Addr<Directory>,
+    services: Arc<Services>,
+    /// The threads that run documents; they end with the process.
+    _threads: Vec<Arbiter>,
+}
+
+impl Actors {
+    fn start(config: &Config, database: &Database) -> Result<Self, ServeError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let node = NodeId(clock.fresh_id());
+        let settings = LogSettings { connections: config.database.log_writers as usize, ..LogSettings::default() };
+        let world = World {
+            node,
+            log: Arc::new(PostgresLog::start(database.clone(), settings)),
+            authority: Arc::new(PostgresAuthority::new(database.clone(), clock.clone())),
+            bus: bus(config, database, node)?,
+            clock,
+            limits: Arc::new(config.limits.clone()),
+            budget: Arc::new(Budget::new(config.limits.node_waiting_bytes_max)),
+        };
+        let threads: Vec<Arbiter> = (0..config.workers()).map(|_| Arbiter::new()).collect();
+        let directory = directory::start(world.clone(), threads.iter().map(Arbiter::handle).collect());
+        let services = Services::new(world.clone(), directory.clone(), config.server.connections_per_user_max);
+        Ok(Self { world, directory, services: Arc::new(services), _threads: threads })
+    }
+}
+
+/// Redis where there is one; alone, a node has nobody to tell.
+fn bus(config: &Config, database: &Database, node: NodeId) -> Result<Arc<dyn Bus>, ServeError> {
+    Ok(match config.redis.url.get() {
+        Some(url) => Arc::new(RedisBus::start(url, node, database.clone()).map_err(io::Error::other)?),
+        None => Arc::new(Network::default().connect(node)),
+    })
+}
+
+fn origins(config: &Config, address: SocketAddr) -> Origins {
+    let server = &config.server;
+    let loopback = address.ip().is_loopback();
+    Origins::new(&server.allowed_origins, &server.cors_origins, &server.public_url, loopback)
+}
+
+fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins) -> Result<Rest, ServeError> {
+    let server = &config.server;
+    Ok(Rest {
+        database: database.clone(),
+        authority: actors.world.authority.clone(),
+        documents: Arc::new(Documents::new(actors.directory.clone(), actors.world.clone())),
+        clock: actors.world.clock.clone(),
+        passwords: Passwords::start()?,
+        logins: LoginLimits::default(),
+        origins,
+        exporter: Exporter::default(),
+        settings: RestSettings {
+            public_url: server.public_url.clone(),
+            json_bytes_max: server.json_bytes_max,
+            update_bytes_max: config.limits.update_bytes_max,
+        },
+    })
+}
+
 /// What every worker thread is given.
 struct Shared {
     readiness: Data<Readiness>,
     metrics: Data<Metrics>,
+    rest: Data<Rest>,
     facts: Data<ServerFacts>,
+    sockets: Arc<Sockets>,
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -74,7 +74,7 @@ impl Default for Limits {
             awareness_ids_per_connection_max: 64,
             awareness_interval_ms: 20,
             awareness_wait_ms: 100,
-            awareness_timeout_s: 30,
+            awareness_timeout_s: 25,
             unauthenticated_bytes_max: 5 * MIB,
             unauthenticated_messages_max: 1_000,
             documents_per_connection_max: 1_000,

@@ -36,12 +36,9 @@ pub async fn shell<B: MessageBody + 'static>(
     let mut response = if is_preflight {
         request.into_response(preflight(cors.as_ref())).map_into_right_body()
     } else {
-        // An error that a handler did not shape itself is shaped here, so that it gets these headers too.
-        let http = request.request().clone();
-        match next.call(request).await {
-            Ok(response) => response.map_into_left_body(),
-            Err(error) => ServiceResponse::new(http, error.error_response()).map_into_right_body(),
-        }
+        // Handlers and extractors shape their errors themselves. (Holding the request to shape others here would be a second owner
+        // of it, which actix's router does not bear.)
+        next.call(request).await?.map_into_left_body()
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {

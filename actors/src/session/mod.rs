@@ -44,8 +44,7 @@ pub struct Services {
     pub directory: Addr<Directory>,
     /// Connections of one user on this node.
     pub connections_per_user_max: usize,
-    /// The server drains: nobody new is let in.
-    pub draining: AtomicBool,
+    draining: AtomicBool,
     users: Mutex<HashMap<UserId, usize>>,
 }
 
@@ -53,6 +52,11 @@ impl Services {
     /// Nobody is connected.
     pub fn new(world: World, directory: Addr<Directory>, connections_per_user_max: usize) -> Self {
         Self { world, directory, connections_per_user_max, draining: AtomicBool::new(false), users: Mutex::default() }
+    }
+
+    /// The server drains: nobody new is let in.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     /// Whether the server drains.
