@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Transaction};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub mod authority;
 pub mod documents;
 mod error;
 pub mod migrate;

@@ -9,6 +9,7 @@ mod support;
 
 mod browser;
 mod interop_control;
+mod postgres_authority;
 mod postgres_catalogue;
 mod postgres_log;
 mod postgres_tenancy;

@@ -1,0 +1,281 @@
+//! Who a token belongs to and what it may do, on real tables.
+
+use crate::support::postgres::{TestDatabase, TestTenant, fresh};
+use contextnexus::postgres::authority::PostgresAuthority;
+use contextnexus::postgres::sessions::{self, Kind, NewSession};
+use contextnexus::postgres::{self, Database};
+use contextnexus::tokens;
+use contextnexus_actors::access::{Caller, Role, Scope, Token};
+use contextnexus_actors::clock::{Clock as _, SystemClock};
+use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
+use contextnexus_actors::ports::{AccessDenied, Authority, Held, RoomName, Standing};
+use futures_util::future::join_all;
+use std::sync::Arc;
+
+struct House {
+    authority: PostgresAuthority,
+    database: Database,
+    tenant: TestTenant,
+    test: TestDatabase,
+}
+
+impl House {
+    async fn create() -> Self {
+        let test = TestDatabase::create().await;
+        let tenant = test.tenant("one").await;
+        let database = test.database();
+        Self { authority: PostgresAuthority::new(database.clone(), Arc::new(SystemClock)), database, tenant, test }
+    }
+
+    /// A person, in this role in the default project.
+    async fn member(&self, role: &'static str) -> UserId {
+        let user = self.tenant.user().await;
+        let join = match role {
+            "viewer" => {
+                "insert into project_memberships (tenant_id, project_id, user_id, role) values ($1, $2, $3, 'viewer')"
+            }
+            "editor" => {
+                "insert into project_memberships (tenant_id, project_id, user_id, role) values ($1, $2, $3, 'editor')"
+            }
+            _ => "select $1, $2, $3",
+        };
+        self.tenant.sql(join, &[self.tenant.project.0, user.0]).await;
+        user
+    }
+
+    async fn token(&self, user: UserId, kind: Kind) -> (Token, SessionId) {
+        self.child(user, kind, None).await
+    }
+
+    async fn child(&self, user: UserId, kind: Kind, parent: Option<SessionId>) -> (Token, SessionId) {
+        let (token, id) = (tokens::fresh(self.tenant.id).expect("a token"), SessionId(fresh()));
+        let new = NewSession {
+            id,
+            user,
+            kind,
+            name: None,
+            token_hash: tokens::hash(&token),
+            created_by: None,
+            parent,
+            expires_at: SystemClock.now() + chrono::TimeDelta::hours(1),
+        };
+        let mut db = postgres::begin(&self.database, self.tenant.id).await.expect("begin");
+        sessions::create(&mut db, new).await.expect("create a session");
+        db.commit().await.expect("commit");
+        (token, id)
+    }
+
+    async fn caller(&self, user: UserId) -> Caller {
+        let (token, _) = self.token(user, Kind::Login).await;
+        self.authority.authenticate(&token).await.expect("a fresh token")
+    }
+
+    /// A ticket for a document, to be redeemed within these seconds.
+    fn ticket(document: DocumentId, role: Role, seconds: i64) -> Kind {
+        Kind::Ticket { document, role, redeem_by: SystemClock.now() + chrono::TimeDelta::seconds(seconds) }
+    }
+}
+
+fn named(name: &str) -> RoomName {
+    RoomName::Named { project: None, name: name.to_owned() }
+}
+
+#[tokio::test]
+async fn a_token_is_its_users_until_something_ends_it() {
+    let house = House::create().await;
+    let user = house.member("editor").await;
+    let (token, session) = house.token(user, Kind::Login).await;
+    let caller = house.authority.authenticate(&token).await.expect("a fresh token");
+    assert_eq!((caller.tenant, caller.user, caller.session, caller.scope), (house.tenant.id, user, session, Scope::User));
+
+    let elsewhere = house.test.tenant("two").await;
+    let moved = Token(token.0.replace(&house.tenant.id.0.simple().to_string(), &elsewhere.id.0.simple().to_string()));
+    let unknown = tokens::fresh(house.tenant.id).expect("a token");
+    for (what, token) in [("another tenant's", &moved), ("unknown", &unknown), ("no token", &Token("cnx_x".to_owned()))] {
+        let refused = house.authority.authenticate(token).await.expect_err(what);
+        assert!(matches!(refused, AccessDenied::BadToken), "{what}: {refused:?}");
+    }
+    for (what, end, again) in [
+        (
+            "revoked",
+            "update user_sessions set revoked_at = now() where tenant_id = $1",
+            "update user_sessions set revoked_at = null where tenant_id = $1",
+        ),
+        (
+            "expired",
+            "update user_sessions set expires_at = now() - interval '1 s' where tenant_id = $1",
+            "update user_sessions set expires_at = now() + interval '1 h' where tenant_id = $1",
+        ),
+        (
+            "an inactive user's",
+            "update users set is_active = false where tenant_id = $1",
+            "update users set is_active = true where tenant_id = $1",
+        ),
+        (
+            "an inactive tenant's",
+            "update tenants set is_active = false where id = $1",
+            "update tenants set is_active = true where id = $1",
+        ),
+    ] {
+        house.tenant.sql(end, &[]).await;
+        let refused = house.authority.authenticate(&token).await.expect_err(what);
+        assert!(matches!(refused, AccessDenied::BadToken), "{what}: {refused:?}");
+        let refused = house.authority.open(&caller, &named("room")).await.expect_err(what);
+        assert!(matches!(refused, AccessDenied::BadToken), "{what}, and open already: {refused:?}");
+        house.tenant.sql(again, &[]).await;
+        house.authority.authenticate(&token).await.expect("in force again");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_redeemed_once_and_in_time() {
+    let house = House::create().await;
+    let (user, document) = (house.member("editor").await, house.tenant.document().await);
+    let (token, session) = house.token(user, House::ticket(document, Role::Viewer, 60)).await;
+    let tries = join_all((0..10).map(|_| house.authority.authenticate(&token))).await;
+    let redeemed: Vec<_> = tries.iter().flatten().collect();
+    assert_eq!(redeemed.len(), 1, "{tries:?}");
+    assert_eq!((redeemed[0].session, redeemed[0].scope), (session, Scope::Document(document, Role::Viewer)));
+    assert!(tries.iter().all(|tried| !matches!(tried, Err(AccessDenied::Unavailable))), "{tries:?}");
+
+    // The row is the connection's session from now on.
+    let grant = house.authority.open(redeemed[0], &RoomName::Id(document)).await.expect("its document");
+    assert_eq!(grant.role, Role::Viewer, "at most its role");
+    let other = house.tenant.document().await;
+    let refused = house.authority.open(redeemed[0], &RoomName::Id(other)).await.expect_err("another document");
+    assert!(matches!(refused, AccessDenied::NoSuchDocument), "{refused:?}");
+
+    let (late, _) = house.token(user, House::ticket(document, Role::Viewer, -1)).await;
+    assert!(matches!(house.authority.authenticate(&late).await, Err(AccessDenied::BadToken)));
+    let (_, login) = house.token(user, Kind::Login).await;
+    let (orphan, _) = house.child(user, House::ticket(document, Role::Viewer, 60), Some(login)).await;
+    house.tenant.sql("update user_sessions set revoked_at = now() where tenant_id = $1 and id = $2", &[login.0]).await;
+    assert!(matches!(house.authority.authenticate(&orphan).await, Err(AccessDenied::BadToken)), "its maker signed out");
+}
+
+#[tokio::test]
+async fn an_applications_own_user_opens_what_its_ticket_says() {
+    let house = House::create().await;
+    let (user, document) = (UserId(fresh()), house.tenant.document().await);
+    house
+        .tenant
+        .sql(
+            "insert into users (tenant_id, id, kind, external_subject, name) values ($1, $2, 'external', $2::text, 'Guest')",
+            &[user.0],
+        )
+        .await;
+    let (token, session) = house.token(user, Kind::Document(document, Role::Editor)).await;
+    for _ in 0..2 {
+        let caller = house.authority.authenticate(&token).await.expect("a document token is good again and again");
+        assert_eq!(house.authority.open(&caller, &RoomName::Id(document)).await.expect("open").role, Role::Editor);
+    }
+    let held = Held { session, user, document };
+    let rechecked = house.authority.recheck(house.tenant.id, None, &[held]).await.expect("recheck");
+    assert!(matches!(rechecked.standings[..], [(_, Standing::Granted(grant))] if grant.role == Role::Editor));
+}
+
+#[tokio::test]
+async fn a_room_is_found_by_id_by_name_and_by_former_name() {
+    let house = House::create().await;
+    let caller = house.caller(house.member("editor").await).await;
+    let document = house.authority.open(&caller, &named("plan")).await.expect("created on first connect").document;
+    house.tenant.sql("update content_items set name = 'new plan' where tenant_id = $1 and id = $2", &[document.0]).await;
+    let slug = |name: &str| RoomName::Named { project: Some("playground".to_owned()), name: name.to_owned() };
+    for room in [RoomName::Id(document), named("new plan"), slug("new plan"), named("plan"), slug("plan")] {
+        let grant = house.authority.open(&caller, &room).await.expect("a room");
+        assert_eq!((grant.document, grant.project, grant.role), (document, house.tenant.project, Role::Editor), "{room:?}");
+    }
+    let nowhere = RoomName::Named { project: Some("nowhere".to_owned()), name: "plan".to_owned() };
+    assert!(matches!(house.authority.open(&caller, &nowhere).await, Err(AccessDenied::NoSuchDocument)));
+    let unknown = RoomName::Id(DocumentId(fresh()));
+    assert!(matches!(house.authority.open(&caller, &unknown).await, Err(AccessDenied::NoSuchDocument)));
+    for bad in ["", "a\u{7}b", "e\u{301}", &"x".repeat(201), "0189c0de-0000-7000-8000-000000000000"] {
+        let refused = house.authority.open(&caller, &named(bad)).await.expect_err(bad);
+        assert!(matches!(refused, AccessDenied::BadName), "{bad:?}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_create_one_name_at_once_get_one_document() {
+    let house = House::create().await;
+    let caller = house.caller(house.member("editor").await).await;
+    for round in 0..20 {
+        let room = named(&format!("race {round}"));
+        let grants = join_all((0..8).map(|_| house.authority.open(&caller, &room))).await;
+        let first = grants[0].as_ref().expect("open").document;
+        for grant in &grants {
+            assert_eq!(grant.as_ref().expect("open").document, first, "round {round}: {grants:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_hears_no_more_than_it_may_know() {
+    let house = House::create().await;
+    let editor = house.caller(house.member("editor").await).await;
+    let viewer = house.caller(house.member("viewer").await).await;
+    let outsider = house.caller(house.member("none").await).await;
+    let document = house.authority.open(&editor, &named("plan")).await.expect("create").document;
+    let theirs = house.test.tenant("two").await.document().await;
+
+    assert_eq!(house.authority.open(&viewer, &named("plan")).await.expect("a viewer reads").role, Role::Viewer);
+    assert!(matches!(house.authority.open(&viewer, &named("new")).await, Err(AccessDenied::MayNotCreate)));
+    for room in [named("plan"), named("new"), RoomName::Id(document), RoomName::Id(theirs), RoomName::Id(DocumentId(fresh()))] {
+        let refused = house.authority.open(&outsider, &room).await.expect_err("an outsider");
+        assert!(matches!(refused, AccessDenied::NoSuchDocument), "{room:?}: {refused:?}");
+    }
+
+    house.tenant.sql("update content_items set deleted_at = now() where tenant_id = $1 and id = $2", &[document.0]).await;
+    for room in [named("plan"), RoomName::Id(document)] {
+        assert!(matches!(house.authority.open(&editor, &room).await, Err(AccessDenied::Deleted)), "its name is reserved");
+        assert!(matches!(house.authority.open(&outsider, &room).await, Err(AccessDenied::NoSuchDocument)));
+    }
+    house.tenant.sql("update content_items set deleted_at = null where tenant_id = $1 and id = $2", &[document.0]).await;
+    house.tenant.sql("update projects set is_archived = true where tenant_id = $1", &[]).await;
+    assert_eq!(house.authority.open(&editor, &named("plan")).await.expect("read").role, Role::Viewer, "archived");
+    assert!(matches!(house.authority.open(&editor, &named("new")).await, Err(AccessDenied::MayNotCreate)));
+}
+
+#[tokio::test]
+async fn every_change_of_a_right_in_use_is_seen_once() {
+    let house = House::create().await;
+    let (editor, document) = (house.member("editor").await, house.tenant.document().await);
+    let session = house.caller(editor).await.session;
+    let admin = house.member("none").await;
+    house.tenant.sql("update users set is_tenant_admin = true where tenant_id = $1 and id = $2", &[admin.0]).await;
+    let admins = house.caller(admin).await.session;
+    let held = [Held { session, user: editor, document }, Held { session: admins, user: admin, document }];
+    let mut since = None;
+    let mut look = async || -> Option<(Standing, Standing)> {
+        let rechecked = house.authority.recheck(house.tenant.id, since, &held).await.expect("recheck");
+        since = Some(rechecked.epoch);
+        let of = |wanted: Held| rechecked.standings.iter().find(|(held, _)| *held == wanted).map(|(_, standing)| *standing);
+        Some((of(held[0])?, of(held[1])?))
+    };
+    let granted = |standing: Standing| match standing {
+        Standing::Granted(grant) => grant.role,
+        other => panic!("{other:?}"),
+    };
+    let (editors, admins) = look().await.expect("the first look sees all");
+    assert_eq!((granted(editors), granted(admins)), (Role::Editor, Role::Admin));
+    assert!(look().await.is_none(), "nothing changed");
+    for (change, editors, admins) in [
+        ("update project_memberships set role = 'viewer' where tenant_id = $1 and coalesce($2, $3) is not null", Some(Role::Viewer), "granted"),
+        ("delete from project_memberships where tenant_id = $1 and coalesce($2, $3) is not null", None, "granted"),
+    ] {
+        house.tenant.sql(change, &[editor.0, session.0]).await;
+        let (of_editor, of_admin) = look().await.expect(change);
+        match editors {
+            Some(role) => assert_eq!(granted(of_editor), role, "{change}"),
+            None => assert_eq!(of_editor, Standing::Forbidden, "{change}"),
+        }
+        assert_eq!(granted(of_admin), Role::Admin, "{change}: {admins}");
+        assert!(look().await.is_none(), "{change}: once");
+    }
+    house.tenant.sql("update user_sessions set revoked_at = now() where tenant_id = $1 and id = $2", &[session.0]).await;
+    assert_eq!(look().await.expect("revoked").0, Standing::SessionEnded);
+    house.tenant.sql("update content_items set deleted_at = now() where tenant_id = $1 and id = $2", &[document.0]).await;
+    assert_eq!(look().await.expect("deleted"), (Standing::SessionEnded, Standing::Deleted));
+    house.tenant.sql("update users set is_active = false where tenant_id = $1 and id = $2", &[admin.0]).await;
+    assert_eq!(look().await.expect("inactive").1, Standing::SessionEnded);
+}
