@@ -168,11 +168,21 @@ pub struct PrivateCluster {
 }
 
 impl PrivateCluster {
+    /// Without fsync: it outlives its own death, not the machine's.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With fsync, as in production.
+    pub fn start_durable() -> Self {
+        Self::start_with("-c fsync=on -c full_page_writes=on")
+    }
+
+    fn start_with(settings: &'static str) -> Self {
         let home = std::env::temp_dir().join(format!("contextnexus-test-{}", fresh().simple()));
         make_home(&home);
         let alive = lock_shared(&home.join("alive"));
-        let cluster = Cluster::start(&home);
+        let cluster = Cluster::start(&home, settings);
         watch(&home, 1);
         Self { cluster, _alive: alive }
     }
@@ -190,6 +200,14 @@ impl PrivateCluster {
         kill.arg(format!("-{signal}")).arg(&postmaster);
         kill.args(String::from_utf8_lossy(&children.stdout).split_whitespace());
         kill.status().expect("kill");
+    }
+
+    /// CPU seconds of the cluster's processes, those that ended included.
+    pub fn cpu(&self) -> f64 {
+        let postmaster = self.cluster.postmaster();
+        let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
+        let children = String::from_utf8_lossy(&children.stdout).into_owned();
+        cpu_of(&postmaster, true) + children.split_whitespace().map(|child| cpu_of(child, false)).sum::<f64>()
     }
 
     /// Starts it again after `signal("KILL")` or `stop`.
@@ -229,7 +247,7 @@ fn shared_server() -> String {
         let cluster = match Cluster::running(&home) {
             Some(cluster) => cluster,
             None => {
-                let cluster = Cluster::start(&home);
+                let cluster = Cluster::start(&home, "");
                 watch(&home, 10);
                 cluster
             }
@@ -280,6 +298,8 @@ fn watch(home: &Path, grace_s: u32) {
 struct Cluster {
     home: PathBuf,
     port: u16,
+    /// Beyond those of every test's cluster.
+    settings: &'static str,
 }
 
 impl Cluster {
@@ -290,10 +310,10 @@ impl Cluster {
     fn running(home: &Path) -> Option<Self> {
         let port = fs::read_to_string(home.join("port")).ok()?.trim().parse().ok()?;
         std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-        Some(Self { home: home.to_owned(), port })
+        Some(Self { home: home.to_owned(), port, settings: "" })
     }
 
-    fn start(home: &Path) -> Self {
+    fn start(home: &Path, settings: &'static str) -> Self {
         let data = home.join("data");
         fs::remove_dir_all(&data).ok();
         fs::create_dir_all(&data).expect("a data directory");
@@ -308,7 +328,7 @@ impl Cluster {
             .expect("initdb");
         assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
-        let cluster = Self { home: home.to_owned(), port };
+        let cluster = Self { home: home.to_owned(), port, settings };
         cluster.launch();
         fs::write(home.join("port"), port.to_string()).expect("note the port");
         cluster
@@ -317,8 +337,8 @@ impl Cluster {
     fn launch(&self) {
         let settings = format!(
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c full_page_writes=off \
-             -c max_connections=300 -c shared_buffers=64MB -c max_wal_size=256MB -c log_min_messages=fatal",
-            self.port
+             -c max_connections=300 -c shared_buffers=64MB -c max_wal_size=256MB -c log_min_messages=fatal {}",
+            self.port, self.settings
         );
         let started = Instant::now();
         while !self.control(&["start", "-w", "-t", "30", "-o", &settings]) {
@@ -412,6 +432,15 @@ async fn connect(url: &str) -> PgConnection {
 
 fn url(server: &str, role: &str, database: &str) -> String {
     format!("postgres://{role}:test@{server}/{database}")
+}
+
+/// CPU seconds of a process, with its ended children where asked for.
+pub fn cpu_of(process: &str, with_children: bool) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name in parentheses: state is field 3, utime 14, stime 15, cutime 16, cstime 17; 100 ticks a second.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+    let ticks: u64 = fields.take(if with_children { 4 } else { 2 }).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
 }
 
 /// Not used by every test binary.
