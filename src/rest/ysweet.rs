@@ -15,12 +15,15 @@ use chrono::TimeDelta;
 use contextnexus_actors::access::{Caller, Role};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, SessionId, UserId};
 use contextnexus_actors::ports::RoomName;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
 
 const VALID_S_DEFAULT: u32 = 3600;
+/// What stands in one segment of a path as it is.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const VALID_S_MAX: u32 = 30 * 86_400;
 
 pub(super) fn resources(config: &mut ServiceConfig<'_>) {
@@ -194,11 +197,11 @@ async fn authorize(
     db.commit().await?;
     let base = rest.base_url(&request);
     let socket = base.replacen("http", "ws", 1);
-    // The document's id, not the name that was given: it needs no escaping in an address, and outlives a rename.
-    let id = document.id;
+    // The id as it was asked for: the client refuses a token for another.
+    let path = utf8_percent_encode(&id, SEGMENT);
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(ClientToken {
-        url: format!("{socket}/d/{id}/ws"),
-        base_url: format!("{base}/d/{id}"),
+        url: format!("{socket}/d/{path}/ws"),
+        base_url: format!("{base}/d/{path}"),
         doc_id: id.to_string(),
         token: token.0,
         authorization: wanted.authorization,
