@@ -106,3 +106,22 @@ fn tidy_no_source_file_holds_two_ideas() {
         .collect();
     assert_eq!(long, Vec::<String>::new());
 }
+
+#[test]
+fn tidy_the_readme_shows_the_programs_that_the_tests_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    for name in ["y-websocket", "y-websocket-ticket", "hocuspocus", "y-sweet", "tiptap", "codemirror"] {
+        let program = fs::read_to_string(root.join(format!("tests/interop/snippets/{name}.mjs"))).unwrap();
+        assert!(readme.contains(program.trim()), "README shows another {name}.mjs");
+    }
+}
+
+#[test]
+fn tidy_ci_runs_the_readmes_test_command() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let ci = fs::read_to_string(root.join(".ci/run")).unwrap();
+    assert!(readme.contains("```sh\ntests/run.sh\n```"));
+    assert!(ci.trim_end().ends_with("exec ./tests/run.sh"));
+}
