@@ -23,7 +23,8 @@ fn unhex(hex: &str) -> Bytes {
 }
 
 fn histories() -> Vec<History> {
-    let folder = std::env::var("GATE_YJS_HISTORIES").unwrap_or_else(|_| format!("{}/tests/yjs", env!("CARGO_MANIFEST_DIR")));
+    let folder =
+        std::env::var("GATE_YJS_HISTORIES").unwrap_or_else(|_| format!("{}/tests/yjs", env!("CARGO_MANIFEST_DIR")));
     let mut histories = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -66,7 +67,8 @@ fn what_yjs_writes_is_never_refused_and_reads_the_same_behind_the_gate() {
         assert_eq!(seeded.state_vector(), history.state_vector, "{}", history.name);
         let mut delta = Delta::default();
         for update in history.sent.iter().chain([&history.state]) {
-            let admission = admit(&seeded, &mut delta, &common::parse(update), &Caps::default(), &mut |_| true).unwrap();
+            let admission =
+                admit(&seeded, &mut delta, &common::parse(update), &Caps::default(), &mut |_| true).unwrap();
             assert_eq!(admission.content, Content::Nothing, "{}: the state holds it all", history.name);
         }
     }
