@@ -1,0 +1,382 @@
+//! What is admitted of an update, case by case.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{doc, parse, state};
+use contextnexus_gate::lib0::{write_var_string, write_var_uint};
+use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Refused, Rule, Update, admit, merge};
+use yrs::updates::decoder::Decode;
+use yrs::{Doc, GetString, Map, MapPrelim, ReadTxn, StateVector, Text, Transact};
+
+const ALICE: u64 = 10;
+const BOB: u64 = 20;
+
+/// A document of Alice's that says "hello".
+fn hello() -> Doc {
+    let doc = doc(ALICE);
+    doc.get_or_insert_text("t").push(&mut doc.transact_mut(), "hello");
+    doc
+}
+
+fn index_of(doc: &Doc) -> Index {
+    Index::from_state(&parse(&state(doc)))
+}
+
+/// What `doc` has beyond `before`.
+fn since(doc: &Doc, before: &StateVector) -> Update {
+    parse(&doc.transact().encode_state_as_update_v1(before))
+}
+
+/// The same document in other hands.
+fn copy(from: &Doc, client: u64) -> Doc {
+    let copy = doc(client);
+    copy.transact_mut().apply_update(yrs::Update::decode_v1(&state(from)).unwrap()).unwrap();
+    copy
+}
+
+fn admit_to(index: &Index, update: &Update) -> Admission {
+    admit(index, &mut Delta::default(), update, &Caps::default(), &mut |_| true).unwrap()
+}
+
+fn refused(index: &Index, update: &Update) -> Refused {
+    let mut delta = Delta::default();
+    let refused = admit(index, &mut delta, update, &Caps::default(), &mut |_| true).unwrap_err();
+    assert!(delta.is_empty(), "what is refused leaves no trace");
+    refused
+}
+
+fn part(admission: &Admission) -> &Bytes {
+    match &admission.content {
+        Content::Part(part) => part,
+        other => panic!("not a part: {other:?}"),
+    }
+}
+
+/// An update by hand: sections of client, clock and blocks, and no deletes.
+fn by_hand(sections: &[(u64, u64, &[&[u8]])]) -> Update {
+    let mut bytes = Vec::new();
+    write_var_uint(&mut bytes, sections.len() as u64);
+    for (client, clock, blocks) in sections {
+        write_var_uint(&mut bytes, blocks.len() as u64);
+        write_var_uint(&mut bytes, *client);
+        write_var_uint(&mut bytes, *clock);
+        bytes.extend(blocks.concat());
+    }
+    bytes.push(0);
+    parse(&bytes)
+}
+
+fn deletes(client: u64, ranges: &[(u64, u64)]) -> Update {
+    let mut bytes = vec![0, 1];
+    write_var_uint(&mut bytes, client);
+    write_var_uint(&mut bytes, ranges.len() as u64);
+    for (clock, len) in ranges {
+        write_var_uint(&mut bytes, *clock);
+        write_var_uint(&mut bytes, *len);
+    }
+    parse(&bytes)
+}
+
+/// A letter at the begin of the root "t".
+const ROOTED: &[u8] = &[4, 1, 1, b't', 1, b'x'];
+
+#[test]
+fn an_empty_update_is_admitted_as_nothing() {
+    let admission = admit_to(&Index::new(), &parse(&[0, 0]));
+    assert_eq!(admission.content, Content::Nothing);
+    assert!(admission.missing.is_none() && admission.trimmed.is_empty());
+}
+
+#[test]
+fn what_follows_on_exactly_is_admitted_as_it_came() {
+    let ours = hello();
+    let index = index_of(&ours);
+    let before = ours.transact().state_vector();
+    ours.get_or_insert_text("t").push(&mut ours.transact_mut(), " world");
+    let admission = admit_to(&index, &since(&ours, &before));
+    assert_eq!(admission.content, Content::Whole);
+    assert_eq!(admission.added, [(ALICE, 5..11)]);
+}
+
+#[test]
+fn a_block_that_is_known_in_part_is_split_as_yjs_splits_it() {
+    let ours = hello();
+    let index = index_of(&ours);
+    ours.get_or_insert_text("t").push(&mut ours.transact_mut(), " world");
+    let whole = parse(&state(&ours));
+    let admission = admit_to(&index, &whole);
+    assert_eq!(admission.trimmed.len(), 1);
+    assert_eq!(admission.trimmed[0].clocks, 0..5);
+    assert_eq!(admission.added, [(ALICE, 5..11)]);
+    // yrs cuts at the same place when it is asked for what is missing.
+    let known = hello().transact().state_vector();
+    assert_eq!(part(&admission), since(&ours, &known).bytes());
+}
+
+#[test]
+fn a_resend_is_trimmed_to_nothing() {
+    let ours = hello();
+    ours.get_or_insert_text("t").remove_range(&mut ours.transact_mut(), 1, 2);
+    let admission = admit_to(&index_of(&ours), &parse(&state(&ours)));
+    assert_eq!(admission.content, Content::Nothing);
+    assert_eq!(admission.missing, None);
+    assert_eq!(admission.trimmed[0].clocks, 0..5);
+}
+
+#[test]
+fn a_gap_is_left_out_and_says_what_it_waits_for() {
+    let ours = hello();
+    let middle = ours.transact().state_vector();
+    ours.get_or_insert_text("t").push(&mut ours.transact_mut(), " world");
+    let late = since(&ours, &middle);
+    let admission = admit_to(&Index::new(), &late);
+    assert_eq!(admission.content, Content::Nothing);
+    let missing = admission.missing.unwrap();
+    assert_eq!(missing.clocks, [(ALICE, 5)]);
+    assert!(!missing.is_met_by(&Index::new()));
+    assert!(missing.is_met_by(&index_of(&hello())));
+}
+
+#[test]
+fn of_several_clients_those_who_follow_on_are_admitted_and_the_others_left_out() {
+    let ours = hello();
+    let bob = copy(&ours, BOB);
+    bob.get_or_insert_text("t").push(&mut bob.transact_mut(), "!");
+    bob.get_or_insert_text("other").push(&mut bob.transact_mut(), "apart");
+    let update = parse(&state(&bob));
+    // Alice's section is new, and Bob's refers to it: both go in, in whatever order they stand.
+    assert_eq!(admit_to(&Index::new(), &update).content, Content::Whole);
+    // Without Alice's, Bob's waits.
+    let bobs = since(&bob, &ours.transact().state_vector());
+    let admission = admit_to(&Index::new(), &bobs);
+    assert_eq!(admission.content, Content::Nothing);
+    assert_eq!(admission.missing.unwrap().clocks, [(ALICE, 5)]);
+}
+
+#[test]
+fn a_skip_is_a_gap_and_what_stands_before_it_is_admitted() {
+    let skip: &[u8] = &[10, 3];
+    let update = by_hand(&[(ALICE, 0, &[ROOTED, skip, &[0x84, 10, 0, 1, b'y']])]);
+    let admission = admit_to(&Index::new(), &update);
+    assert_eq!(admission.added, [(ALICE, 0..1)]);
+    assert_eq!(admission.missing.as_ref().unwrap().clocks, [(ALICE, 4)]);
+    assert_eq!(part(&admission), by_hand(&[(ALICE, 0, &[ROOTED])]).bytes());
+    // A Skip over what is known is nothing to wait for.
+    let mut index = Index::new();
+    index.trust(&by_hand(&[(ALICE, 0, &[ROOTED, &[0, 3]])])).unwrap();
+    let admission = admit_to(&index, &update);
+    assert_eq!((admission.added, admission.missing), (vec![(ALICE, 4..5)], None));
+}
+
+#[test]
+fn a_delete_beyond_what_is_known_waits_and_its_known_part_does_not() {
+    let index = index_of(&hello());
+    let admission = admit_to(&index, &deletes(ALICE, &[(1, 1), (3, 6)]));
+    assert_eq!(admission.missing.as_ref().unwrap().clocks, [(ALICE, 9)]);
+    assert_eq!(part(&admission), deletes(ALICE, &[(1, 1), (3, 2)]).bytes());
+    let admission = admit_to(&index, &deletes(BOB, &[(0, 1)]));
+    assert_eq!(admission.content, Content::Nothing);
+    assert_eq!(admission.missing.unwrap().clocks, [(BOB, 1)]);
+}
+
+#[test]
+fn a_delete_that_is_known_is_trimmed_and_one_known_in_part_is_cut() {
+    let mut index = index_of(&hello());
+    index.trust(&deletes(ALICE, &[(1, 2)])).unwrap();
+    assert_eq!(admit_to(&index, &deletes(ALICE, &[(1, 2)])).content, Content::Nothing);
+    let admission = admit_to(&index, &deletes(ALICE, &[(0, 5)]));
+    assert_eq!(part(&admission), deletes(ALICE, &[(0, 1), (3, 2)]).bytes());
+}
+
+#[test]
+fn what_was_admitted_before_in_the_batch_counts_as_known_and_the_index_does_not_change() {
+    let ours = hello();
+    let index = Index::new();
+    let mut delta = Delta::default();
+    let first = parse(&state(&ours));
+    let before = ours.transact().state_vector();
+    ours.get_or_insert_text("t").push(&mut ours.transact_mut(), " world");
+    ours.get_or_insert_text("t").remove_range(&mut ours.transact_mut(), 0, 1);
+    let second = since(&ours, &before);
+    for update in [&first, &second] {
+        let admission = admit(&index, &mut delta, update, &Caps::default(), &mut |_| true).unwrap();
+        assert_eq!(admission.content, Content::Whole);
+    }
+    let again = admit(&index, &mut delta, &second, &Caps::default(), &mut |_| true).unwrap();
+    assert_eq!(again.content, Content::Nothing);
+    assert_eq!(index.clients_len(), 0);
+    let mut after = index.clone();
+    after.apply(delta);
+    assert_eq!(after.next_clock(ALICE), 11);
+    assert_eq!(admit_to(&after, &second).content, Content::Nothing);
+}
+
+#[test]
+fn new_blocks_of_a_client_who_may_not_be_written_for_are_withheld() {
+    let ours = hello();
+    let bob = copy(&ours, BOB);
+    bob.get_or_insert_text("t").push(&mut bob.transact_mut(), "!");
+    let update = parse(&state(&bob));
+    let mut asked = Vec::new();
+    let mut may_write = |client| {
+        asked.push(client);
+        client != ALICE
+    };
+    let admission = admit(&Index::new(), &mut Delta::default(), &update, &Caps::default(), &mut may_write).unwrap();
+    assert_eq!(admission.withheld, [ALICE]);
+    assert_eq!(admission.content, Content::Nothing, "Bob's letter stands behind Alice's");
+    assert_eq!(admission.missing.unwrap().clocks, [(ALICE, 5)]);
+    assert_eq!(asked, [BOB, ALICE]);
+    // Of what is known nobody is asked.
+    let nobody = &mut |client: u64| -> bool { panic!("{client} is known") };
+    let index = index_of(&bob);
+    assert!(admit(&index, &mut Delta::default(), &update, &Caps::default(), nobody).unwrap().withheld.is_empty());
+}
+
+#[test]
+fn blocks_that_wait_for_each_other_are_refused() {
+    let to_bob = [&[0x84][..], &[20, 0], &[1, b'x']].concat();
+    let to_alice = [&[0x84][..], &[10, 0], &[1, b'x']].concat();
+    let update = by_hand(&[(BOB, 0, &[&to_alice]), (ALICE, 0, &[&to_bob])]);
+    assert_eq!(refused(&Index::new(), &update), Refused::Circular);
+    // Crosswise but not in a circle is honest.
+    let update = by_hand(&[(BOB, 0, &[ROOTED, &[0x84, 10, 1, 1, b'x']]), (ALICE, 0, &[ROOTED, &to_bob])]);
+    assert_eq!(admit_to(&Index::new(), &update).content, Content::Whole);
+}
+
+#[test]
+fn a_parent_that_is_no_type_is_refused_and_one_that_is_gone_is_honest() {
+    let index = index_of(&hello());
+    let in_alices_letter: &[u8] = &[4, 0, 10, 0, 1, b'x'];
+    assert_eq!(refused(&index, &by_hand(&[(BOB, 0, &[in_alices_letter])])), Refused::ParentNotAType);
+
+    // Alice makes a map; Bob writes into it offline; she deletes it meanwhile, and it is collected.
+    let ours = doc(ALICE);
+    let map = ours.get_or_insert_map("m");
+    map.insert(&mut ours.transact_mut(), "inner", MapPrelim::from([("k", 1i64)]));
+    let bob = copy(&ours, BOB);
+    let before = bob.transact().state_vector();
+    let Some(yrs::Out::YMap(inner)) = bob.get_or_insert_map("m").get(&bob.transact(), "inner") else { panic!() };
+    inner.insert(&mut bob.transact_mut(), "new", 2i64);
+    inner.insert(&mut bob.transact_mut(), "k", 3i64);
+    map.remove(&mut ours.transact_mut(), "inner");
+    let admission = admit_to(&index_of(&ours), &since(&bob, &before));
+    assert!(admission.missing.is_none() && admission.added == [(BOB, 0..2)]);
+}
+
+#[test]
+fn origins_in_different_places_are_refused() {
+    let ours = hello();
+    ours.get_or_insert_text("u").push(&mut ours.transact_mut(), "other");
+    let between: &[u8] = &[0xc4, 10, 0, 10, 7, 1, b'x'];
+    assert_eq!(refused(&index_of(&ours), &by_hand(&[(BOB, 0, &[between])])), Refused::DifferentPlaces);
+}
+
+#[test]
+fn text_under_a_key_is_refused_even_when_the_key_is_inherited() {
+    let ours = doc(ALICE);
+    ours.get_or_insert_map("m").insert(&mut ours.transact_mut(), "k", 1i64);
+    let index = index_of(&ours);
+    let keyed: &[u8] = &[0x24, 1, 1, b'm', 1, b'k', 1, b'x'];
+    assert_eq!(refused(&index, &by_hand(&[(BOB, 0, &[keyed])])), Refused::UnfitForKey);
+    let behind: &[u8] = &[0x84, 10, 0, 1, b'x'];
+    assert_eq!(refused(&index, &by_hand(&[(BOB, 0, &[behind])])), Refused::UnfitForKey);
+}
+
+#[test]
+fn types_nest_as_deep_as_the_cap_and_no_deeper() {
+    let caps = Caps::default();
+    let mut index = Index::new();
+    let mut next = 0;
+    for depth in 1..=caps.type_depth_max + 1 {
+        let mut block = vec![7];
+        match next {
+            0 => block.extend([1, 1, b'a']),
+            _ => {
+                block.extend([0, 10]);
+                write_var_uint(&mut block, next - 1);
+            }
+        }
+        block.push(0);
+        let update = by_hand(&[(ALICE, next, &[&block])]);
+        if depth <= caps.type_depth_max {
+            index.trust(&update).unwrap();
+        } else {
+            assert_eq!(refused(&index, &update), Refused::TypesTooDeep { max: 64 });
+        }
+        next += 1;
+    }
+}
+
+#[test]
+fn a_document_has_no_more_clients_than_the_cap() {
+    let caps = Caps { document_clients_max: 3, ..Caps::default() };
+    let index = Index::new();
+    let mut delta = Delta::default();
+    for client in 1..=3 {
+        let update = by_hand(&[(client, 0, &[ROOTED])]);
+        admit(&index, &mut delta, &update, &caps, &mut |_| true).unwrap();
+    }
+    let fourth = by_hand(&[(4, 0, &[ROOTED])]);
+    let refused = admit(&index, &mut delta, &fourth, &caps, &mut |_| true).unwrap_err();
+    assert_eq!(refused, Refused::TooManyClients { max: 3 });
+    let known = by_hand(&[(3, 1, &[&[0x84, 3, 0, 1, b'y']])]);
+    assert!(admit(&index, &mut delta, &known, &caps, &mut |_| true).is_ok(), "who is there already may go on");
+    let mut index = index;
+    index.apply(delta);
+    assert!(index.trust(&fourth).is_ok(), "what another node admitted is taken in");
+    assert_eq!(index.clients_len(), 4);
+}
+
+#[test]
+fn merged_rows_may_overlap_or_leave_gaps_and_are_well_formed() {
+    let ours = hello();
+    let first = parse(&state(&ours));
+    let middle = ours.transact().state_vector();
+    ours.get_or_insert_text("t").push(&mut ours.transact_mut(), " big");
+    let second = since(&ours, &middle);
+    let later = ours.transact().state_vector();
+    ours.get_or_insert_text("t").push(&mut ours.transact_mut(), " world");
+    let (third, whole) = (since(&ours, &later), parse(&state(&ours)));
+    let read = |updates: &[&Bytes]| {
+        let doc = doc(1);
+        for update in updates {
+            doc.transact_mut().apply_update(yrs::Update::decode_v1(update).unwrap()).unwrap();
+        }
+        doc.get_or_insert_text("t").get_string(&doc.transact())
+    };
+    assert_eq!(read(&[&merge(&[first.clone(), second.clone(), third.clone()])]), "hello big world");
+    assert_eq!(read(&[&merge(&[whole.clone(), second.clone()])]), "hello big world");
+    assert_eq!(read(&[&merge(&[second.clone(), whole])]), "hello big world");
+    let holed = merge(&[first.clone(), third]);
+    assert_eq!(read(&[&holed, second.bytes()]), "hello big world");
+    assert_eq!(&merge(&[]), &[0, 0][..]);
+    assert_eq!(&merge(std::slice::from_ref(&first)), first.bytes());
+}
+
+#[test]
+fn caps_are_kept_and_the_rule_that_was_broken_is_named() {
+    let rule = |bytes: &[u8], caps: &Caps| Update::parse(Bytes::copy_from_slice(bytes), caps).unwrap_err().rule;
+    let caps = Caps::default();
+    assert_eq!(rule(&[0; 20], &Caps { update_bytes_max: 19, ..Caps::default() }), Rule::TooLarge);
+    let rooted = |name: &str, key: Option<&str>| {
+        let mut bytes = vec![1, 1, 10, 0, if key.is_some() { 0x28 } else { 8 }, 1];
+        write_var_string(&mut bytes, name);
+        if let Some(key) = key {
+            write_var_string(&mut bytes, key);
+        }
+        bytes.extend([1, 126, 0]);
+        bytes
+    };
+    assert_eq!(rule(&rooted(&"n".repeat(257), None), &caps), Rule::RootNameTooLong);
+    assert_eq!(rule(&rooted("m", Some(&"k".repeat(1025))), &caps), Rule::MapKeyTooLong);
+    parse(&rooted(&"n".repeat(256), Some(&"k".repeat(1024))));
+    assert_eq!(rule(&[0, 0, 0], &caps), Rule::TrailingBytes);
+    assert_eq!(rule(&[], &caps), Rule::Truncated);
+    assert_eq!(rule(&[1, 0, 1, 0, 0], &caps), Rule::EmptySection);
+    assert_eq!(rule(&[0, 1, 1, 2, 5, 1, 3, 1], &caps), Rule::DeletesUnsorted);
+    assert_eq!(rule(&[0, 1, 1, 1, 5, 0], &caps), Rule::EmptyDelete);
+    assert_eq!(rule(&[0, 2, 1, 1, 5, 1, 1, 1, 7, 1], &caps), Rule::DuplicateDeletes);
+}
