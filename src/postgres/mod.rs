@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub mod authority;
+pub mod bus_keys;
 pub mod documents;
 mod error;
 pub mod migrate;

@@ -1,7 +1,9 @@
 //! The bus over a real Redis: stopped, started again, hung, flushed, and written to by a stranger.
 
+use crate::support::postgres::TestDatabase;
 use crate::support::redis::Redis;
 use async_trait::async_trait;
+use contextnexus::postgres::bus_keys::TenantBusKeys;
 use contextnexus::redis::{BusKey, BusKeys, RedisBus};
 use contextnexus_actors::ids::{NodeId, TenantId};
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage};
@@ -201,6 +203,17 @@ async fn one_subscription_of_redis_serves_all_of_a_node_and_ends_with_the_last()
         assert!(start.elapsed() < PATIENCE, "Redis still sends what nobody hears");
     }
     drop(bus);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tenant_has_a_key_of_its_own_that_all_nodes_read() {
+    let test = TestDatabase::create().await;
+    let (one, two) = (test.tenant("one").await, test.tenant("two").await);
+    let (keys, of_another_node) = (TenantBusKeys::new(test.database()), TenantBusKeys::new(test.database()));
+    let of_one = keys.key(one.id).await.unwrap();
+    assert_eq!(of_another_node.key(one.id).await, Some(of_one));
+    assert_ne!(keys.key(two.id).await, Some(of_one));
+    assert_eq!(keys.key(TenantId(Uuid::from_u128(9))).await, None, "no such tenant");
 }
 
 /// Subscriptions that come and go while Redis does: whatever the order, at the end every document is heard.
