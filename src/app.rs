@@ -17,7 +17,9 @@ use crate::export::Exporter;
 use crate::origins::Origins;
 use crate::passwords::Passwords;
 use crate::postgres::authority::PostgresAuthority;
+use crate::postgres::bus_keys::TenantBusKeys;
 use crate::postgres::operation_log::{LogSettings, PostgresLog};
+use crate::redis::{BadRedisUrl, RedisBus};
 use crate::rest::{self, LoginLimits, Rest, RestSettings};
 use crate::web::{self, ServerFacts};
 use crate::ws::{self, Sockets};
@@ -32,7 +34,7 @@ use contextnexus_actors::directory::messages::DrainAll;
 use contextnexus_actors::directory::{self, Directory, Documents};
 use contextnexus_actors::ids::NodeId;
 use contextnexus_actors::ports::Bus;
-use contextnexus_actors::ports::memory_bus::Network;
+use contextnexus_actors::ports::memory_bus::MemoryBus;
 use contextnexus_actors::session::Services;
 use contextnexus_actors::world::World;
 use std::io;
@@ -75,6 +77,9 @@ pub enum ServeError {
     /// What users were shown could be lost.
     #[error("refusing to serve: {0}; switch it on, or allow it with --allow-weak-durability (tests only)")]
     Weakened(String),
+    /// The bus cannot be used.
+    #[error(transparent)]
+    Bus(#[from] BadRedisUrl),
     /// No demo tenant.
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -348,10 +353,9 @@ impl Actors {
 
 /// Redis where there is one; alone, a node has nobody to tell.
 fn bus(config: &Config, database: &Database, node: NodeId) -> Result<Arc<dyn Bus>, ServeError> {
-    let _ = database;
     Ok(match config.redis.url.get() {
-        Some(_) => Arc::new(Network::default().connect(node)),
-        None => Arc::new(Network::default().connect(node)),
+        Some(url) => Arc::new(RedisBus::start(url, node, TenantBusKeys::new(database.clone()))?),
+        None => Arc::new(MemoryBus::alone(node)),
     })
 }
 
