@@ -2,11 +2,11 @@
 //! order. The only module that knows both what actors decide and what touches the world.
 
 use crate::commands::chain;
-use crate::config::{Config, Secret};
-use crate::console::say;
+use crate::config::Config;
+use crate::console::{progress, say};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::demo::{self, DemoError};
-use crate::embedded::{self, EmbeddedError, EmbeddedPostgres};
+use crate::embedded::{self, EmbeddedError, EmbeddedPostgres, Urls};
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::postgres::migrate::{self, Progress, SchemaError};
@@ -42,7 +42,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{debug, info};
 use tracing_actix_web::TracingLogger;
 
 /// Why the server does not serve. One line each, with what to do.
@@ -145,7 +145,7 @@ async fn serve_with(
     listener: TcpListener,
     stop: &mut Stop,
 ) -> Result<(), ServeError> {
-    let urls = Urls::of(config, postgres);
+    let urls = urls(config, postgres);
     let database = tokio::select! {
         database = open_database(config, &urls) => database?,
         () = stop.asked() => return Ok(()),
@@ -159,25 +159,15 @@ async fn serve_with(
     run(config, &urls, database, listener, &url, stop).await
 }
 
-/// The two addresses of the database.
-struct Urls {
-    application: Secret,
-    owner: Secret,
-}
-
-impl Urls {
-    fn of(config: &Config, postgres: Option<&EmbeddedPostgres>) -> Self {
-        match postgres {
-            Some(postgres) => {
-                Self { application: postgres.application_url().clone(), owner: postgres.owner_url().clone() }
-            }
-            None => Self { application: config.database.url.clone(), owner: config.database.owner_url.clone() },
-        }
+fn urls(config: &Config, postgres: Option<&EmbeddedPostgres>) -> Urls {
+    match postgres {
+        Some(postgres) => postgres.urls().clone(),
+        None => Urls { application: config.database.url.clone(), owner: config.database.owner_url.clone() },
     }
 }
 
 /// Migrates where this node may, and refuses a database that it must not serve.
-async fn open_database(config: &Config, urls: &Urls) -> Result<Database, ServeError> {
+pub(crate) async fn open_database(config: &Config, urls: &Urls) -> Result<Database, ServeError> {
     if let Some(owner) = urls.owner.get() {
         migrate(owner).await?;
     }
@@ -198,10 +188,10 @@ async fn open_database(config: &Config, urls: &Urls) -> Result<Database, ServeEr
 
 /// Applies what is missing of the schema and says so.
 pub async fn migrate(owner_url: &str) -> Result<i64, SchemaError> {
-    migrate::migrate(owner_url, |progress| match progress {
+    migrate::migrate(owner_url, |step| match step {
         Progress::Pending(0) => {}
-        Progress::Pending(count) => say(format_args!("Applying {count} migrations ...")),
-        Progress::Applying { version, description } => info!(version, "applying migration {version}: {description}"),
+        Progress::Pending(count) => progress(format_args!("Applying {count} migrations ...")),
+        Progress::Applying { version, description } => debug!(version, "applying migration {version}: {description}"),
         Progress::Applied { version, took } => info!(version, "applied migration {version} in {took:?}"),
     })
     .await
@@ -212,6 +202,52 @@ fn database_settings(config: &Config) -> DatabaseSettings {
         connections_max: config.database.connections_max,
         acquire_timeout: Duration::from_secs(config.database.acquire_timeout_s),
         ..DatabaseSettings::default()
+    }
+}
+
+/// A database for one command: a running server's embedded one, this command's own, or the one that was brought.
+pub struct Session {
+    /// The database, migrated and checked.
+    pub database: Database,
+    postgres: Option<EmbeddedPostgres>,
+    _data_dir: Option<DataDir>,
+}
+
+impl Session {
+    /// Opens it. An embedded database that does not run is started.
+    pub async fn open(config: &Config) -> Result<Self, ServeError> {
+        if !config.is_embedded() {
+            let database = open_database(config, &urls(config, None)).await?;
+            return Ok(Self { database, postgres: None, _data_dir: None });
+        }
+        match DataDir::open(&config.data_dir) {
+            Ok(data_dir) => {
+                let postgres = embedded::start(config, &data_dir, SystemClock.fresh_id()).await?;
+                match open_database(config, postgres.urls()).await {
+                    Ok(database) => Ok(Self { database, postgres: Some(postgres), _data_dir: Some(data_dir) }),
+                    Err(error) => {
+                        postgres.stop().await;
+                        Err(error)
+                    }
+                }
+            }
+            Err(DataDirError::InUse { path, pid }) => match embedded::recorded_urls(&path) {
+                Some(urls) => {
+                    let database = open_database(config, &urls).await?;
+                    Ok(Self { database, postgres: None, _data_dir: None })
+                }
+                None => Err(DataDirError::InUse { path, pid }.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Closes it, and stops PostgreSQL where [`open`](Self::open) has started it.
+    pub async fn close(self) {
+        self.database.close().await;
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await;
+        }
     }
 }
 

@@ -2,7 +2,12 @@
 
 use std::io::Write;
 
-/// One line on stdout: progress of something long, or the answer of a command.
+/// One line on stderr: what a start that takes long is doing.
+pub fn progress(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// One line on stdout: the answer of a command, and nothing else.
 pub fn say(line: impl std::fmt::Display) {
     // A closed stdout is no reason to stop serving.
     let mut stdout = std::io::stdout().lock();

@@ -81,6 +81,40 @@ impl DataDir {
     }
 }
 
+/// How a data directory stands, seen from outside.
+#[derive(Debug)]
+pub enum Standing {
+    /// Not there, or empty.
+    Absent,
+    /// Ours, and free.
+    Ours,
+    /// Ours, and a server runs on it.
+    InUse {
+        /// Its process, where it is known.
+        pid: Option<u32>,
+    },
+}
+
+/// Looks at a data directory without changing it.
+pub fn standing(path: &Path) -> Result<Standing, DataDirError> {
+    if !path.exists() {
+        return Ok(Standing::Absent);
+    }
+    check_marker(path)?;
+    if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() {
+        return Err(io_error(path, ErrorKind::PermissionDenied.into()));
+    }
+    let Ok(mut file) = File::open(path.join(LOCK)) else { return Ok(Standing::Absent) };
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            Ok(Standing::InUse { pid: text.trim().parse().ok() })
+        }
+        _ => Ok(Standing::Ours),
+    }
+}
+
 /// Why a lock was not taken.
 #[derive(Debug)]
 pub enum LockError {

