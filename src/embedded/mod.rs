@@ -28,7 +28,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Where `initdb` and the first migrations fit, with room to start working: a new cluster takes 55 MB.
-const FREE_BYTES_MIN: u64 = 200 << 20;
+const FREE_MB_NEW: u64 = 200;
+/// Two segments of PostgreSQL's log: with less it starts, accepts work, and stops at the first checkpoint.
+const FREE_MB_MIN: u64 = 32;
 
 /// A clean stop writes everything out; one that takes longer is repaired from the log at the next start.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -45,7 +47,7 @@ pub enum EmbeddedError {
     Io { path: PathBuf, source: io::Error },
     #[error("the disk that holds {} is full; free some space, or choose another directory with --data-dir", path.display())]
     DiskFull { path: PathBuf },
-    #[error("only {free_mb} MB are free on the disk that holds {}, a new database needs {needed_mb} MB: the disk is full; free some space, or choose another directory with --data-dir", path.display())]
+    #[error("only {free_mb} MB are free on the disk that holds {}, the database needs {needed_mb} MB: the disk is full; free some space, or choose another directory with --data-dir", path.display())]
     NoRoom { path: PathBuf, free_mb: u64, needed_mb: u64 },
     #[error("PostgreSQL refuses to run as root, and there is none of the users {tried} to run it as; name one with CONTEXTNEXUS_EMBEDDED__RUN_AS")]
     NoAccount { tried: String },
@@ -108,6 +110,7 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
     if !home.record.home.starts_with(data_dir.path()) {
         progress(format_args!("PostgreSQL runs as the user {}, with its files in {}", account.name, home.record.home.display()));
     }
+    check_room(&home.record.home, if version.is_none() { FREE_MB_NEW } else { FREE_MB_MIN })?;
     let binaries = binaries::obtain(settings, &account, &home.record.home, version).await?;
     if version.is_none() {
         initialise(&home, &account, &binaries).await?;
@@ -197,13 +200,17 @@ fn cluster_version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
     }
 }
 
+fn check_room(place: &Path, needed_mb: u64) -> Result<(), EmbeddedError> {
+    let disk = rustix::fs::statvfs(place).map_err(|error| EmbeddedError::io(place, error.into()))?;
+    let free_mb = (disk.f_bavail * disk.f_frsize) >> 20;
+    if free_mb < needed_mb {
+        return Err(EmbeddedError::NoRoom { path: place.into(), free_mb, needed_mb });
+    }
+    Ok(())
+}
+
 async fn initialise(home: &Home, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
     let place = &home.record.home;
-    let free = rustix::fs::statvfs(place).map_err(|error| EmbeddedError::io(place, error.into()))?;
-    let free_bytes = free.f_bavail * free.f_frsize;
-    if free_bytes < FREE_BYTES_MIN {
-        return Err(EmbeddedError::NoRoom { path: place.clone(), free_mb: free_bytes >> 20, needed_mb: FREE_BYTES_MIN >> 20 });
-    }
     progress(format_args!("Creating a PostgreSQL {} database in {} ...", binaries.version, place.display()));
     let partial = place.join("cluster.partial");
     if partial.exists() {

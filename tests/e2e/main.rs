@@ -8,11 +8,12 @@
 mod support;
 
 mod browser;
+mod embedded;
 mod interop_control;
 mod postgres_authority;
 mod postgres_catalogue;
 mod postgres_log;
 mod postgres_measure;
 mod postgres_tenancy;
-mod tidy;
 mod redis_bus;
+mod tidy;
