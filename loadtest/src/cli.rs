@@ -170,6 +170,9 @@ pub struct Durability {
     /// Updates a second, all writers together.
     #[arg(long, default_value_t = 2_000.0)]
     pub rate: f64,
+    /// The server's metrics, http://HOST:PORT/metrics: anything counted as quarantined is a fault.
+    #[arg(long)]
+    pub metrics: Option<String>,
     /// Of the random moments; random where not given, and in the report.
     #[arg(long)]
     pub seed: Option<u64>,

@@ -183,6 +183,8 @@ pub struct Measurement {
     pub refused: u64,
     /// Connections that ended before the run did.
     pub dropped: u64,
+    /// The last thing that a server refused or said when it dropped a connection; empty where there was none.
+    pub last_fault: String,
     /// What the server used, where its processes are known.
     pub server: Option<ServerUsage>,
     /// What the generator used.

@@ -45,6 +45,13 @@ impl Counters {
         Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
     }
 
+    /// All samples whose name holds `word`, and no histogram's buckets.
+    pub fn sum(&self, word: &str) -> f64 {
+        let named =
+            |name: &str| name.split('{').next().is_some_and(|name| name.contains(word) && !name.ends_with("_bucket"));
+        self.0.iter().filter(|(name, _)| named(name)).map(|(_, value)| value).sum()
+    }
+
     /// What moved since `before`, histogram buckets left out: they are the server's to plot.
     pub fn since(&self, before: &Self) -> BTreeMap<String, f64> {
         self.0
@@ -64,6 +71,7 @@ mod tests {
     fn only_what_moved_is_reported() {
         let before = Counters::parse("# HELP a b\na_total{x=\"y z\"} 5\nb 1\n");
         let after = Counters::parse("a_total{x=\"y z\"} 8\nb 1\nc_total 2\nh_bucket{le=\"1\"} 9\n");
+        assert_eq!((after.sum("total"), after.sum("h_b")), (10.0, 0.0));
         let moved = after.since(&before);
         assert_eq!(moved, [("a_total{x=\"y z\"}".to_owned(), 3.0), ("c_total".to_owned(), 2.0)].into());
     }

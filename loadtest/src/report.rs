@@ -170,6 +170,12 @@ pub fn print_table(runs: &[Measurement]) {
             run.unacknowledged,
             run.generator.caution().map_or(String::new(), |words| format!("  {words}")),
         );
+        if run.refused > 0 || run.dropped > 0 {
+            println!(
+                "           {} refusals, {} connections dropped; the last: {}",
+                run.refused, run.dropped, run.last_fault
+            );
+        }
     }
 }
 

@@ -278,5 +278,6 @@ impl Listener for Ears {
 
     fn refused(&mut self, why: String) {
         self.fault(why);
+        self.synced = None; // who is refused while opening is not synced any more
     }
 }

@@ -8,7 +8,7 @@ mod ledger;
 mod server;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use server::Server;
 
 use crate::alarm::Alarm;
 use crate::client::{self, Access, Link, Listener};
+use crate::metrics::{self, MetricsError};
 use crate::process::ProcessError;
 use crate::received::Received;
 use crate::report;
@@ -76,6 +77,8 @@ pub struct Plan {
     pub writers: usize,
     /// Updates a second, all writers together.
     pub rate: f64,
+    /// The server's `/metrics`, to see whether anything was quarantined: all that is written here is sound.
+    pub metrics: Option<String>,
     /// Of the random moments.
     pub seed: u64,
     /// Whether to print a line a round.
@@ -109,6 +112,10 @@ pub struct Verdict {
     pub differing: usize,
     /// The first lost tokens, with the round in which each was missed.
     pub examples: Vec<String>,
+    /// What the server refused to writers, each complaint once. No loss: what is refused is not acknowledged.
+    pub faults: BTreeSet<String>,
+    /// Rows that the server's own metrics counted as quarantined; `None` where they were not asked.
+    pub quarantined: Option<f64>,
     /// From start to a synced client, in milliseconds: median and worst.
     pub restart_ms_p50: f64,
     /// See above.
@@ -140,6 +147,9 @@ pub enum DurabilityError {
         /// What was heard last.
         why: String,
     },
+    /// The server's metrics cannot be read.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A process could not be killed.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -164,12 +174,14 @@ pub async fn run(plan: &Plan, accesses: impl Fn() -> Result<Vec<Access>, String>
         accesses,
         prefix,
         ledger: Rc::default(),
+        faults: Rc::default(),
         next_client: u64::from(rand::random_range(1_000_000u32..1 << 30)),
     };
     let mut totals = Totals::default();
     for number in 1..=plan.kills {
         let load = random.random_range(plan.load.0..=plan.load.1.max(plan.load.0));
         let hearing = round.load(load).await?;
+        totals.quarantined += quarantined(plan).await?; // counted since the last start, and gone with the process
         server.kill(plan)?;
         round.silence(hearing, plan.victim == Victim::Database).await;
         server = server.revive(plan, accesses, &round.name(0)).await?;
@@ -189,6 +201,7 @@ pub async fn run(plan: &Plan, accesses: impl Fn() -> Result<Vec<Access>, String>
             ));
         }
     }
+    totals.quarantined += quarantined(plan).await?;
     server.end().await?;
     let (sent, owed) = round.ledger.borrow().totals();
     let worst = totals.restarts.iter().copied().fold(0.0, f64::max);
@@ -205,9 +218,19 @@ pub async fn run(plan: &Plan, accesses: impl Fn() -> Result<Vec<Access>, String>
         torn: totals.torn,
         differing: totals.differing,
         examples: totals.examples,
+        faults: round.faults.borrow().clone(),
+        quarantined: plan.metrics.is_some().then_some(totals.quarantined),
         restart_ms_p50: crate::measure::median(totals.restarts).unwrap_or(0.0),
         restart_ms_max: worst,
     })
+}
+
+/// What the server counts as quarantined.
+async fn quarantined(plan: &Plan) -> Result<f64, MetricsError> {
+    match &plan.metrics {
+        Some(address) => Ok(metrics::scrape(address).await?.sum("quarantine")),
+        None => Ok(0.0),
+    }
 }
 
 /// Over all rounds; what is missed in every round and by every dialect counts once.
@@ -219,6 +242,7 @@ struct Totals {
     differing: usize,
     examples: Vec<String>,
     restarts: Vec<f64>,
+    quarantined: f64,
 }
 
 struct Round<'a> {
@@ -227,6 +251,8 @@ struct Round<'a> {
     prefix: String,
     ledger: Rc<RefCell<Ledger>>,
     next_client: u64,
+    /// What was refused, each complaint once.
+    faults: Rc<RefCell<BTreeSet<String>>>,
 }
 
 /// Writers at work, and the tasks that hear for them.
@@ -258,7 +284,7 @@ impl Round<'_> {
                         dialect: access.dialect,
                         received: HashMap::new(),
                         synced: Some(synced),
-                        refusal: Rc::default(),
+                        faults: Rc::clone(&self.faults),
                     };
                     let link = self.open(access, document, ears, &mut hearing.tasks).await?;
                     hearing.links.push(link.clone());
@@ -418,6 +444,7 @@ impl Listener for Reader {
 
     fn refused(&mut self, why: String) {
         *self.broken.borrow_mut() = why;
+        self.synced = None; // who is refused while opening is not synced any more
     }
 }
 
@@ -428,7 +455,7 @@ struct Ears {
     dialect: Dialect,
     received: HashMap<u64, Received>,
     synced: Option<oneshot::Sender<()>>,
-    refusal: Rc<RefCell<String>>,
+    faults: Rc<RefCell<BTreeSet<String>>>,
 }
 
 impl Listener for Ears {
@@ -449,7 +476,7 @@ impl Listener for Ears {
             });
         });
         if !readable {
-            *self.refusal.borrow_mut() = "an update that cannot be read".to_owned();
+            self.faults.borrow_mut().insert("an update that cannot be read".to_owned());
         }
     }
 
@@ -464,6 +491,7 @@ impl Listener for Ears {
     }
 
     fn refused(&mut self, why: String) {
-        *self.refusal.borrow_mut() = why;
+        self.faults.borrow_mut().insert(why);
+        self.synced = None; // who is refused while opening is not synced any more
     }
 }

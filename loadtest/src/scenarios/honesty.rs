@@ -25,6 +25,7 @@ pub async fn durability(args: Durability) -> Verdict {
         documents: args.documents,
         writers: args.writers,
         rate: args.rate,
+        metrics: args.metrics,
         seed: args.seed.unwrap_or_else(rand::random),
         progress: !args.common.quiet,
     };
@@ -49,13 +50,20 @@ pub async fn durability(args: Durability) -> Verdict {
         "restart to the first synced client: p50 {:.0} ms, at most {:.0} ms",
         verdict.restart_ms_p50, verdict.restart_ms_max
     );
+    if let Some(quarantined) = verdict.quarantined {
+        println!("quarantined, by the server's own count: {quarantined}");
+    }
+    for fault in &verdict.faults {
+        println!("  refused to a writer: {fault}");
+    }
     for example in &verdict.examples {
         println!("  lost at {example}");
     }
     if let Some(file) = &args.common.json {
         report::append_json(file, &verdict)?;
     }
-    Ok(verdict.lost <= args.max_loss && verdict.duplicated == 0 && verdict.torn == 0 && verdict.differing == 0)
+    let sound = verdict.duplicated == 0 && verdict.torn == 0 && verdict.differing == 0;
+    Ok(sound && verdict.lost <= args.max_loss && verdict.quarantined.is_none_or(|count| count == 0.0))
 }
 
 /// Random edits.

@@ -39,7 +39,7 @@ pub(super) struct Fleet {
     pub(super) window_sent: u64,
     pub(super) refused: u64,
     pub(super) dropped: u64,
-    pub(super) last_refusal: String,
+    pub(super) last_fault: String,
     pub(super) closing: bool,
 }
 
@@ -66,7 +66,7 @@ impl Fleet {
             window_sent: 0,
             refused: 0,
             dropped: 0,
-            last_refusal: String::new(),
+            last_fault: String::new(),
             closing: false,
         }
     }
@@ -165,7 +165,7 @@ impl Listener for Peer {
         });
         if !readable {
             fleet.refused += 1;
-            fleet.last_refusal = "an update that cannot be read".to_owned();
+            fleet.last_fault = "an update that cannot be read".to_owned();
         }
         if deliveries > 0 && fleet.in_window(now) {
             fleet.window_deliveries += deliveries;
@@ -191,6 +191,7 @@ impl Listener for Peer {
     fn refused(&mut self, why: String) {
         let mut fleet = self.fleet.borrow_mut();
         fleet.refused += 1;
-        fleet.last_refusal = why;
+        fleet.last_fault = why;
+        self.synced = None; // who is refused while opening is not synced any more
     }
 }

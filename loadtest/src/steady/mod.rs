@@ -143,6 +143,7 @@ pub async fn run(plan: &Plan, accesses: &[Access], watch: &Watch) -> Result<Meas
         unacknowledged,
         refused: fleet.refused,
         dropped: fleet.dropped,
+        last_fault: fleet.last_fault.clone(),
         server: observed.server,
         generator: Generator::new(observed.own_cpu, observed.elapsed, &fleet.late),
         load_average: process::load_average(),
@@ -248,12 +249,12 @@ async fn open_one(
         let mut fleet = home.borrow_mut();
         if !fleet.closing {
             fleet.dropped += 1;
-            fleet.last_refusal = why;
+            fleet.last_fault = why;
         }
     });
     match tokio::time::timeout(SYNC_PATIENCE, is_synced).await {
         Ok(Ok(())) => Ok(link),
-        _ => Err(RunError::NotSynced { number, of, why: fleet.borrow().last_refusal.clone() }),
+        _ => Err(RunError::NotSynced { number, of, why: fleet.borrow().last_fault.clone() }),
     }
 }
 
