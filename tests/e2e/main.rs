@@ -9,7 +9,17 @@ mod support;
 
 mod browser;
 mod embedded;
+mod interop_access;
 mod interop_control;
+mod interop_convergence;
+mod interop_golden;
+mod interop_hostile;
+mod interop_kills;
+mod interop_liveness;
+mod interop_nodes;
+mod interop_outage;
+mod interop_promises;
+mod interop_snippets;
 mod postgres_authority;
 mod postgres_catalogue;
 mod postgres_log;

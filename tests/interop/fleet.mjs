@@ -37,11 +37,8 @@ const documents = request => [
   ...(request.alsoFolded ?? []).map(({ name, updates }) => ({ name, update: fold(updates) }))
 ]
 
-const fold = updates => {
-  const doc = new Y.Doc({ gc: true })
-  for (const update of updates) Y.applyUpdate(doc, bytes(update))
-  return Y.encodeStateAsUpdate(doc)
-}
+// Merged without a document: a document would tidy formats on the way and delete what no row of the log deleted.
+const fold = updates => Y.mergeUpdates(updates.map(bytes))
 
 const conditions = {
   synced: status => status.synced,
@@ -148,6 +145,19 @@ const commands = {
   },
   stopLoad: () => { for (const one of clients.values()) clearInterval(one.timer) },
 
+  http: async ({ method = 'GET', url, headers = {}, body, json }) => {
+    const answer = await fetch(url, {
+      method,
+      headers: { ...headers, ...(json === undefined ? {} : { 'content-type': 'application/json' }) },
+      body: json !== undefined ? JSON.stringify(json) : body === undefined ? undefined : bytes(body)
+    })
+    const content = new Uint8Array(await answer.arrayBuffer())
+    const text = Buffer.from(content).toString()
+    let parsed = null
+    try { parsed = JSON.parse(text) } catch { /* not JSON: then there is none */ }
+    return { status: answer.status, headers: Object.fromEntries(answer.headers), body: Buffer.from(content).toString('base64'), json: parsed }
+  },
+
   rawOpen: async ({ raw: name, ...options }) => { raws.set(name, await RawSocket.open(options)) },
   rawSend: ({ raw: name, hex }) => raws.get(name).send(Buffer.from(hex, 'hex')),
   rawFrames: ({ raw: name }) => raws.get(name).frames,
@@ -161,6 +171,7 @@ const commands = {
     await until(timeoutMs, () => raw.closed !== null, () => 'the socket is open')
     return raw.closed
   },
+  rawPause: ({ raw: name }) => raws.get(name).pause(),
   rawClose: ({ raw: name }) => { raws.get(name).close(); raws.delete(name) },
 
   exit: () => process.exit(0)

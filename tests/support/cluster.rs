@@ -1,6 +1,6 @@
 //! A PostgreSQL of the test's own, which it may kill, stop and promote. With fsync, as in production.
 
-use super::process::{Running, eventually, free_port, is_root, tied_unprivileged};
+use super::process::{Running, eventually, free_port, is_root, signal_pid, tied_unprivileged};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,17 +36,22 @@ pub fn binaries() -> PathBuf {
     versions.pop().expect("PostgreSQL is installed (.ci/setup)")
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Frozen children would outlive the postmaster.
+        self.thaw_all();
+        if let Some(mut postgres) = self.postgres.take() {
+            postgres.kill();
+            self.wait_until_gone();
+        }
+    }
+}
+
 impl Cluster {
     /// A fresh cluster, running.
     pub fn start() -> Self {
         let directory = own(tempfile::Builder::new().prefix("cnx-pg-").tempdir().expect("a temporary directory"));
-        let data = directory.path().join("data");
-        let output = tied_unprivileged(binaries().join("initdb"))
-            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "-D"])
-            .arg(&data)
-            .output()
-            .expect("initdb runs");
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        copy(&template(), &directory.path().join("data"));
         let mut cluster = Self { port: free_port(), directory, postgres: None };
         cluster.restart();
         cluster
@@ -83,18 +88,23 @@ impl Cluster {
         self.wait_until_gone();
     }
 
-    pub fn freeze(&self) {
-        self.postgres.as_ref().expect("PostgreSQL runs").signal("STOP");
+    /// SIGSTOP to the postmaster and all its children: connections hang, none is reset.
+    pub fn freeze_all(&self) {
+        for pid in workers_in(&self.data()) {
+            signal_pid(pid, "STOP");
+        }
     }
 
-    pub fn thaw(&self) {
-        self.postgres.as_ref().expect("PostgreSQL runs").signal("CONT");
+    pub fn thaw_all(&self) {
+        for pid in workers_in(&self.data()) {
+            signal_pid(pid, "CONT");
+        }
     }
 
     fn wait_until_gone(&self) {
         let socket = self.port;
         eventually(Duration::from_secs(20), "PostgreSQL's processes end", || {
-            std::net::TcpStream::connect(("127.0.0.1", socket)).is_err() && children_of(&self.data()) == 0
+            std::net::TcpStream::connect(("127.0.0.1", socket)).is_err() && workers_in(&self.data()).is_empty()
         });
     }
 
@@ -121,6 +131,39 @@ impl Cluster {
     }
 }
 
+/// A cluster that was never started, made once per build directory: `initdb` takes seconds, a copy does not.
+fn template() -> PathBuf {
+    let bin = binaries();
+    let version = bin.parent().and_then(Path::file_name).expect("a version").to_string_lossy().into_owned();
+    let parent =
+        std::env::temp_dir().join(format!("cnx-pg-template-{version}-{}", if is_root() { "root" } else { "user" }));
+    let data = parent.join("data");
+    let lock = fs::File::create(parent.with_extension("lock")).expect("the lock file can be made");
+    lock.lock().expect("the lock can be taken");
+    if !parent.join("complete").exists() {
+        let _ = fs::remove_dir_all(&parent);
+        fs::create_dir(&parent).expect("the directory can be made");
+        if is_root() {
+            let status = Command::new("chown").arg("postgres:postgres").arg(&parent).status().expect("chown runs");
+            assert!(status.success(), "chown failed");
+        }
+        let output = tied_unprivileged(bin.join("initdb"))
+            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "-D"])
+            .arg(&data)
+            .output()
+            .expect("initdb runs");
+        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        fs::write(parent.join("complete"), "").expect("the mark can be made");
+    }
+    data
+}
+
+/// Copies a directory with its owners and modes.
+pub fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    assert!(status.success(), "cp failed");
+}
+
 /// Makes the directory PostgreSQL's own where tests run as root.
 fn own(directory: tempfile::TempDir) -> tempfile::TempDir {
     if is_root() {
@@ -130,14 +173,14 @@ fn own(directory: tempfile::TempDir) -> tempfile::TempDir {
     directory
 }
 
-/// Processes that still work in a data directory.
-fn children_of(data: &Path) -> usize {
-    let Ok(processes) = fs::read_dir("/proc") else { return 0 };
+/// Processes that work in a data directory: the postmaster and its children.
+fn workers_in(data: &Path) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes
         .flatten()
-        .filter(|process| process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
         .filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == data))
-        .count()
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Runs database work of a test that is otherwise synchronous.

@@ -1,12 +1,14 @@
 //! What the end-to-end tests stand on.
 
 pub mod cluster;
+pub mod commit_gate;
 pub mod fleet;
 pub mod ledger;
 pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod server;
+pub mod world;
 
 /// The long forms were asked for.
 pub fn long() -> bool {

@@ -136,3 +136,14 @@ pub fn eventually(within: Duration, what: &str, mut done: impl FnMut() -> bool) 
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// The kernel still calls the connection between this server port and this client port established, seen from the server's side.
+pub fn is_established(server_port: u16, client_port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    table.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let mut port = || u16::from_str_radix(fields.next()?.rsplit(':').next()?, 16).ok();
+        let ends = (port(), port());
+        ends == (Some(server_port), Some(client_port)) && fields.next() == Some("01")
+    })
+}

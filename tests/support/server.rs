@@ -44,6 +44,8 @@ impl TestServer {
             ("DATABASE_URL".to_owned(), database.application.clone()),
             ("DATABASE_OWNER_URL".to_owned(), database.owner.clone()),
             ("CONTEXTNEXUS_DEMO__ENABLED".to_owned(), "true".to_owned()),
+            // The cluster that all tests share runs without fsync; those that are killed have it.
+            ("CONTEXTNEXUS_DATABASE__ALLOW_WEAK_DURABILITY".to_owned(), "true".to_owned()),
         ];
         environment.extend(options.redis.map(|url| ("REDIS_URL".to_owned(), url)));
         environment.extend(options.environment);

@@ -41,6 +41,7 @@ export class Client {
     this.generation = generation
     this.Y = generation === 14 ? Y14 : Y
     this.doc = new this.Y.Doc()
+    if (options.clientId) this.doc.clientID = options.clientId
     this.roots = rootsOf(this.doc, generation)
     this.tap = new Tap()
     this.counts = { stepOneIn: 0, stepTwoIn: 0, updatesIn: 0, stepTwoOut: 0, updatesOut: 0, saved: 0, refused: 0, status102: 0, awarenessIn: 0, awarenessOut: 0, denied: 0, closed: 0, framesWithMore: 0 }
@@ -58,6 +59,9 @@ export class Client {
     this.failedAuthentications = []
     this.tap.onIncoming = bytes => this.#incoming(bytes)
     this.tap.onOutgoing = bytes => this.#outgoing(bytes)
+    /** Dialect B, this connection: what must be answered with a status each, and what was. */
+    this.owed = { sent: 0, answered: 0, steps: 0 }
+    this.tap.onOpen = () => { this.owed = { sent: 0, answered: 0, steps: 0 } }
     this.provider = this.#connect(module)
     this.awareness = this.provider.awareness
     if (options.user) this.awareness.setLocalStateField('user', { name: options.user })
@@ -89,6 +93,8 @@ export class Client {
         // Both look at all frames of the shared socket and count those that bear their name.
         const before = this.tap.onIncoming
         const beforeOut = this.tap.onOutgoing
+        const beforeOpen = this.tap.onOpen
+        this.tap.onOpen = () => { beforeOpen(); this.owed = { sent: 0, answered: 0, steps: 0 } }
         this.tap.onIncoming = bytes => before(bytes) && this.#incoming(bytes)
         this.tap.onOutgoing = bytes => { beforeOut(bytes); this.#outgoing(bytes) }
       }
@@ -105,7 +111,6 @@ export class Client {
         const number = typeof event === 'number' ? event : event.number
         this.unsyncedEvents.push(number)
         this.lowestUnsynced = Math.min(this.lowestUnsynced, number)
-        if (number === 0 && provider.isSynced) this.#allSaved()
       })
       if (!provider._isAttached && provider.attach) provider.attach()
       return provider
@@ -166,7 +171,7 @@ export class Client {
       case AWARENESS: counts.awarenessIn += 1; break
       case AUTH: if (frame.sub === (this.dialect === 'B' ? 1 : 0)) counts.denied += 1; break
       case CLOSE: if (this.dialect === 'B') counts.closed += 1; break
-      case SYNC_STATUS_B: if (this.dialect === 'B') frame.status === 1 ? counts.saved += 1 : counts.refused += 1; break
+      case SYNC_STATUS_B: if (this.dialect === 'B') this.#answered(frame.status); break
       case SYNC_STATUS_C: if (this.dialect === 'C') counts.status102 += 1; break
     }
     return true
@@ -182,7 +187,19 @@ export class Client {
     if (this.dialect === 'B' && frame.document !== null && frame.document !== this.#wireName()) return
     if (frame.type === SYNC && frame.sub === 1) this.counts.stepTwoOut += 1
     if (frame.type === SYNC && frame.sub === 2) this.counts.updatesOut += 1
+    if (frame.type === SYNC && frame.sub > 0) {
+      this.owed.sent += 1
+      if (frame.sub === 1) this.owed.steps += 1
+    }
     if (frame.type === AWARENESS) this.counts.awarenessOut += 1
+  }
+
+  /** One status per step 2 and per update: when the counts meet, everything that was sent is saved. */
+  #answered (status) {
+    this.owed.answered += 1
+    if (status === 1) this.counts.saved += 1
+    else this.counts.refused += 1
+    if (this.owed.answered === this.owed.sent && this.owed.steps > 0 && this.counts.refused === 0) this.#allSaved()
   }
 
   #echo (clock) {
@@ -229,7 +246,10 @@ export class Client {
       state.authenticated = provider.isAuthenticated
       state.scope = provider.authorizedScope
       state.failedAuthentications = this.failedAuthentications
-      state.saved = provider.unsyncedChanges === 0 && state.synced
+      state.owed = this.owed
+      // 2.15 counts what it queued offline only downwards: with its own server too it ends below zero. There the frames decide.
+      const settled = this.owed.steps > 0 && this.owed.answered === this.owed.sent
+      state.saved = state.connected && settled && (this.options.kind === 'b2' || provider.unsyncedChanges === 0)
     } else {
       state.unsaved = provider.hasLocalChanges
       state.saved = !provider.hasLocalChanges

@@ -27,6 +27,12 @@ export class RawSocket {
     return raw
   }
 
+  /** Reads nothing more, as a laptop whose lid was closed. Answers the local port, by which the kernel knows this connection. */
+  pause () {
+    this.socket._socket.pause()
+    return this.socket._socket.localPort
+  }
+
   send (bytes) { this.socket.send(bytes) }
   close () { this.socket.terminate() }
 }

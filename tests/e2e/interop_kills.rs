@@ -1,0 +1,152 @@
+//! Acceptance 3: kill anything at any moment; what was acknowledged, or received by any other client, is there after a cold restart,
+//! although no writer ever returns.
+
+use crate::support::cluster::number;
+use crate::support::fleet::{Fleet, KINDS};
+use crate::support::ledger::{Ledger, Verdict, start_load, strings, tokens_by_client};
+use crate::support::server::Options;
+use crate::support::world::World;
+use crate::support::{Random, scaled, seed};
+use serde_json::json;
+use std::time::Duration;
+
+const ROOM: &str = "kills";
+
+#[derive(Clone, Copy, PartialEq)]
+enum Victim {
+    Server,
+    Postgres,
+    Both,
+}
+
+#[test]
+fn nothing_is_lost_when_the_server_is_killed() {
+    kill_again_and_again(Victim::Server, scaled(10, 100));
+}
+
+#[test]
+fn nothing_is_lost_when_postgresql_is_killed() {
+    kill_again_and_again(Victim::Postgres, scaled(10, 20));
+}
+
+#[test]
+fn nothing_is_lost_when_both_are_killed() {
+    kill_again_and_again(Victim::Both, scaled(10, 10));
+}
+
+fn kill_again_and_again(victim: Victim, cycles: u64) {
+    let seed = seed();
+    let mut random = Random(seed);
+    // Small tails, so that snapshots are being written at many of the moments at which something dies.
+    let options = Options {
+        environment: vec![("CONTEXTNEXUS_LIMITS__SNAPSHOT_TAIL_UPDATES".to_owned(), "50".to_owned())],
+        ..Default::default()
+    };
+    let mut world = World::start_private(options);
+    let mut ledger = Ledger::default();
+    for cycle in 0..cycles {
+        let mut fleet = Fleet::with_seed(seed);
+        start_load(
+            &mut fleet,
+            &world.base(),
+            ROOM,
+            &world.token(),
+            &cycle.to_string(),
+            scaled(40, 150),
+            &ledger.file(),
+        );
+        // A third of the kills come while the clients still connect and the document is loaded cold.
+        let pause = if random.below(3) == 0 { random.below(200) } else { 300 + random.below(1_500) };
+        std::thread::sleep(Duration::from_millis(pause));
+        match victim {
+            Victim::Server => world.server.kill(),
+            Victim::Postgres => {
+                world.postgres().kill();
+                // The server goes on without its database for a moment: it must not promise anything now.
+                std::thread::sleep(Duration::from_millis(random.below(500)));
+                world.server.kill();
+            }
+            Victim::Both if random.below(2) == 0 => {
+                world.server.kill();
+                world.postgres().kill();
+            }
+            Victim::Both => {
+                world.postgres().kill();
+                world.server.kill();
+            }
+        }
+        fleet.kill();
+        if victim != Victim::Server {
+            world.postgres().restart();
+        }
+        world.server.restart();
+        let promised = ledger.promises();
+        judge(&world, &promised.all(), &format!("cycle {cycle} after {pause} ms, CNX_SEED={seed}"));
+        eprintln!(
+            "cycle {cycle}: killed after {pause} ms, {} acknowledged, {} seen",
+            promised.acked.len(),
+            promised.seen.len()
+        );
+    }
+    let promised = ledger.promises();
+    assert!(promised.acked.len() as u64 > cycles * 20, "hardly anything was acknowledged: the load did not run");
+    assert!(promised.seen.len() as u64 > cycles * 20, "hardly anything was seen by others: the load did not run");
+    assert_eq!(number(&world.database.superuser, "select count(*) from quarantine"), 0, "a sound row was quarantined");
+    assert!(
+        number(&world.database.superuser, "select count(*) from document_snapshots") > 0,
+        "no snapshot was written"
+    );
+    let mut fleet = Fleet::start();
+    world.assert_one_truth(&mut fleet, ROOM);
+}
+
+/// PostgreSQL dies and returns under a server that goes on, with clients that stay.
+#[test]
+fn clients_that_stay_lose_nothing_when_postgresql_is_killed() {
+    let seed = seed();
+    let mut random = Random(seed);
+    let mut world = World::start_private(Options::default());
+    let mut ledger = Ledger::default();
+    let mut fleet = Fleet::with_seed(seed);
+    start_load(&mut fleet, &world.base(), ROOM, &world.token(), "stay", scaled(40, 150), &ledger.file());
+    for _ in 0..scaled(3, 20) {
+        std::thread::sleep(Duration::from_millis(300 + random.below(1_500)));
+        world.postgres().kill();
+        std::thread::sleep(Duration::from_millis(100 + random.below(1_000)));
+        world.postgres().restart();
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    fleet.call("stopLoad", json!({}));
+    for kind in KINDS {
+        fleet.call("online", json!({ "client": kind }));
+    }
+    fleet.wait(&[], "saved", Duration::from_secs(20));
+    fleet.call("converge", json!({ "timeoutMs": 5_000 }));
+    assert!(world.server.is_alive(), "the server is the same process: {}", world.server.log_tail());
+    for kind in KINDS {
+        let status = fleet.status(kind);
+        assert_eq!(status["opened"], 1, "{kind} was closed while PostgreSQL was away: {status} (CNX_SEED={seed})");
+    }
+    judge(&world, &ledger.promises().all(), &format!("clients stayed, CNX_SEED={seed}"));
+    world.assert_one_truth(&mut fleet, ROOM);
+}
+
+/// Reads the document over every path and holds each against what was promised.
+fn judge(world: &World, promised: &std::collections::BTreeSet<String>, when: &str) {
+    let mut fleet = Fleet::start();
+    if promised.is_empty() {
+        return; // killed before anything was promised
+    }
+    let mut readings = Vec::new();
+    for kind in ["a3", "b4", "c"] {
+        readings.push((kind.to_owned(), tokens_by_client(&mut fleet, kind, &world.base(), ROOM, &world.token())));
+    }
+    let update = world.as_update(&mut fleet, ROOM);
+    readings.push(("as-update".to_owned(), strings(&fleet.call("tokensOf", json!({ "update": update })))));
+    let folded = fleet.call("fold", json!({ "updates": world.log(ROOM) }));
+    readings.push(("folded log".to_owned(), strings(&fleet.call("tokensOf", json!({ "update": folded })))));
+    for (path, held) in readings {
+        let verdict = Verdict::of(promised, &held);
+        assert!(verdict.is_clean(), "{when}: read by {path}: {verdict:?}");
+    }
+}

@@ -1,0 +1,205 @@
+//! A server with its database, and people who may use it.
+
+use super::cluster::{Cluster, DatabaseUrls, block_on, execute, logged_updates};
+use super::fleet::Fleet;
+use super::postgres::TestDatabase;
+use super::server::{Options, TestServer};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use contextnexus_actors::ids::TenantId;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, Row};
+use uuid::Uuid;
+
+pub struct World {
+    // Fields are dropped in this order: the server first.
+    pub server: TestServer,
+    pub database: DatabaseUrls,
+    cluster: Option<Cluster>,
+    _shared: Option<TestDatabase>,
+}
+
+/// Somebody with an account and a token.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub user: Uuid,
+    pub session: Uuid,
+    pub token: String,
+}
+
+impl World {
+    pub fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    /// On the cluster of the run, which nobody may stop.
+    pub fn start_with(options: Options) -> Self {
+        let shared = block_on(TestDatabase::create());
+        let database = DatabaseUrls {
+            application: shared.url.clone(),
+            owner: shared.owner_url.clone(),
+            superuser: shared.superuser_url.clone(),
+        };
+        let server = TestServer::start_with(&database, options);
+        Self { server, database, cluster: None, _shared: Some(shared) }
+    }
+
+    /// On a PostgreSQL of the test's own, with fsync, to be killed, stopped and frozen.
+    pub fn start_private(options: Options) -> Self {
+        let cluster = Cluster::start();
+        let database = cluster.database("contextnexus_test");
+        let server = TestServer::start_with(&database, options);
+        Self { server, database, cluster: Some(cluster), _shared: None }
+    }
+
+    pub fn postgres(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("this world has a PostgreSQL of its own")
+    }
+
+    pub fn base(&self) -> String {
+        self.server.base.clone()
+    }
+
+    pub fn token(&self) -> String {
+        self.server.token.clone()
+    }
+
+    /// A second node on the same database.
+    pub fn second_node(&self, options: Options) -> TestServer {
+        TestServer::start_with(&self.database, Options { name: "second node".to_owned(), ..options })
+    }
+
+    fn one<T>(&self, sql: &'static str, argument: &str) -> Option<T>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        block_on(async {
+            let mut connection = PgConnection::connect(&self.database.superuser).await.expect("PostgreSQL answers");
+            let row = sqlx::query(sql).bind(argument).fetch_optional(&mut connection).await.expect("the query runs");
+            row.map(|row| row.get(0))
+        })
+    }
+
+    pub fn tenant(&self) -> Uuid {
+        self.one("select id from tenants where slug = $1", "demo").expect("the demo tenant is there")
+    }
+
+    /// A member of `playground`, written into the database: rights have to work however they came there.
+    pub fn member(&self, name: &str, role: &str) -> Member {
+        let tenant = self.tenant();
+        let token = contextnexus::tokens::fresh(TenantId(tenant)).expect("random bytes");
+        let (user, session) = (fresh_id(&token.0), fresh_id(&format!("session of {}", token.0)));
+        let hash: String = contextnexus::tokens::hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
+        execute(
+            &self.database.superuser,
+            &format!(
+                "begin; set local app.current_tenant_id = '{tenant}';
+                 insert into users (tenant_id, id, kind, email, name)
+                 values ('{tenant}', '{user}', 'person', '{name}@demo.local', '{name}');
+                 insert into project_memberships (tenant_id, project_id, user_id, role)
+                 select '{tenant}', id, '{user}', '{role}' from projects where tenant_id = '{tenant}' and slug = 'playground';
+                 insert into user_sessions (tenant_id, id, user_id, kind, name, token_hash, expires_at)
+                 values ('{tenant}', '{session}', '{user}', 'api', 'test', '\\x{hash}', now() + interval '1 day');
+                 commit"
+            ),
+        );
+        Member { user, session, token: token.0 }
+    }
+
+    pub fn set_role(&self, member: &Member, role: &str) {
+        let tenant = self.tenant();
+        execute(
+            &self.database.superuser,
+            &format!(
+                "begin; set local app.current_tenant_id = '{tenant}';
+                 update project_memberships set role = '{role}' where user_id = '{}'; commit",
+                member.user
+            ),
+        );
+    }
+
+    pub fn revoke(&self, member: &Member) {
+        let tenant = self.tenant();
+        execute(
+            &self.database.superuser,
+            &format!(
+                "begin; set local app.current_tenant_id = '{tenant}';
+                 update user_sessions set revoked_at = now() where id = '{}'; commit",
+                member.session
+            ),
+        );
+    }
+
+    /// The document that this room of the default project leads to.
+    pub fn document(&self, room: &str) -> Uuid {
+        self.one("select id from content_items where name = $1", room).unwrap_or_else(|| panic!("no document {room}"))
+    }
+
+    /// Its log, each update in Base64.
+    pub fn log(&self, room: &str) -> Vec<String> {
+        let updates = logged_updates(&self.database.superuser, self.document(room));
+        updates.iter().map(|update| STANDARD.encode(update)).collect()
+    }
+
+    /// The document over HTTP, in Base64.
+    pub fn as_update(&self, fleet: &mut Fleet, room: &str) -> String {
+        let answer = self.get(fleet, &format!("/d/{room}/as-update"));
+        assert_eq!(answer["status"], 200, "as-update of {room}: {answer}");
+        answer["body"].as_str().expect("a body").to_owned()
+    }
+
+    pub fn get(&self, fleet: &mut Fleet, path: &str) -> Value {
+        self.http(fleet, "GET", path, json!({}))
+    }
+
+    /// A request in the name of the demo user; `more` may carry `json`, `body` and further `headers`.
+    pub fn http(&self, fleet: &mut Fleet, method: &str, path: &str, more: Value) -> Value {
+        let mut request = json!({ "method": method, "url": format!("{}{path}", self.server.base) });
+        if let (Value::Object(all), Value::Object(more)) = (&mut request, more) {
+            all.extend(more);
+        }
+        if request["headers"].get("authorization").is_none() {
+            request["headers"]["authorization"] = json!(format!("Bearer {}", self.server.token));
+        }
+        fleet.call("http", request)
+    }
+
+    /// Everything that could hold this room is equal: all clients of the fleet, a fresh client of each kind, the update over HTTP, and the log
+    /// folded into an empty document.
+    pub fn assert_one_truth(&self, fleet: &mut Fleet, room: &str) {
+        self.assert_one_truth_on(fleet, room, &[self.base()]);
+    }
+
+    pub fn assert_one_truth_on(&self, fleet: &mut Fleet, room: &str, bases: &[String]) {
+        let mut fresh = Vec::new();
+        for (node, base) in bases.iter().enumerate() {
+            for kind in super::fleet::KINDS {
+                let name = format!("fresh-{kind}-{node}");
+                fleet.open(&name, kind, base, room, &self.server.token);
+                fresh.push(name);
+            }
+        }
+        let names: Vec<&str> = fresh.iter().map(String::as_str).collect();
+        fleet.wait(&names, "synced", std::time::Duration::from_secs(10));
+        // A fresh client may tidy formats and write that; so the others are compared again with what it made of it.
+        fleet.call("converge", json!({ "timeoutMs": 5_000 }));
+        let update = self.as_update(fleet, room);
+        let log = self.log(room);
+        fleet.call(
+            "converge",
+            json!({
+                "timeoutMs": 0,
+                "also": [{ "name": "as-update over HTTP", "update": update }],
+                "alsoFolded": [{ "name": "the folded log", "updates": log }],
+            }),
+        );
+        for name in names {
+            fleet.call("close", json!({ "client": name }));
+        }
+    }
+}
+
+/// A UUID made from text, because fresh random ones are the clock's business.
+fn fresh_id(text: &str) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes())
+}
