@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod rest;
 pub mod server;
 pub mod world;
 

@@ -1,0 +1,209 @@
+//! Signing in and out, sessions and API tokens over HTTP.
+
+use crate::support::postgres::TestDatabase;
+use crate::support::rest::{Company, PASSWORD, TestApp, login};
+use contextnexus::origins::Origins;
+use contextnexus::rest::RestSettings;
+use serde_json::json;
+
+#[actix_web::test]
+async fn a_login_gives_a_token_that_is_good_until_logout() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let answer = login(&app, &company, &company.editor).await;
+    let token = answer["token"].as_str().unwrap();
+    assert_eq!(answer["user"]["email"], "editor@acme.example");
+    assert_eq!(answer["tenant"]["slug"], "acme");
+    let me = app.get("/v1/me").token(token).send().await.expect(200).json();
+    assert_eq!(me["user"]["id"], company.editor.user.to_string());
+    assert_eq!(me["session"]["document_id"], serde_json::Value::Null);
+    app.post("/v1/auth/logout").token(token).send().await.expect(204);
+    assert_eq!(app.get("/v1/me").token(token).send().await.expect(401).code(), "unauthenticated");
+    app.get("/v1/me").token(&company.editor.token).send().await.expect(200);
+}
+
+#[actix_web::test]
+async fn the_tenant_is_found_by_the_domain_of_the_address() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    company.tenant.sql("update tenants set domain = 'acme.example' where id = $1", &[]).await;
+    let app = TestApp::start(db.database());
+    let body = json!({ "email": "Editor@ACME.example", "password": PASSWORD });
+    app.post("/v1/auth/login").json(body).send().await.expect(200);
+}
+
+#[actix_web::test]
+async fn every_wrong_login_answers_alike() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    company.tenant.sql("update users set is_active = false where tenant_id = $1 and id = $2", &[company.viewer.user.0]).await;
+    let mut answers = Vec::new();
+    for (tenant, email, password) in [
+        ("acme", "editor@acme.example", "wrong password"),
+        ("acme", "nobody@acme.example", PASSWORD),
+        ("acme", "viewer@acme.example", PASSWORD), // switched off
+        ("nowhere", "editor@acme.example", PASSWORD),
+        ("", "editor@elsewhere.example", PASSWORD),
+        ("a\u{0}b", "editor@acme.example", PASSWORD),
+        ("acme", "edi\u{0}tor", PASSWORD),
+        ("acme", "editor@acme.example", &"x".repeat(2000)),
+    ] {
+        let body = json!({ "tenant": tenant, "email": email, "password": password });
+        let answer = app.post("/v1/auth/login").json(body).send().await.expect(401);
+        assert_eq!(answer.code(), "bad_credentials");
+        answers.push(answer.text());
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+}
+
+#[actix_web::test]
+async fn guessing_is_slowed() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let guess = json!({ "tenant": "acme", "email": "editor@acme.example", "password": "a wrong guess" });
+    for _ in 0..10 {
+        app.post("/v1/auth/login").json(guess.clone()).send().await.expect(401);
+    }
+    let refused = app.post("/v1/auth/login").json(guess).send().await.expect(429);
+    assert_eq!(refused.code(), "too_many_requests");
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+    login(&app, &company, &company.viewer).await; // others are not
+}
+
+#[actix_web::test]
+async fn a_cookie_counts_only_from_pages_of_ours() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let origins = Origins::new(&["https://app.example".into()], &[], "https://collab.example", false);
+    let settings = RestSettings { public_url: "https://collab.example".into(), ..RestSettings::default() };
+    let app = TestApp::with(db.database(), settings, origins);
+    let body = json!({ "tenant": "acme", "email": company.editor.email, "password": PASSWORD, "cookie": true });
+    let foreign = app.post("/v1/auth/login").json(body.clone()).header("origin", "https://evil.example").send().await;
+    assert_eq!(foreign.expect(403).code(), "origin_not_allowed");
+    let answer = app.post("/v1/auth/login").json(body).header("origin", "https://collab.example").send().await.expect(200);
+    assert_eq!(answer.json().get("token"), None, "the page's scripts never see it");
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.starts_with("__Host-contextnexus=cnx_"), "{cookie}");
+    for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    assert!(!cookie.contains("Domain"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap();
+    app.get("/v1/me").header("cookie", cookie).send().await.expect(200);
+    let new = json!({ "slug": "from-cookie", "name": "From a cookie" });
+    for origin in [None, Some("https://evil.example"), Some("null")] {
+        let mut call = app.post("/v1/projects").header("cookie", cookie).json(new.clone());
+        if let Some(origin) = origin {
+            call = call.header("origin", origin);
+        }
+        assert_eq!(call.send().await.expect(403).code(), "origin_not_allowed", "{origin:?}");
+    }
+    let call = app.post("/v1/projects").header("cookie", cookie).json(new).header("origin", "https://app.example");
+    call.send().await.expect(201);
+    let out = app.post("/v1/auth/logout").header("cookie", cookie).header("origin", "https://collab.example").send().await;
+    assert!(out.expect(204).header("set-cookie").contains("Max-Age=0"));
+    app.get("/v1/me").header("cookie", cookie).send().await.expect(401);
+}
+
+#[actix_web::test]
+async fn sessions_are_seen_and_ended_by_their_own_user() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        tokens.push(login(&app, &company, &company.editor).await["token"].as_str().unwrap().to_owned());
+    }
+    let mine = &company.editor.token;
+    let page = app.get("/v1/sessions?limit=3").token(mine).send().await.expect(200).json();
+    assert_eq!(page["items"].as_array().unwrap().len(), 3);
+    let next = format!("/v1/sessions?limit=3&cursor={}", page["next_cursor"].as_str().unwrap());
+    let rest = app.get(&next).token(mine).send().await.expect(200).json();
+    assert_eq!((rest["items"].as_array().unwrap().len(), rest["next_cursor"].is_null()), (1, true));
+
+    let newest = page["items"][0]["id"].as_str().unwrap();
+    let path = format!("/v1/sessions/{newest}");
+    assert_eq!(app.delete(&path).token(&company.boss.token).send().await.expect(404).code(), "not_found");
+    app.delete(&path).token(mine).send().await.expect(204);
+    app.get("/v1/me").token(&tokens[2]).send().await.expect(401);
+    app.get("/v1/me").token(&tokens[1]).send().await.expect(200);
+
+    let ended = app.delete("/v1/sessions").token(mine).send().await.expect(200).json();
+    assert_eq!(ended["revoked"], 2);
+    app.get("/v1/me").token(&tokens[1]).send().await.expect(401);
+    app.get("/v1/me").token(mine).send().await.expect(200);
+    app.delete("/v1/sessions?keep_current=false").token(mine).send().await.expect(200);
+    app.get("/v1/me").token(mine).send().await.expect(401);
+}
+
+#[actix_web::test]
+async fn api_tokens_are_for_administrators_and_end_when_revoked() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let wanted = json!({ "name": "import", "user_id": company.editor.user, "ttl_s": 3600 });
+    assert_eq!(app.post("/v1/tokens").token(&company.admin.token).json(wanted.clone()).send().await.expect(403).code(), "forbidden");
+    let made = app.post("/v1/tokens").token(&company.boss.token).json(wanted).send().await.expect(201).json();
+    let token = made["token"].as_str().unwrap();
+    let me = app.get("/v1/me").token(token).send().await.expect(200).json();
+    assert_eq!(me["user"]["id"], company.editor.user.to_string());
+    let listed = app.get("/v1/tokens").token(&company.boss.token).send().await.expect(200);
+    assert!(listed.text().contains(made["id"].as_str().unwrap()) && !listed.text().contains(token));
+    let path = format!("/v1/tokens/{}", made["id"].as_str().unwrap());
+    app.delete(&path).token(&company.editor.token).send().await.expect(403);
+    app.delete(&path).token(&company.boss.token).send().await.expect(204);
+    app.get("/v1/me").token(token).send().await.expect(401);
+    for (body, code) in [
+        (json!({ "name": "" }), "invalid_field"),
+        (json!({ "name": "x", "ttl_s": 1 }), "invalid_field"),
+        (json!({ "name": "x", "scope": "all" }), "malformed_request"),
+        (json!({ "name": "a\u{0}" }), "invalid_field"),
+        (json!({ "name": "x", "user_id": uuid::Uuid::nil() }), "not_found"),
+    ] {
+        assert_eq!(app.post("/v1/tokens").token(&company.boss.token).json(body.clone()).send().await.code(), code, "{body}");
+    }
+}
+
+#[actix_web::test]
+async fn no_token_and_no_password_stands_in_the_log() {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let mut secrets = vec![PASSWORD.to_owned(), company.boss.token.clone()];
+    secrets.push(login(&app, &company, &company.editor).await["token"].as_str().unwrap().to_owned());
+    let wrong = json!({ "tenant": "acme", "email": company.editor.email, "password": "a wrong secret" });
+    app.post("/v1/auth/login").json(wrong).send().await.expect(401);
+    secrets.push("a wrong secret".into());
+    let made = app.post("/v1/tokens").token(&company.boss.token).json(json!({ "name": "x" })).send().await.expect(201).json();
+    secrets.push(made["token"].as_str().unwrap().to_owned());
+    let ticket = format!("/v1/documents/{}/ticket", company.document);
+    let made = app.post(&ticket).token(&company.editor.token).send().await.expect(201).json();
+    secrets.push(made["ticket"].as_str().unwrap().to_owned());
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("made an API token"), "the log was heard: {}", text.len());
+    for secret in secrets {
+        let secret = secret.rsplit('_').next().unwrap();
+        assert!(!text.contains(secret), "a secret stands in the log");
+    }
+}
