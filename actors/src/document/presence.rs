@@ -89,6 +89,7 @@ impl Presence {
         let mut told_gone = Vec::new();
         for entry in said {
             if self.announce_one(from, entry, now)
+                && !entry.is_null // a farewell has just departed, and others are yet to hear of it
                 && let Some(departed) = self.departed.remove(&entry.client)
                 && departed.clock >= entry.clock
             {

@@ -48,6 +48,20 @@ fn a_closing_sockets_clients_are_gone_at_once() {
 }
 
 #[test]
+fn who_says_farewell_is_gone_before_the_socket_closes() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);
+    let bob = bench.editor(2, Dialect::Hocuspocus, Role::Editor);
+    bench.say(&ann, Input::Awareness(ann.announcement(1, "{}")));
+    bench.time_passes(Duration::from_millis(50));
+    bench.forget_inboxes();
+    bench.say(&ann, Input::Awareness(ann.announcement(2, "null")));
+    bench.time_passes(Duration::from_millis(50));
+    assert_eq!(bench.count(&bob, &Sent::Awareness(1)), 1);
+    assert!(bench.state.everybody().is_empty());
+}
+
+#[test]
 fn an_id_held_by_another_connection_is_dropped_and_its_sender_stays() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
