@@ -28,7 +28,9 @@ pub enum DataDirError {
     #[error("{0} is not empty and not a ContextNexus data directory; choose another with --data-dir")]
     Foreign(PathBuf),
     /// A later version wrote it.
-    #[error("the data directory {path} has format {format}, this version knows {FORMAT}: start the ContextNexus that wrote it, or a newer one")]
+    #[error(
+        "the data directory {path} has format {format}, this version knows {FORMAT}: start the ContextNexus that wrote it, or a newer one"
+    )]
     Newer {
         /// Which directory.
         path: PathBuf,
@@ -144,7 +146,10 @@ pub fn lock(path: &Path) -> Result<File, LockError> {
         Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
     }
     let pid = std::process::id().to_string();
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes())).map_err(LockError::Io)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(pid.as_bytes()))
+        .map_err(LockError::Io)?;
     Ok(file)
 }
 
@@ -181,9 +186,7 @@ fn write_marker(path: &Path) -> Result<(), DataDirError> {
         return Ok(());
     }
     let text = serde_json::json!(Marker { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").into() }).to_string();
-    std::fs::write(&marker, text)
-        .and_then(|()| files::sync_directory(path))
-        .map_err(|source| io_error(&marker, source))
+    std::fs::write(&marker, text).and_then(|()| files::sync_directory(path)).map_err(|source| io_error(&marker, source))
 }
 
 fn io_error(path: &Path, source: io::Error) -> DataDirError {
@@ -197,7 +200,9 @@ pub fn describe(path: &Path, error: &io::Error) -> String {
         ErrorKind::PermissionDenied => {
             format!("no right to write {path}; start as a user who may, or choose another directory with --data-dir")
         }
-        ErrorKind::ReadOnlyFilesystem => format!("{path} is on a read-only file system; choose another directory with --data-dir"),
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("{path} is on a read-only file system; choose another directory with --data-dir")
+        }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             format!("the disk that holds {path} is full; free some space, or choose another directory with --data-dir")
         }

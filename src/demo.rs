@@ -74,7 +74,9 @@ pub async fn seed(
     let known = known.filter(|password| !password.is_empty());
 
     let (tenant, user, password) = match find(database).await? {
-        Some((tenant, user)) => (tenant, user, keep_password(database, tenant, user, known, alone, before.is_some()).await?),
+        Some((tenant, user)) => {
+            (tenant, user, keep_password(database, tenant, user, known, alone, before.is_some()).await?)
+        }
         None => match create(database, clock, known.clone()).await {
             // Another node was quicker.
             Err(DemoError::Store(StoreError::Taken { .. })) => {
@@ -176,7 +178,12 @@ async fn is_fresh(
     Ok(expires_at.is_some_and(|at| at > clock.now() + TimeDelta::days(RENEW_DAYS)))
 }
 
-async fn new_token(database: &Database, clock: &dyn Clock, tenant: TenantId, user: UserId) -> Result<String, DemoError> {
+async fn new_token(
+    database: &Database,
+    clock: &dyn Clock,
+    tenant: TenantId,
+    user: UserId,
+) -> Result<String, DemoError> {
     let token = tokens::fresh(tenant).map_err(|error| DemoError::Secret(error.to_string()))?;
     let mut db = postgres::begin(database, tenant).await?;
     let session = sessions::NewSession {

@@ -5,7 +5,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use std::time::Duration;
 
 /// Milliseconds matter up to a second; beyond it something is wrong, and 30 s is as wrong as 31.
-const SECONDS: [f64; 15] = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+const SECONDS: [f64; 15] =
+    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 /// How often histograms are folded, so that they do not grow while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 

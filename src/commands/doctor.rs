@@ -79,7 +79,9 @@ fn directory(report: &mut Report, config: &Config, standing: &Result<Standing, d
     match standing {
         Ok(Standing::Absent) => report.ok(part, format_args!("{path} does not exist yet; the first start makes it")),
         Ok(Standing::Ours) => report.ok(part, format_args!("{path}")),
-        Ok(Standing::InUse { pid: Some(pid) }) => report.ok(part, format_args!("{path}, in use by a server (pid {pid})")),
+        Ok(Standing::InUse { pid: Some(pid) }) => {
+            report.ok(part, format_args!("{path}, in use by a server (pid {pid})"))
+        }
         Ok(Standing::InUse { pid: None }) => report.ok(part, format_args!("{path}, in use by a server")),
         Err(error) => report.fail(part, error),
     }
@@ -113,17 +115,26 @@ async fn embedded_parts(report: &mut Report, config: &Config, running: bool) -> 
     let recorded = embedded::recorded_cluster(&config.data_dir);
     let version = recorded.as_ref().and_then(|(_, version)| *version);
     let fitting = binaries::installed(&account).await.into_iter().rev();
-    let fitting = fitting.filter(|found| version.map_or(found.version >= binaries::OLDEST, |version| found.version == version));
+    let fitting =
+        fitting.filter(|found| version.map_or(found.version >= binaries::OLDEST, |version| found.version == version));
     let best = fitting.max_by_key(|found| found.version);
     let wanted = version.map_or_else(|| format!("{} or newer", binaries::OLDEST), |version| version.to_string());
     match (&config.embedded.binaries, best) {
         (Binaries::Path(path), _) => report.ok("binaries", format_args!("{} (set)", path.display())),
         (Binaries::Fetch, _) => report.ok("binaries", "fetched ones (set)"),
-        (_, Some(found)) => report.ok("binaries", format_args!("PostgreSQL {} in {}", found.version, found.directory.display())),
-        (Binaries::Installed, None) => {
-            report.fail("binaries", format_args!("no PostgreSQL {wanted} is installed; install it, or set CONTEXTNEXUS_EMBEDDED__BINARIES=auto"));
+        (_, Some(found)) => {
+            report.ok("binaries", format_args!("PostgreSQL {} in {}", found.version, found.directory.display()))
         }
-        (Binaries::Auto, None) => report.warn("binaries", format_args!("no PostgreSQL {wanted} is installed; it is fetched at the first start")),
+        (Binaries::Installed, None) => {
+            report.fail(
+                "binaries",
+                format_args!(
+                    "no PostgreSQL {wanted} is installed; install it, or set CONTEXTNEXUS_EMBEDDED__BINARIES=auto"
+                ),
+            );
+        }
+        (Binaries::Auto, None) => report
+            .warn("binaries", format_args!("no PostgreSQL {wanted} is installed; it is fetched at the first start")),
     }
     match recorded {
         Some((cluster, _)) if running => {
@@ -131,7 +142,10 @@ async fn embedded_parts(report: &mut Report, config: &Config, running: bool) -> 
             embedded::recorded_urls(&config.data_dir)
         }
         Some((cluster, _)) => {
-            report.ok("embedded database", format_args!("{}, not running; `contextnexus serve` starts it", cluster.display()));
+            report.ok(
+                "embedded database",
+                format_args!("{}, not running; `contextnexus serve` starts it", cluster.display()),
+            );
             None
         }
         None => {
@@ -142,7 +156,8 @@ async fn embedded_parts(report: &mut Report, config: &Config, running: bool) -> 
 }
 
 async fn database(report: &mut Report, config: &Config, urls: &Urls) {
-    let settings = DatabaseSettings { connections_max: 1, acquire_timeout: Duration::from_secs(3), ..DatabaseSettings::default() };
+    let settings =
+        DatabaseSettings { connections_max: 1, acquire_timeout: Duration::from_secs(3), ..DatabaseSettings::default() };
     let database = match Database::new(&urls.application.0, &settings) {
         Ok(database) => database,
         Err(error) => return report.fail("PostgreSQL", format_args!("DATABASE_URL is {}", chain(&error))),
@@ -167,7 +182,10 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
         report.ok("application role", "is bound by row-level security and owns nothing");
     }
     for reason in &found.unsafe_role {
-        report.fail("application role", format_args!("{reason}; serve as a role of its own, a member of {}", roles::APPLICATION_ROLE));
+        report.fail(
+            "application role",
+            format_args!("{reason}; serve as a role of its own, a member of {}", roles::APPLICATION_ROLE),
+        );
     }
     for weakness in &found.weakened {
         report.fail("durability", format_args!("weakened: {weakness}; switch it on in postgresql.conf"));
@@ -183,12 +201,18 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
                 report.ok("tenancy", "row-level security is forced on every tenant's table");
             } else {
                 let tables = facts.unforced.join(", ");
-                report.fail("tenancy", format_args!("row-level security is not forced on {tables}; restore it from the migrations"));
+                report.fail(
+                    "tenancy",
+                    format_args!("row-level security is not forced on {tables}; restore it from the migrations"),
+                );
             }
             match facts.synchronous_commit.as_str() {
                 "off" | "local" | "remote_write" => report.warn(
                     "durability",
-                    format_args!("synchronous_commit is {}; the log sets its own, other writes may be lost in a crash", facts.synchronous_commit),
+                    format_args!(
+                        "synchronous_commit is {}; the log sets its own, other writes may be lost in a crash",
+                        facts.synchronous_commit
+                    ),
                 ),
                 _ if found.weakened.is_empty() => report.ok("durability", "full"),
                 _ => {}
@@ -196,7 +220,10 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
             let needed = config.database.connections_max + config.database.log_writers + 4;
             if i64::from(facts.connections_max) < i64::from(needed) {
                 let max = facts.connections_max;
-                report.warn("connections", format_args!("PostgreSQL takes {max}, this node may open {needed}; raise max_connections"));
+                report.warn(
+                    "connections",
+                    format_args!("PostgreSQL takes {max}, this node may open {needed}; raise max_connections"),
+                );
             }
         }
         Err(error) => report.fail("tenancy", chain(&error)),
@@ -210,7 +237,10 @@ async fn owner(report: &mut Report, urls: &Urls) {
     let (owner, application) = (probe::current_user(owner_url).await, probe::current_user(&urls.application.0).await);
     match (owner, application) {
         (Ok(owner), Ok(application)) if owner == application => {
-            report.fail("owner role", format_args!("{owner} both owns and serves; give DATABASE_OWNER_URL a role of its own"));
+            report.fail(
+                "owner role",
+                format_args!("{owner} both owns and serves; give DATABASE_OWNER_URL a role of its own"),
+            );
         }
         (Ok(owner), _) => report.ok("owner role", owner),
         (Err(error), _) => report.fail("owner role", format_args!("{}; correct DATABASE_OWNER_URL", chain(&error))),
@@ -228,7 +258,9 @@ async fn redis(report: &mut Report, config: &Config) {
     match tokio::time::timeout(REDIS_TIMEOUT, connect).await {
         Ok(Ok(_)) => report.ok("Redis", "answers"),
         // An address may hold a password: only the kind of failure is told.
-        Ok(Err(error)) => report.fail("Redis", format_args!("does not answer ({}); start it, or correct REDIS_URL", error.category())),
+        Ok(Err(error)) => {
+            report.fail("Redis", format_args!("does not answer ({}); start it, or correct REDIS_URL", error.category()))
+        }
         Err(_) => report.fail("Redis", "does not answer within 2 s; start it, or correct REDIS_URL"),
     }
 }
@@ -241,14 +273,20 @@ fn machine(report: &mut Report, config: &Config, running: bool) {
             report.ok("address", format_args!("{address} is served"));
         }
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            report.fail("address", format_args!("{address} is in use; stop what listens there, or choose another with --listen"));
+            report.fail(
+                "address",
+                format_args!("{address} is in use; stop what listens there, or choose another with --listen"),
+            );
         }
         Err(error) => report.fail("address", format_args!("cannot listen on {address}: {error}")),
     }
     let files = process::raise_open_files();
     let needed = config.server.connections_per_node_max as u64 + FILES_BESIDE_SOCKETS;
     if files < needed {
-        report.warn("open files", format_args!("{files} allowed, {needed} needed for all connections; raise the limit (ulimit -Hn)"));
+        report.warn(
+            "open files",
+            format_args!("{files} allowed, {needed} needed for all connections; raise the limit (ulimit -Hn)"),
+        );
     } else {
         report.ok("open files", format_args!("{files} allowed"));
     }

@@ -98,7 +98,8 @@ fn configure(overrides: &Overrides) -> Result<Config, Box<dyn Error>> {
         flags.push(("database.allow_weak_durability", "true".to_owned()));
     }
     // A variable that is not Unicode cannot be one of ours.
-    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let sources = Sources { file: overrides.config.clone(), environment: environment.collect(), flags };
     let config: Config = Config::load(&sources).map_err(|error: ConfigError| error)?;
     telemetry::start(&config.telemetry)?;

@@ -117,7 +117,8 @@ impl Config {
 }
 
 fn file_of(sources: &Sources) -> Option<PathBuf> {
-    let named = || sources.environment.iter().find(|(name, _)| name == "CONTEXTNEXUS_CONFIG").map(|(_, path)| path.into());
+    let named =
+        || sources.environment.iter().find(|(name, _)| name == "CONTEXTNEXUS_CONFIG").map(|(_, path)| path.into());
     sources.file.clone().or_else(named)
 }
 
@@ -130,7 +131,9 @@ fn read_file(path: &Path) -> Result<Vec<(String, Value)>, ConfigError> {
     let mut settings = Vec::new();
     for (name, value) in table {
         match value {
-            Value::Table(section) => settings.extend(section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value))),
+            Value::Table(section) => {
+                settings.extend(section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)))
+            }
             value => settings.push((name, value)),
         }
     }
@@ -260,7 +263,8 @@ fn check_value(
     ranges: &HashMap<String, (i64, i64)>,
 ) -> Result<(), ConfigError> {
     let default = get(defaults, name).ok_or_else(|| unknown(origin, name, defaults))?;
-    let invalid = |reason: String| Err(ConfigError::Invalid { origin: origin.to_owned(), name: name.to_owned(), reason });
+    let invalid =
+        |reason: String| Err(ConfigError::Invalid { origin: origin.to_owned(), name: name.to_owned(), reason });
     if !default.same_type(value) {
         return invalid(format!("must be of type {}, not {}", default.type_str(), value.type_str()));
     }

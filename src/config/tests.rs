@@ -44,7 +44,8 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_the_default() {
     let file = file("[server]\nlisten = \"127.0.0.1:1\"\nkeep_alive_s = 7\nworkers = 3\n");
     let mut sources = Sources { file: Some(file.path().into()), ..Sources::default() };
     assert_eq!(Config::load(&sources).unwrap().server.listen.port(), 1);
-    sources.environment = vec![("CONTEXTNEXUS_LISTEN".into(), "127.0.0.1:2".into()), ("CONTEXTNEXUS_SERVER__WORKERS".into(), "4".into())];
+    sources.environment =
+        vec![("CONTEXTNEXUS_LISTEN".into(), "127.0.0.1:2".into()), ("CONTEXTNEXUS_SERVER__WORKERS".into(), "4".into())];
     assert_eq!(Config::load(&sources).unwrap().server.listen.port(), 2);
     sources.flags = vec![("server.listen", "127.0.0.1:3".into())];
     let config = Config::load(&sources).unwrap();
@@ -67,8 +68,12 @@ fn a_slip_is_answered_with_the_name_that_was_meant() {
         "CONTEXTNEXUS_SERVER__LISTN: there is no setting `server.listn`; did you mean `server.listen`?"
     );
     let file = file("[limits]\nupdate_byte_max = 3\n");
-    let refused = Config::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).unwrap_err().to_string();
-    assert!(refused.ends_with("there is no setting `limits.update_byte_max`; did you mean `limits.update_bytes_max`?"), "{refused}");
+    let refused =
+        Config::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).unwrap_err().to_string();
+    assert!(
+        refused.ends_with("there is no setting `limits.update_byte_max`; did you mean `limits.update_bytes_max`?"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -81,7 +81,9 @@ impl Account {
         use std::os::unix::fs::DirBuilderExt;
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
         match made {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(EmbeddedError::io(path, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(EmbeddedError::io(path, error));
+            }
             _ => {}
         }
         self.give(path)
@@ -92,19 +94,24 @@ impl Account {
         if !self.switch {
             return Ok(());
         }
-        std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid)).map_err(|source| EmbeddedError::io(path, source))
+        std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
+            .map_err(|source| EmbeddedError::io(path, source))
     }
 }
 
 fn find(users: &str, name: &str) -> Option<Account> {
-    let fields: Vec<&str> = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name)?;
+    let fields: Vec<&str> =
+        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name)?;
     let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
     (uid != 0).then(|| Account { uid, gid, name: name.to_owned(), switch: true })
 }
 
 fn name_of(users: &str, uid: u32) -> Option<String> {
     let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    fields.into_iter().find(|fields| fields.get(2).is_some_and(|field| *field == uid.to_string())).map(|fields| fields[0].into())
+    fields
+        .into_iter()
+        .find(|fields| fields.get(2).is_some_and(|field| *field == uid.to_string()))
+        .map(|fields| fields[0].into())
 }
 
 #[cfg(test)]
@@ -112,7 +119,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\npostgres:x:101:104:PostgreSQL:/:/bin/sh\ntoor:x:0:0::/:/bin/sh\n";
+    const USERS: &str =
+        "root:x:0:0:root:/root:/bin/sh\npostgres:x:101:104:PostgreSQL:/:/bin/sh\ntoor:x:0:0::/:/bin/sh\n";
 
     #[test]
     fn an_account_is_found_by_name_and_never_another_root() {

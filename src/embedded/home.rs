@@ -136,10 +136,15 @@ async fn create(data_dir: &DataDir, account: &Account, id: Uuid) -> Result<Recor
 
 fn make_passable(path: &Path) -> Result<(), EmbeddedError> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(|source| EmbeddedError::io(path, source))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(|source| EmbeddedError::io(path, source))?;
     let mode = std::fs::metadata(path).map_err(|source| EmbeddedError::io(path, source))?.permissions().mode();
     // A narrow umask took the right to pass away.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o111)).map_err(|source| EmbeddedError::io(path, source))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o111))
+        .map_err(|source| EmbeddedError::io(path, source))
 }
 
 /// 190 bits, of characters that need no escaping in a URL or in SQL.

@@ -49,7 +49,9 @@ pub enum EmbeddedError {
     DiskFull { path: PathBuf },
     #[error("only {free_mb} MB are free on the disk that holds {}, the database needs {needed_mb} MB: the disk is full; free some space, or choose another directory with --data-dir", path.display())]
     NoRoom { path: PathBuf, free_mb: u64, needed_mb: u64 },
-    #[error("PostgreSQL refuses to run as root, and there is none of the users {tried} to run it as; name one with CONTEXTNEXUS_EMBEDDED__RUN_AS")]
+    #[error(
+        "PostgreSQL refuses to run as root, and there is none of the users {tried} to run it as; name one with CONTEXTNEXUS_EMBEDDED__RUN_AS"
+    )]
     NoAccount { tried: String },
     #[error("no right to the database in {}: it belongs to the user {owner}; start as that user or as root", cluster.display())]
     ForeignCluster { cluster: PathBuf, owner: String },
@@ -63,7 +65,9 @@ pub enum EmbeddedError {
     HomeInUse { home: PathBuf, pid: Option<u32> },
     #[error("{} holds no PostgreSQL server that can be started; correct CONTEXTNEXUS_EMBEDDED__BINARIES", .0.display())]
     NotBinaries(PathBuf),
-    #[error("PostgreSQL {needed} is needed, and {found}; install it, or set CONTEXTNEXUS_EMBEDDED__BINARIES=auto, which fetches it")]
+    #[error(
+        "PostgreSQL {needed} is needed, and {found}; install it, or set CONTEXTNEXUS_EMBEDDED__BINARIES=auto, which fetches it"
+    )]
     NoFittingBinaries { needed: String, found: String },
     #[error("PostgreSQL {version} cannot be fetched ({reason}); install PostgreSQL 15 or newer, or set DATABASE_URL")]
     Fetch { version: u32, reason: String },
@@ -81,7 +85,9 @@ pub enum EmbeddedError {
     LeftOvers { cluster: PathBuf },
     #[error("PostgreSQL ended: {last_words} (its log: {})", log.display())]
     Ended { last_words: String, log: PathBuf },
-    #[error("PostgreSQL does not serve after {after_s} s: {words}; give it more with CONTEXTNEXUS_EMBEDDED__START_TIMEOUT_S")]
+    #[error(
+        "PostgreSQL does not serve after {after_s} s: {words}; give it more with CONTEXTNEXUS_EMBEDDED__START_TIMEOUT_S"
+    )]
     StartTimeout { after_s: u64, words: String },
     #[error("the roles of the embedded database cannot be made")]
     Roles(#[source] StoreError),
@@ -108,7 +114,11 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
         None => Account::owner_of(&home.record.home)?,
     };
     if !home.record.home.starts_with(data_dir.path()) {
-        progress(format_args!("PostgreSQL runs as the user {}, with its files in {}", account.name, home.record.home.display()));
+        progress(format_args!(
+            "PostgreSQL runs as the user {}, with its files in {}",
+            account.name,
+            home.record.home.display()
+        ));
     }
     check_room(&home.record.home, if version.is_none() { FREE_MB_NEW } else { FREE_MB_MIN })?;
     let binaries = binaries::obtain(settings, &account, &home.record.home, version).await?;
@@ -175,7 +185,9 @@ async fn start_on_a_free_port(plan: &Plan, home: &Home) -> Result<Postmaster, Em
     for _ in 0..2 {
         match plan.start(port).await {
             // Another program was quicker. It would have to be so three times in a row.
-            Err(EmbeddedError::Ended { last_words, .. }) if last_words.contains("could not create any TCP/IP sockets") => {
+            Err(EmbeddedError::Ended { last_words, .. })
+                if last_words.contains("could not create any TCP/IP sockets") =>
+            {
                 port = free_port(0)?;
             }
             outcome => return outcome,

@@ -64,8 +64,9 @@ impl Plan {
             return Ok(None);
         }
         let mut postmaster = Postmaster { pid: file.pid, port: file.port, child: None };
-        let as_wanted = std::fs::read_to_string(self.cluster.join("postmaster.opts"))
-            .is_ok_and(|line| self.arguments(file.port).iter().all(|argument| line.contains(&format!("\"{argument}\""))));
+        let as_wanted = std::fs::read_to_string(self.cluster.join("postmaster.opts")).is_ok_and(|line| {
+            self.arguments(file.port).iter().all(|argument| line.contains(&format!("\"{argument}\"")))
+        });
         if !as_wanted {
             postmaster.stop(self.start_timeout).await;
             return Ok(None);
@@ -73,7 +74,10 @@ impl Plan {
         match self.wait_until_serving(&mut postmaster).await {
             Ok(()) => Ok(Some(postmaster)),
             // It went away, or is on its way out: start one.
-            Err(EmbeddedError::Ended { .. }) => Ok(None),
+            Err(EmbeddedError::Ended { .. }) => {
+                self.clear_stale_pid_file(&file).await?;
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -111,7 +115,8 @@ impl Plan {
     }
 
     fn arguments(&self, port: u16) -> Vec<String> {
-        let mut arguments = vec!["-D".to_owned(), self.cluster.display().to_string(), "-p".to_owned(), port.to_string()];
+        let mut arguments =
+            vec!["-D".to_owned(), self.cluster.display().to_string(), "-p".to_owned(), port.to_string()];
         for (name, value) in &self.settings {
             arguments.push("-c".to_owned());
             arguments.push(format!("{name}={value}"));
@@ -141,7 +146,9 @@ impl Plan {
         loop {
             match probe::data_directory(&url).await {
                 Answer::Serving(directory) if same_place(&directory, &self.cluster) => return Ok(()),
-                Answer::Serving(_) | Answer::Stranger if read_pid_file(&self.cluster).is_some_and(|file| file.pid == postmaster.pid) => {
+                Answer::Serving(_) | Answer::Stranger
+                    if read_pid_file(&self.cluster).is_some_and(|file| file.pid == postmaster.pid) =>
+                {
                     return Err(EmbeddedError::Stranger { port: postmaster.port });
                 }
                 // Another server may sit on the port while ours finds out that it cannot have it.
@@ -151,7 +158,10 @@ impl Plan {
                 return Err(self.ended());
             }
             if started.elapsed() > self.start_timeout {
-                return Err(EmbeddedError::StartTimeout { after_s: self.start_timeout.as_secs(), words: self.last_words() });
+                return Err(EmbeddedError::StartTimeout {
+                    after_s: self.start_timeout.as_secs(),
+                    words: self.last_words(),
+                });
             }
             if told.elapsed() > Duration::from_secs(5) {
                 told = Instant::now();
@@ -171,16 +181,20 @@ impl Plan {
 
     /// The reason that PostgreSQL gave last, as one line.
     fn last_words(&self) -> String {
-        let mut text = std::fs::read_to_string(&self.first_words).unwrap_or_default();
-        text.push_str(&newest_log(&self.cluster).unwrap_or_default());
-        let reason = |line: &&str| line.contains("FATAL:") || line.contains("PANIC:");
-        let lines: Vec<&str> = text.lines().collect();
-        let line = lines.iter().rev().find(|line| reason(line)).or(lines.last()).copied().unwrap_or("it said nothing");
+        let first_words = std::fs::read_to_string(&self.first_words).unwrap_or_default();
+        let log = newest_log(&self.cluster).unwrap_or_default();
+        // What it says before it opens its log is about this start; in the log, refusals of clients that came too early are not
+        // why it ended.
+        let reason = |line: &&str| {
+            (line.contains("FATAL:") || line.contains("PANIC:")) && !line.contains("the database system is")
+        };
+        let line = first_words.lines().rev().find(reason).or_else(|| log.lines().rev().find(reason));
+        let line = line.or_else(|| first_words.lines().last()).unwrap_or("it said nothing");
         line.split_once("FATAL: ").or(line.split_once("PANIC: ")).map_or(line, |(_, reason)| reason).trim().to_owned()
     }
 
-    /// Waits until no process of a dead server is left, and removes a pid file whose number another program has by now:
-    /// PostgreSQL would take that program for its server.
+    /// Waits until no process of a dead server is left, and removes a pid file whose number some process has:
+    /// PostgreSQL would take that process for its server.
     async fn clear_stale_pid_file(&self, file: &PidFile) -> Result<(), EmbeddedError> {
         let deadline = Instant::now() + ORPHANS_TIMEOUT;
         while processes().any(|pid| works_in(pid, &self.cluster)) {
@@ -189,7 +203,7 @@ impl Plan {
             }
             sleep(POLL).await;
         }
-        if is_alive(file.pid) {
+        if exists(file.pid) {
             let path = self.cluster.join("postmaster.pid");
             std::fs::remove_file(&path).map_err(|source| EmbeddedError::io(&path, source))?;
         }
@@ -271,12 +285,16 @@ pub fn free_port(wanted: u16) -> Result<u16, EmbeddedError> {
     probe(wanted).or_else(|_| probe(0)).map(|address| address.port()).map_err(EmbeddedError::NoPort)
 }
 
+/// Whether it runs. One that has ended and that nobody has waited for (a container without an init) does not.
 fn is_alive(pid: Pid) -> bool {
-    // A process of another user's is alive too; one that has ended and that nobody has waited for (a container without an
-    // init) is not.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     let is_zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
-    !is_zombie && !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    !is_zombie && exists(pid)
+}
+
+/// Whether any process has this number, another user's or an ended one included. This is what PostgreSQL asks.
+fn exists(pid: Pid) -> bool {
+    !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
 fn processes() -> impl Iterator<Item = Pid> {

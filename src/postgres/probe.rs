@@ -21,15 +21,19 @@ pub enum Answer {
 /// Asks for the data directory, as a superuser. Answers within two seconds.
 pub async fn data_directory(superuser_url: &str) -> Answer {
     let ask = async {
-        let mut connection = PgConnection::connect_with(&parse(superuser_url).map_err(|_| None)?).await.map_err(Some)?;
-        let directory: Result<String, sqlx::Error> = sqlx::query_scalar("show data_directory").fetch_one(&mut connection).await;
+        let mut connection =
+            PgConnection::connect_with(&parse(superuser_url).map_err(|_| None)?).await.map_err(Some)?;
+        let directory: Result<String, sqlx::Error> =
+            sqlx::query_scalar("show data_directory").fetch_one(&mut connection).await;
         connection.close().await.ok();
         directory.map_err(Some)
     };
     match tokio::time::timeout(TIMEOUT, ask).await {
         Ok(Ok(directory)) => Answer::Serving(directory.into()),
         // 28: no such user, or another password. Anything else passes: connection refused, 57P03 (starting up) ...
-        Ok(Err(Some(sqlx::Error::Database(error)))) if error.code().is_some_and(|code| code.starts_with("28")) => Answer::Stranger,
+        Ok(Err(Some(sqlx::Error::Database(error)))) if error.code().is_some_and(|code| code.starts_with("28")) => {
+            Answer::Stranger
+        }
         _ => Answer::NotYet,
     }
 }

@@ -47,9 +47,10 @@ fn a_killed_postgres_comes_back_on_its_port_under_a_serving_server() {
         let killed = host.postmaster();
         signal_pid(killed, "KILL");
         eventually(Duration::from_secs(30), "PostgreSQL serves again", || {
-            host.cluster().join("postmaster.pid").exists() && host.postmaster() != killed && host.get("/ready").0 == 200
+            host.cluster().join("postmaster.pid").exists() && host.postmaster() != killed && host.is_serving_sql()
         });
     }
+    eventually(Duration::from_secs(5), "/ready is true", || host.get("/ready").0 == 200);
     assert_ne!(host.postmaster(), postmaster);
     assert_eq!(host.port(), port);
     assert_eq!(host.sql_row("select count(*)::text from tenant_directory"), ["1"]);

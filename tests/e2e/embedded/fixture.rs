@@ -1,6 +1,6 @@
 //! A machine on which nobody has configured anything, as far as one test can make it one.
 
-use crate::support::process::{Running, eventually, is_root, signal_pid, tied};
+use crate::support::process::{Running, eventually, is_root, tied};
 use crate::support::server::binary;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row};
@@ -28,6 +28,7 @@ impl Host {
     /// The data directory's parent is the starting user's alone (0700).
     pub fn private() -> Self {
         let directory = tempfile::Builder::new().prefix("cnx-host-").tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         Self { disk: None, directory, program: binary(), environment: Vec::new(), plain: false, running: None }
     }
 
@@ -131,7 +132,8 @@ impl Host {
 
     /// `http://127.0.0.1:PORT`
     pub fn base(&self) -> String {
-        let line = self.running().lines().into_iter().find(|line| line.starts_with("ContextNexus is ready at ")).unwrap();
+        let line =
+            self.running().lines().into_iter().find(|line| line.starts_with("ContextNexus is ready at ")).unwrap();
         line.rsplit(' ').next().unwrap().to_owned()
     }
 
@@ -189,8 +191,10 @@ impl Host {
     /// All of PostgreSQL's processes.
     pub fn postgres_processes(&self) -> Vec<u32> {
         let cluster = self.cluster();
-        let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid: &u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == cluster)).collect()
+        let pids =
+            std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == cluster))
+            .collect()
     }
 
     pub fn is_postgres_running(&self) -> bool {
@@ -217,6 +221,11 @@ impl Host {
         })
     }
 
+    pub fn is_serving_sql(&self) -> bool {
+        let url = self.url("contextnexus_server", "application_password");
+        block_on(async { PgConnection::connect(&url).await.is_ok() })
+    }
+
     /// Runs a statement as the role that owns the tables.
     pub fn sql_as_owner(&self, statement: &'static str) {
         let url = self.url("contextnexus_owner", "owner_password");
@@ -228,7 +237,11 @@ impl Host {
 
     pub fn refuses_a_wrong_password(&self) -> bool {
         let url = format!("postgres://postgres:wrong@127.0.0.1:{}/postgres", self.port());
-        block_on(async { PgConnection::connect(&url).await.is_err_and(|error| error.to_string().contains("password authentication failed")) })
+        block_on(async {
+            PgConnection::connect(&url)
+                .await
+                .is_err_and(|error| error.to_string().contains("password authentication failed"))
+        })
     }
 }
 
@@ -249,11 +262,12 @@ impl Drop for Host {
     }
 }
 
-/// Signals all of PostgreSQL's processes.
+/// Signals all of PostgreSQL's processes. One that ends at this moment is no matter.
 pub fn signal_all(host: &Host, signal: &str) {
-    for pid in host.postgres_processes() {
-        signal_pid(pid, signal);
-    }
+    let pids = host.postgres_processes();
+    assert!(!pids.is_empty(), "PostgreSQL runs");
+    let arguments = pids.iter().map(u32::to_string);
+    let _ = Command::new("kill").arg(format!("-{signal}")).args(arguments).stderr(Stdio::null()).status().unwrap();
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -267,7 +281,8 @@ impl Disk {
     fn mount(place: PathBuf, size: &str) -> Self {
         std::fs::create_dir(&place).unwrap();
         let options = format!("size={size},mode=0711");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&place).status().unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&place).status().unwrap();
         assert!(mounted.success(), "a tmpfs can be mounted");
         Self(place)
     }

@@ -11,7 +11,12 @@ fn a_port_in_use() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
     let line = host.refused(&["--listen", &address]);
-    assert_eq!(line, format!("contextnexus: the port of {address} is in use: another server listens there; stop it, or choose another address with --listen"));
+    assert_eq!(
+        line,
+        format!(
+            "contextnexus: the port of {address} is in use: another server listens there; stop it, or choose another address with --listen"
+        )
+    );
     assert!(!host.data().exists(), "nothing was begun");
 }
 
@@ -21,7 +26,10 @@ fn a_directory_that_is_somebody_elses() {
     std::fs::create_dir(host.data()).unwrap();
     std::fs::write(host.data().join("thesis.txt"), "mine").unwrap();
     let line = host.refused(&[]);
-    assert!(line.contains("is not empty and not a ContextNexus data directory; choose another with --data-dir"), "{line}");
+    assert!(
+        line.contains("is not empty and not a ContextNexus data directory; choose another with --data-dir"),
+        "{line}"
+    );
     let names: Vec<_> = std::fs::read_dir(host.data()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(names, ["thesis.txt"], "it is left as it was");
 }
@@ -54,7 +62,10 @@ fn a_second_server_on_one_directory() {
     let mut host = Host::private();
     host.start();
     let line = host.refused(&[]);
-    assert!(line.contains(&format!("another ContextNexus server (pid {}) runs on the data directory", host.pid())), "{line}");
+    assert!(
+        line.contains(&format!("another ContextNexus server (pid {}) runs on the data directory", host.pid())),
+        "{line}"
+    );
     assert_eq!(host.get("/ready").0, 200, "the first is not disturbed");
 }
 
