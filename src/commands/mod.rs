@@ -62,14 +62,15 @@ type Outcome = Result<(), Box<dyn Error>>;
 pub fn main() -> ExitCode {
     let line = CommandLine::parse();
     process::ensure_stacks();
-    let config = match configure(&line.overrides) {
+    let command = line.command.unwrap_or(Command::Serve);
+    let config = match configure(&line.overrides, matches!(command, Command::Serve)) {
         Ok(config) => config,
         Err(error) => {
             complain(chain(error.as_ref()));
             return ExitCode::from(2);
         }
     };
-    let outcome = match line.command.unwrap_or(Command::Serve) {
+    let outcome = match command {
         Command::Serve => run(async { Ok(app::serve(config).await?) }),
         Command::Migrate => run(admin::migrate(config)),
         Command::Doctor => {
@@ -87,7 +88,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn configure(overrides: &Overrides) -> Result<Config, Box<dyn Error>> {
+fn configure(overrides: &Overrides, serves: bool) -> Result<Config, Box<dyn Error>> {
     let mut flags = Vec::new();
     flags.extend(overrides.data_dir.clone().map(|text| ("data_dir", text)));
     flags.extend(overrides.listen.clone().map(|text| ("server.listen", text)));
@@ -102,7 +103,10 @@ fn configure(overrides: &Overrides) -> Result<Config, Box<dyn Error>> {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let sources = Sources { file: overrides.config.clone(), environment: environment.collect(), flags };
     let config: Config = Config::load(&sources).map_err(|error: ConfigError| error)?;
-    telemetry::start(&config.telemetry)?;
+    // Other commands answer in one line; a log would say the same again.
+    if serves {
+        telemetry::start(&config.telemetry)?;
+    }
     Ok(config)
 }
 
