@@ -117,7 +117,13 @@ mod tests {
         assert!(allows("10.0.0.1:8080", Some("https://collab.example.org")), "behind a proxy that rewrites Host");
         assert!(allows("10.0.0.1:8080", Some("http://10.0.0.1:8080")));
         assert!(allows("collab.example.org", Some("https://app.example.org")));
-        for foreign in ["https://evil.example", "https://app.example.org.evil.example", "null", "http://localhost:3000", "https://app.example.org:444"] {
+        for foreign in [
+            "https://evil.example",
+            "https://app.example.org.evil.example",
+            "null",
+            "http://localhost:3000",
+            "https://app.example.org:444",
+        ] {
             assert!(!allows("collab.example.org", Some(foreign)), "{foreign}");
         }
         assert!(!allows("collab.example.org", None));
@@ -129,7 +135,14 @@ mod tests {
         for page in ["http://localhost:5173", "http://127.0.0.1:8080", "http://127.3.2.1", "http://[::1]:3000"] {
             assert!(origins.allows_cookie(&request("127.0.0.1:8080", Some(page))), "{page}");
         }
-        for page in ["http://localhost.evil.example", "http://127.0.0.1.evil.example", "https://evil.example", "http://[::2]", "http://localhost:80@evil.example", "http://[::1].evil.example"] {
+        for page in [
+            "http://localhost.evil.example",
+            "http://127.0.0.1.evil.example",
+            "https://evil.example",
+            "http://[::2]",
+            "http://localhost:80@evil.example",
+            "http://[::1].evil.example",
+        ] {
             assert!(!origins.allows_cookie(&request("127.0.0.1:8080", Some(page))), "{page}");
         }
         assert_eq!(

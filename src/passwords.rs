@@ -67,8 +67,12 @@ impl Passwords {
     /// # Errors
     /// When the system refuses a thread or random bytes.
     pub fn start() -> std::io::Result<Self> {
-        let dummy = hash_now(&crate::tokens::fresh(contextnexus_actors::ids::TenantId(uuid::Uuid::nil())).map_err(std::io::Error::other)?.0)
-            .map_err(std::io::Error::other)?;
+        let dummy = hash_now(
+            &crate::tokens::fresh(contextnexus_actors::ids::TenantId(uuid::Uuid::nil()))
+                .map_err(std::io::Error::other)?
+                .0,
+        )
+        .map_err(std::io::Error::other)?;
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let jobs = Arc::new(Mutex::new(jobs));
         for n in 0..THREADS {
@@ -133,8 +137,7 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
 /// # Errors
 /// [`PasswordError::Unhashable`].
 pub fn hash_now(password: &str) -> Result<String, PasswordError> {
-    let hash: PasswordHash =
-        argon2id()?.hash_password(password.as_bytes()).map_err(|_| PasswordError::Unhashable)?;
+    let hash: PasswordHash = argon2id()?.hash_password(password.as_bytes()).map_err(|_| PasswordError::Unhashable)?;
     Ok(hash.to_string())
 }
 

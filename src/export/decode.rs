@@ -1,8 +1,8 @@
 //! Reads the blocks of a v1 state, and cuts them where others refer into them, so that the fold never has to.
 
+use super::ExportError;
 use super::any::{self, unreadable};
 use super::out::Patience;
-use super::ExportError;
 use contextnexus_gate::lib0::Reader;
 use std::collections::HashMap;
 use std::time::Instant;
@@ -36,14 +36,24 @@ pub(super) enum Content<'a> {
     /// Deleted so long ago that not even its place is known.
     Collected,
     /// A piece of text, and whether a cut took half a character from its start or its end: Yjs shows U+FFFD there.
-    Text { text: &'a str, cut_start: bool, cut_end: bool },
+    Text {
+        text: &'a str,
+        cut_start: bool,
+        cut_end: bool,
+    },
     /// JSON text.
     Embed(&'a str),
     /// A format that begins (or, with `null`, ends) here.
-    Format { key: &'a str, value: &'a str },
+    Format {
+        key: &'a str,
+        value: &'a str,
+    },
     Type(TypeKind<'a>),
     /// Into [`Blocks::values`].
-    Values { first: u32, len: u32 },
+    Values {
+        first: u32,
+        len: u32,
+    },
     Binary(&'a [u8]),
     /// A sub-document, by its id.
     Document(&'a str),
@@ -227,7 +237,9 @@ fn cut<'a>(whole: &[Block<'a>], deletes: &Deletes, patience: &mut Patience) -> R
         cuts.extend(block.right_origin);
     }
     for (client, ranges) in deletes {
-        cuts.extend(ranges.iter().flat_map(|range| [range.start, range.end]).map(|clock| Id { client: *client, clock }));
+        cuts.extend(
+            ranges.iter().flat_map(|range| [range.start, range.end]).map(|clock| Id { client: *client, clock }),
+        );
     }
     cuts.sort_unstable();
     cuts.dedup();

@@ -1,8 +1,8 @@
 //! Puts blocks in order: the integration of YATA, as in every Yjs peer, over blocks that need no cutting any more.
 
+use super::ExportError;
 use super::decode::{Block, Blocks, Content, Id, Parent, TypeKind};
 use super::out::Patience;
-use super::ExportError;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
@@ -76,7 +76,9 @@ impl<'a> Folded<'a> {
                 Content::Text { .. } | Content::Format { .. } => return RootKind::Text,
                 Content::Embed(_) => RootKind::Embeds,
                 Content::Type(TypeKind::Element(_) | TypeKind::XmlText) => RootKind::Xml,
-                Content::Type(_) | Content::Values { .. } | Content::Binary(_) | Content::Document(_) => RootKind::Array,
+                Content::Type(_) | Content::Values { .. } | Content::Binary(_) | Content::Document(_) => {
+                    RootKind::Array
+                }
                 Content::Gone | Content::Collected => RootKind::Empty,
             };
             found = found.max(kind);

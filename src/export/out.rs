@@ -60,7 +60,11 @@ impl Out {
                 _ => continue,
             };
             self.push(piece.get(plain_from..at).unwrap_or_default())?;
-            if escape.is_empty() { self.push(&format!("\\u{byte:04x}"))? } else { self.push(escape)? }
+            if escape.is_empty() {
+                self.push(&format!("\\u{byte:04x}"))?
+            } else {
+                self.push(escape)?
+            }
             plain_from = at + 1;
         }
         self.push(piece.get(plain_from..).unwrap_or_default())

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use yrs::block::ClientID;
 use yrs::updates::decoder::Decode as _;
 use yrs::{
-    Any, Array as _, Doc, GetString as _, Map as _, OffsetKind, Options, ReadTxn as _, StateVector, Text as _, TextPrelim, Transact as _,
-    Update, XmlElementPrelim, XmlFragment as _, XmlTextPrelim,
+    Any, Array as _, Doc, GetString as _, Map as _, OffsetKind, Options, ReadTxn as _, StateVector, Text as _,
+    TextPrelim, Transact as _, Update, XmlElementPrelim, XmlFragment as _, XmlTextPrelim,
 };
 
 fn far() -> Instant {
@@ -95,8 +95,10 @@ fn seen_by_yrs(doc: &Doc) -> Value {
             let insert = piece.insert.to_string(&txn);
             match piece.attributes {
                 Some(formats) if !formats.is_empty() => {
-                    let formats: serde_json::Map<_, _> =
-                        formats.iter().map(|(key, value)| (key.to_string(), serde_json::to_value(value).unwrap())).collect();
+                    let formats: serde_json::Map<_, _> = formats
+                        .iter()
+                        .map(|(key, value)| (key.to_string(), serde_json::to_value(value).unwrap()))
+                        .collect();
                     json!({ "insert": insert, "attributes": formats })
                 }
                 _ => json!({ "insert": insert }),
@@ -107,7 +109,8 @@ fn seen_by_yrs(doc: &Doc) -> Value {
     let delta = delta.into_iter().fold(Vec::<Value>::new(), |mut joined, piece| {
         match joined.last_mut() {
             Some(last) if last.get("attributes") == piece.get("attributes") => {
-                last["insert"] = format!("{}{}", last["insert"].as_str().unwrap(), piece["insert"].as_str().unwrap()).into();
+                last["insert"] =
+                    format!("{}{}", last["insert"].as_str().unwrap(), piece["insert"].as_str().unwrap()).into();
             }
             _ => joined.push(piece),
         }
@@ -129,7 +132,8 @@ fn seen_by_us(state: &Bytes) -> Value {
     let mut xml = String::new();
     for node in shown["xml"]["value"].as_array().into_iter().flatten() {
         let name = node["element"].as_str().unwrap();
-        let text: String = node["children"].as_array().unwrap().iter().map(|child| child["text"].as_str().unwrap()).collect();
+        let text: String =
+            node["children"].as_array().unwrap().iter().map(|child| child["text"].as_str().unwrap()).collect();
         xml.push_str(&format!("<{name}>{text}</{name}>"));
     }
     json!({

@@ -8,8 +8,12 @@ use std::time::Instant;
 
 enum Frame<'f> {
     /// A sequence from this item on.
-    Sequence { next: u32 },
-    Entries { left: std::vec::IntoIter<&'f Item<'f>> },
+    Sequence {
+        next: u32,
+    },
+    Entries {
+        left: std::vec::IntoIter<&'f Item<'f>>,
+    },
     /// Ends a line, if anything stands in it.
     Line,
 }

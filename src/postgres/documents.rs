@@ -72,12 +72,7 @@ pub struct Alias {
 
 /// Documents that the caller sees, newest first.
 #[tracing::instrument(name = "pg.documents.list", skip_all, err)]
-pub async fn list(
-    db: &mut TenantTx,
-    caller: &Caller,
-    filter: Filter,
-    limit: i64,
-) -> Result<Vec<Document>, StoreError> {
+pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64) -> Result<Vec<Document>, StoreError> {
     let rows = sqlx::query!(
         r#"select d.id, d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
                   d.pg_version, h.seq, case when $3 then 'admin' else m.role end as "role!"
@@ -158,11 +153,7 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<D
 
 /// The document of this name, or former name, in the project.
 #[tracing::instrument(name = "pg.documents.find_by_name", skip_all, err)]
-pub async fn find_by_name(
-    db: &mut TenantTx,
-    project: ProjectId,
-    name: &str,
-) -> Result<Option<DocumentId>, StoreError> {
+pub async fn find_by_name(db: &mut TenantTx, project: ProjectId, name: &str) -> Result<Option<DocumentId>, StoreError> {
     let id = sqlx::query_scalar!(
         r#"select id as "id!" from content_items where tenant_id = $1 and project_id = $2 and name = $3
            union all
@@ -218,12 +209,7 @@ pub async fn rename(
 
 /// Sets the tombstone, if nobody changed the document since `expected`. Its name stays taken, its log whole. Repeating it is no error.
 #[tracing::instrument(name = "pg.documents.delete", skip_all, fields(document.id = %id), err)]
-pub async fn delete(
-    db: &mut TenantTx,
-    id: DocumentId,
-    expected: Option<i64>,
-    by: UserId,
-) -> Result<(), StoreError> {
+pub async fn delete(db: &mut TenantTx, id: DocumentId, expected: Option<i64>, by: UserId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update content_items
             set deleted_at = coalesce(deleted_at, now()), deleted_by = case when deleted_at is null then $4 else deleted_by end
@@ -278,12 +264,7 @@ pub async fn aliases(
 
 /// Frees a former name: it leads nowhere from now on, and anybody may take it.
 #[tracing::instrument(name = "pg.documents.free_alias", skip_all, fields(document.id = %id), err)]
-pub async fn free_alias(
-    db: &mut TenantTx,
-    project: ProjectId,
-    id: DocumentId,
-    name: &str,
-) -> Result<(), StoreError> {
+pub async fn free_alias(db: &mut TenantTx, project: ProjectId, id: DocumentId, name: &str) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "delete from document_aliases where tenant_id = $1 and project_id = $2 and document_id = $3 and name = $4",
         db.tenant.0,
@@ -294,6 +275,27 @@ pub async fn free_alias(
     .execute(&mut *db.tx)
     .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound { entity: "alias" }) }
+}
+
+/// What was written under this key of this user: a hash of the body, and the sequence that holds it.
+#[tracing::instrument(name = "pg.documents.written_under", skip_all, fields(document.id = %id), err)]
+pub async fn written_under(
+    db: &mut TenantTx,
+    id: DocumentId,
+    user: UserId,
+    key: &str,
+) -> Result<Option<([u8; 32], u64)>, StoreError> {
+    let row = sqlx::query!(
+        "select body_hash, seq from idempotency_keys
+          where tenant_id = $1 and document_id = $2 and subject_id = $3 and key = $4",
+        db.tenant.0,
+        id.0,
+        user.0,
+        key
+    )
+    .fetch_optional(&mut *db.tx)
+    .await?;
+    Ok(row.and_then(|row| Some((row.body_hash.try_into().ok()?, row.seq.unsigned_abs()))))
 }
 
 async fn why_unchanged(db: &mut TenantTx, id: DocumentId, expected: i64) -> StoreError {

@@ -150,7 +150,12 @@ pub async fn create_person(db: &mut TenantTx, person: NewPerson<'_>) -> Result<(
 /// The `external` user of this subject: creates one under `fresh`, or gives the one there its newest name. Says whether the
 /// user may sign in.
 #[tracing::instrument(name = "pg.users.external", skip_all, err)]
-pub async fn external(db: &mut TenantTx, fresh: UserId, subject: &str, name: &str) -> Result<(UserId, bool), StoreError> {
+pub async fn external(
+    db: &mut TenantTx,
+    fresh: UserId,
+    subject: &str,
+    name: &str,
+) -> Result<(UserId, bool), StoreError> {
     let row = sqlx::query!(
         "insert into users (tenant_id, id, kind, external_subject, name) values ($1, $2, 'external', $3, $4)
          on conflict on constraint users_external_subject_key do update set name = excluded.name

@@ -52,7 +52,7 @@ struct FreeAlias {
 
 /// The former names of a document, in the order of the alphabet.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path), ListAliases),
+    operation_id = "list_aliases", tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path), ListAliases),
     responses(
         (status = 200, body = Page<AliasBody>),
         (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -79,7 +79,7 @@ async fn list(
 /// Frees a former name: it leads nowhere from now on, and any document may take it. A client that still uses it would begin a new
 /// document there. For administrators of the project.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path), FreeAlias),
+    operation_id = "free_alias", tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path), FreeAlias),
     responses(
         (status = 204),
         (status = 403, body = Problem, content_type = "application/problem+json"),

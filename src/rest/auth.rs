@@ -70,7 +70,13 @@ pub(super) struct UserBody {
 
 impl From<users::User> for UserBody {
     fn from(user: users::User) -> Self {
-        Self { id: user.id.0, kind: user.kind, name: user.name, email: user.email, is_tenant_admin: user.is_tenant_admin }
+        Self {
+            id: user.id.0,
+            kind: user.kind,
+            name: user.name,
+            email: user.email,
+            is_tenant_admin: user.is_tenant_admin,
+        }
     }
 }
 
@@ -78,7 +84,7 @@ impl From<users::User> for UserBody {
 ///
 /// The answer's token is shown this once. Each login is a session of its own, which `/v1/sessions` lists and ends.
 #[utoipa::path(
-    tag = "Sessions",
+    operation_id = "log_in", tag = "Sessions",
     request_body = Login,
     responses(
         (status = 200, body = LoggedIn),
@@ -143,7 +149,11 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
     let mut response = HttpResponse::Ok();
     response.insert_header(("cache-control", "no-store"));
     if cookie {
-        response.cookie(cookies::signing_in(&token, rest.is_https(&request), TimeDelta::days(LOGIN_DAYS).num_seconds()));
+        response.cookie(cookies::signing_in(
+            &token,
+            rest.is_https(&request),
+            TimeDelta::days(LOGIN_DAYS).num_seconds(),
+        ));
     }
     Ok(response.json(LoggedIn {
         token: (!cookie).then_some(token.0),
@@ -158,7 +168,11 @@ fn is_plausible(email: &str, password: &Password) -> bool {
     email.len() <= 320 && !email.contains(char::is_control) && password.0.len() <= PASSWORD_BYTES_MAX
 }
 
-async fn find_tenant(rest: &Rest, slug: Option<&str>, email: &str) -> Result<Option<tenants::DirectoryEntry>, ApiError> {
+async fn find_tenant(
+    rest: &Rest,
+    slug: Option<&str>,
+    email: &str,
+) -> Result<Option<tenants::DirectoryEntry>, ApiError> {
     let found = match slug.map(str::trim).filter(|slug| !slug.is_empty()) {
         Some(slug) => match validate::slug("tenant", slug) {
             Ok(slug) => tenants::find_by_slug(&rest.database, &slug).await?,
@@ -185,7 +199,7 @@ fn address(request: &HttpRequest) -> String {
 
 /// Ends the session of this request, and the tickets and document tokens that were made with it.
 #[utoipa::path(
-    tag = "Sessions",
+    operation_id = "log_out", tag = "Sessions",
     security(("token" = [])),
     responses((status = 204, description = "Ended; open sockets of it close within a second."))
 )]
@@ -223,7 +237,7 @@ struct MySession {
 }
 
 /// Who the token belongs to.
-#[utoipa::path(tag = "Sessions", security(("token" = [])), responses((status = 200, body = Me)))]
+#[utoipa::path(operation_id = "get_me", tag = "Sessions", security(("token" = [])), responses((status = 200, body = Me)))]
 #[get("/v1/me")]
 async fn me(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
     let mut db = rest.begin(caller.tenant).await?;

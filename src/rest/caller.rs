@@ -34,7 +34,11 @@ impl Authenticated {
     /// An administrator of the tenant.
     pub(super) fn tenant_admin(&self) -> Result<&Caller, ApiError> {
         let caller = self.user()?;
-        if caller.tenant_admin { Ok(caller) } else { Err(ApiError::Forbidden("this is for administrators of the tenant")) }
+        if caller.tenant_admin {
+            Ok(caller)
+        } else {
+            Err(ApiError::Forbidden("this is for administrators of the tenant"))
+        }
     }
 
     /// A caller that may ask for this document by its id at all; what it may do there is another question.
@@ -67,7 +71,11 @@ fn bearer(request: &HttpRequest) -> Result<Option<Token>, ApiError> {
     let Some(value) = request.headers().get(header::AUTHORIZATION) else { return Ok(None) };
     let (scheme, token) =
         value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(ApiError::Unauthenticated)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(Token(token.trim().to_owned()))) } else { Err(ApiError::Unauthenticated) }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(Some(Token(token.trim().to_owned())))
+    } else {
+        Err(ApiError::Unauthenticated)
+    }
 }
 
 fn from_cookie(request: &HttpRequest, rest: &Rest) -> Result<Token, ApiError> {

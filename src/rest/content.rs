@@ -32,7 +32,7 @@ enum Form {
 /// `array` and `xml`. `text/plain` gives the plain text of all roots, each block of XML on a line of its own.
 /// The kinds are found out from the content itself, since Yjs does not store them.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])),
+    operation_id = "read_content", tag = "Documents", security(("token" = [])),
     params(("id" = Uuid, Path), ("If-None-Match" = Option<String>, Header, description = "An `ETag` that was seen: 304 if nothing changed.")),
     responses(
         (

@@ -37,7 +37,10 @@ pub(super) fn mount(config: &mut web::ServiceConfig) {
 }
 
 async fn json() -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").insert_header((header::CACHE_CONTROL, "no-cache")).body(JSON.as_str())
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(JSON.as_str())
 }
 
 async fn asset(kind: &'static str, body: &'static str) -> HttpResponse {

@@ -115,7 +115,11 @@ pub(super) async fn living(db: &mut TenantTx, caller: &Caller, id: DocumentId) -
 
 /// Who may rename, delete and restore it.
 pub(super) fn require_admin(document: &Document) -> Result<(), ApiError> {
-    if document.role == Role::Admin { Ok(()) } else { Err(ApiError::Forbidden("this is for administrators of the project")) }
+    if document.role == Role::Admin {
+        Ok(())
+    } else {
+        Err(ApiError::Forbidden("this is for administrators of the project"))
+    }
 }
 
 fn answer(mut response: actix_web::HttpResponseBuilder, document: Document) -> HttpResponse {
@@ -124,7 +128,7 @@ fn answer(mut response: actix_web::HttpResponseBuilder, document: Document) -> H
 
 /// The documents that the caller sees, newest first.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), params(ListDocuments),
+    operation_id = "list_documents", tag = "Documents", security(("token" = [])), params(ListDocuments),
     responses((status = 200, body = Page<DocumentBody>))
 )]
 #[get("/v1/documents")]
@@ -150,7 +154,7 @@ async fn list(
 
 /// Creates an empty document. For editors of the project.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), request_body = NewDocument,
+    operation_id = "create_document", tag = "Documents", security(("token" = [])), request_body = NewDocument,
     responses(
         (status = 201, body = DocumentBody, headers(("ETag" = String), ("Location" = String))),
         (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -199,7 +203,7 @@ pub(super) fn require_writable(project: &projects::Project) -> Result<(), ApiErr
 
 /// One document.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
+    operation_id = "get_document", tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = DocumentBody, headers(("ETag" = String))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -215,7 +219,7 @@ async fn get_one(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uui
 
 /// Renames a document. For administrators of the project; editors may change the title.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), request_body = RenameDocument,
+    operation_id = "rename_document", tag = "Documents", security(("token" = [])), request_body = RenameDocument,
     params(("id" = Uuid, Path), ("If-Match" = String, Header, description = "The `ETag` of the version to change.")),
     responses(
         (status = 200, body = DocumentBody, headers(("ETag" = String))),
@@ -256,7 +260,7 @@ async fn rename(
 /// Deletes a document: nobody reads or writes it from now on, its name stays taken, and it can be restored. For administrators of
 /// the project. `If-Match` is heeded where it is sent.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])),
+    operation_id = "delete_document", tag = "Documents", security(("token" = [])),
     params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header, description = "The `ETag` of the version to delete.")),
     responses(
         (status = 204, description = "Open sockets close within a second."),
@@ -286,7 +290,7 @@ async fn delete(
 
 /// Restores a deleted document, whole. For administrators of the project.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
+    operation_id = "restore_document", tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = DocumentBody, headers(("ETag" = String))),
         (status = 403, body = Problem, content_type = "application/problem+json"),

@@ -2,12 +2,12 @@
 //!
 //! Bodies hold no SQL, no paths, no versions of software. What is missing and what is another tenant's answer alike.
 
+use crate::postgres::StoreError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use crate::postgres::StoreError;
 use contextnexus_actors::ports::{AccessDenied, ReadRefused, WriteRefused};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -60,7 +60,9 @@ pub enum ApiError {
     #[error("a project keeps at least one administrator")]
     LastAdmin,
     /// The update builds on what the document lacks.
-    #[error("the update builds on changes that the document does not have; send what follows the state vector given here")]
+    #[error(
+        "the update builds on changes that the document does not have; send what follows the state vector given here"
+    )]
     UpdateGap {
         /// The document's, v1.
         state_vector: bytes::Bytes,
@@ -306,7 +308,10 @@ impl From<StoreError> for ApiError {
             StoreError::RefersToNothing { .. } => Self::NotFound("user, project or document"),
             StoreError::Invalid { .. } => Self::Malformed("a value breaks a rule of this resource".into()),
             StoreError::Unavailable(cause) => {
-                tracing::warn!(error = &cause as &(dyn std::error::Error + 'static), "PostgreSQL is unavailable to a request");
+                tracing::warn!(
+                    error = &cause as &(dyn std::error::Error + 'static),
+                    "PostgreSQL is unavailable to a request"
+                );
                 Self::Unavailable { retry_after_s: 1 }
             }
             error @ (StoreError::BadAddress | StoreError::Database(_)) => Self::internal(error),

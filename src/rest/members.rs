@@ -96,7 +96,7 @@ struct ChangeMember {
 
 /// The members of a project.
 #[utoipa::path(
-    tag = "Members", security(("token" = [])), params(("id" = Uuid, Path), Paging),
+    operation_id = "list_members", tag = "Members", security(("token" = [])), params(("id" = Uuid, Path), Paging),
     responses(
         (status = 200, body = Page<MemberBody>),
         (status = 404, body = Problem, content_type = "application/problem+json")
@@ -119,7 +119,7 @@ async fn list(
 
 /// Adds a member. For administrators of the project.
 #[utoipa::path(
-    tag = "Members", security(("token" = [])), params(("id" = Uuid, Path)), request_body = NewMember,
+    operation_id = "add_member", tag = "Members", security(("token" = [])), params(("id" = Uuid, Path)), request_body = NewMember,
     responses(
         (status = 201, body = MemberBody),
         (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -156,7 +156,7 @@ async fn add(
 
 /// Gives a member another role; open sockets follow within a second. For administrators of the project.
 #[utoipa::path(
-    tag = "Members", security(("token" = [])),
+    operation_id = "change_member", tag = "Members", security(("token" = [])),
     params(("id" = Uuid, Path), ("user_id" = Uuid, Path)), request_body = ChangeMember,
     responses(
         (status = 200, body = MemberBody),
@@ -185,7 +185,7 @@ async fn change(
 
 /// Removes a member; open sockets close within a second. For administrators of the project, and for whoever leaves.
 #[utoipa::path(
-    tag = "Members", security(("token" = [])),
+    operation_id = "remove_member", tag = "Members", security(("token" = [])),
     params(("id" = Uuid, Path), ("user_id" = Uuid, Path)),
     responses(
         (status = 204),

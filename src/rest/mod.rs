@@ -116,7 +116,9 @@ impl Rest {
 pub fn mount(config: &mut web::ServiceConfig, rest: &web::Data<Rest>) {
     config.app_data(rest.clone());
     config.app_data(
-        web::JsonConfig::default().limit(rest.settings.json_bytes_max).error_handler(|error, _| validate::json(&error).into()),
+        web::JsonConfig::default()
+            .limit(rest.settings.json_bytes_max)
+            .error_handler(|error, _| validate::json(&error).into()),
     );
     config.app_data(
         web::QueryConfig::default().error_handler(|error, _| ApiError::Malformed(format!("query: {error}")).into()),
@@ -161,7 +163,9 @@ pub fn openapi() -> OpenApi {
     let components = api.components.get_or_insert_default();
     components.add_security_scheme(
         "token",
-        SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("cnx_{tenant}_{secret}").build()),
+        SecurityScheme::Http(
+            Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("cnx_{tenant}_{secret}").build(),
+        ),
     );
     docs::add_problems(&mut api);
     api

@@ -81,7 +81,11 @@ struct ChangeProject {
 
 /// Who may manage this project.
 pub(super) fn require_admin(project: &Project) -> Result<(), ApiError> {
-    if project.role == Role::Admin { Ok(()) } else { Err(ApiError::Forbidden("this is for administrators of the project")) }
+    if project.role == Role::Admin {
+        Ok(())
+    } else {
+        Err(ApiError::Forbidden("this is for administrators of the project"))
+    }
 }
 
 fn answer(mut response: actix_web::HttpResponseBuilder, project: Project) -> HttpResponse {
@@ -90,11 +94,15 @@ fn answer(mut response: actix_web::HttpResponseBuilder, project: Project) -> Htt
 
 /// The projects that the caller is in; all of them for an administrator of the tenant.
 #[utoipa::path(
-    tag = "Projects", security(("token" = [])), params(Paging),
+    operation_id = "list_projects", tag = "Projects", security(("token" = [])), params(Paging),
     responses((status = 200, body = Page<ProjectBody>))
 )]
 #[get("/v1/projects")]
-async fn list(rest: web::Data<Rest>, caller: Authenticated, paging: web::Query<Paging>) -> Result<HttpResponse, ApiError> {
+async fn list(
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    paging: web::Query<Paging>,
+) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
     let rows = paging::rows(paging.limit)?;
     let mut db = rest.begin(caller.tenant).await?;
@@ -104,7 +112,7 @@ async fn list(rest: web::Data<Rest>, caller: Authenticated, paging: web::Query<P
 
 /// Creates a project; the caller becomes its administrator.
 #[utoipa::path(
-    tag = "Projects", security(("token" = [])), request_body = NewProject,
+    operation_id = "create_project", tag = "Projects", security(("token" = [])), request_body = NewProject,
     responses(
         (status = 201, body = ProjectBody),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "`name_taken`")
@@ -141,7 +149,7 @@ async fn create(
 
 /// One project.
 #[utoipa::path(
-    tag = "Projects", security(("token" = [])), params(("id" = Uuid, Path)),
+    operation_id = "get_project", tag = "Projects", security(("token" = [])), params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = ProjectBody, headers(("ETag" = String))),
         (status = 404, body = Problem, content_type = "application/problem+json")
@@ -156,7 +164,7 @@ async fn get_one(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uui
 
 /// Renames a project or changes its settings. For its administrators.
 #[utoipa::path(
-    tag = "Projects", security(("token" = [])), request_body = ChangeProject,
+    operation_id = "change_project", tag = "Projects", security(("token" = [])), request_body = ChangeProject,
     params(("id" = Uuid, Path), ("If-Match" = String, Header, description = "The `ETag` of the version to change.")),
     responses(
         (status = 200, body = ProjectBody, headers(("ETag" = String))),

@@ -52,11 +52,15 @@ impl From<Session> for SessionBody {
 
 /// The caller's sessions that are in force.
 #[utoipa::path(
-    tag = "Sessions", security(("token" = [])), params(Paging),
+    operation_id = "list_sessions", tag = "Sessions", security(("token" = [])), params(Paging),
     responses((status = 200, body = Page<SessionBody>))
 )]
 #[get("/v1/sessions")]
-async fn list(rest: web::Data<Rest>, caller: Authenticated, paging: web::Query<Paging>) -> Result<HttpResponse, ApiError> {
+async fn list(
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    paging: web::Query<Paging>,
+) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
     let rows = paging::rows(paging.limit)?;
     let mut db = rest.begin(caller.tenant).await?;
@@ -66,7 +70,7 @@ async fn list(rest: web::Data<Rest>, caller: Authenticated, paging: web::Query<P
 
 /// Ends one of the caller's sessions, and the tickets and document tokens that were made with it.
 #[utoipa::path(
-    tag = "Sessions", security(("token" = [])),
+    operation_id = "revoke_session", tag = "Sessions", security(("token" = [])),
     params(("id" = Uuid, Path)),
     responses(
         (status = 204, description = "Ended; open sockets of it close within a second."),
@@ -99,7 +103,7 @@ struct Revoked {
 
 /// Ends all of the caller's sessions, API tokens included.
 #[utoipa::path(
-    tag = "Sessions", security(("token" = [])), params(RevokeAll),
+    operation_id = "revoke_all_sessions", tag = "Sessions", security(("token" = [])), params(RevokeAll),
     responses((status = 200, body = Revoked))
 )]
 #[delete("/v1/sessions")]

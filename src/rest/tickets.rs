@@ -62,7 +62,7 @@ struct Ticket {
 /// of kind `external`; that takes an administrator of the project, usually an API token of one.
 /// What a ticket opened ends with the session that asked for it.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
+    operation_id = "issue_ticket", tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
     request_body(content = NewTicket, description = "May be empty."),
     responses(
         (status = 201, body = Ticket),

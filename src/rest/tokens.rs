@@ -46,14 +46,18 @@ struct CreatedToken {
 
 /// API tokens of the tenant that are in force. For administrators of the tenant.
 #[utoipa::path(
-    tag = "API tokens", security(("token" = [])), params(Paging),
+    operation_id = "list_tokens", tag = "API tokens", security(("token" = [])), params(Paging),
     responses(
         (status = 200, body = Page<SessionBody>),
         (status = 403, body = Problem, content_type = "application/problem+json")
     )
 )]
 #[get("/v1/tokens")]
-async fn list(rest: web::Data<Rest>, caller: Authenticated, paging: web::Query<Paging>) -> Result<HttpResponse, ApiError> {
+async fn list(
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    paging: web::Query<Paging>,
+) -> Result<HttpResponse, ApiError> {
     let caller = caller.tenant_admin()?;
     let rows = paging::rows(paging.limit)?;
     let mut db = rest.begin(caller.tenant).await?;
@@ -63,7 +67,7 @@ async fn list(rest: web::Data<Rest>, caller: Authenticated, paging: web::Query<P
 
 /// Makes an API token. For administrators of the tenant.
 #[utoipa::path(
-    tag = "API tokens", security(("token" = [])), request_body = NewToken,
+    operation_id = "create_token", tag = "API tokens", security(("token" = [])), request_body = NewToken,
     responses(
         (status = 201, body = CreatedToken),
         (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -71,7 +75,11 @@ async fn list(rest: web::Data<Rest>, caller: Authenticated, paging: web::Query<P
     )
 )]
 #[post("/v1/tokens")]
-async fn create(rest: web::Data<Rest>, caller: Authenticated, body: web::Json<NewToken>) -> Result<HttpResponse, ApiError> {
+async fn create(
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    body: web::Json<NewToken>,
+) -> Result<HttpResponse, ApiError> {
     let caller = caller.tenant_admin()?;
     let name = validate::text("name", &body.name, 400)?;
     let ttl_s = validate::seconds("ttl_s", body.ttl_s, 365 * DAY_S, 60..=5 * 365 * DAY_S)?;
@@ -105,14 +113,17 @@ async fn create(rest: web::Data<Rest>, caller: Authenticated, body: web::Json<Ne
     .await?;
     db.commit().await?;
     tracing::info!(session.id = %id, user.id = %user, "made an API token {id}");
-    Ok(HttpResponse::Created()
-        .insert_header(("cache-control", "no-store"))
-        .json(CreatedToken { id: id.0, token: token.0, user_id: user.0, expires_at }))
+    Ok(HttpResponse::Created().insert_header(("cache-control", "no-store")).json(CreatedToken {
+        id: id.0,
+        token: token.0,
+        user_id: user.0,
+        expires_at,
+    }))
 }
 
 /// Ends an API token, and the tickets and document tokens that were made with it. For administrators of the tenant.
 #[utoipa::path(
-    tag = "API tokens", security(("token" = [])),
+    operation_id = "revoke_token", tag = "API tokens", security(("token" = [])),
     params(("id" = Uuid, Path)),
     responses(
         (status = 204, description = "Ended; open sockets of it close within a second."),

@@ -2,12 +2,13 @@
 
 use super::caller::Authenticated;
 use super::{ApiError, Problem, Rest};
+use crate::postgres::documents;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, post, web};
 use bytes::{Bytes, BytesMut};
 use contextnexus_actors::access::Caller;
 use contextnexus_actors::ids::{DocumentId, DocumentKey};
-use contextnexus_actors::ports::{IdempotencyKey, RoomName, Writer, Written};
+use contextnexus_actors::ports::{IdempotencyKey, RoomName, Writer};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -29,7 +30,7 @@ struct WrittenBody {
 ///
 /// Sending the same update again is harmless. With an `Idempotency-Key` the answer to a repeated request is the first one's, too.
 #[utoipa::path(
-    tag = "Documents", security(("token" = [])),
+    operation_id = "write_update", tag = "Documents", security(("token" = [])),
     params(
         ("id" = Uuid, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters, of the caller's own in this document.")
@@ -57,18 +58,18 @@ async fn write(
 ) -> Result<HttpResponse, ApiError> {
     let id = DocumentId(*id);
     let caller = caller.reaches(id)?;
-    let written = write_update(&request, &rest, caller, RoomName::Id(id), payload).await?;
-    Ok(HttpResponse::Ok().json(WrittenBody { seq: written.seq }))
+    let seq = write_update(&request, &rest, caller, RoomName::Id(id), payload).await?;
+    Ok(HttpResponse::Ok().json(WrittenBody { seq }))
 }
 
-/// Reads an update from a request and writes it to the document of that name, which exists.
+/// Reads an update from a request and writes it to the document of that name, which exists. Answers the sequence that holds it.
 pub(super) async fn write_update(
     request: &HttpRequest,
     rest: &Rest,
     caller: &Caller,
     room: RoomName,
     payload: web::Payload,
-) -> Result<Written, ApiError> {
+) -> Result<u64, ApiError> {
     let grant = rest.authority.open(caller, &room).await?; // before the body: strangers send no megabytes
     if !grant.role.may_write() {
         return Err(ApiError::ReadOnly);
@@ -77,8 +78,17 @@ pub(super) async fn write_update(
     let update = body(request, payload, rest.settings.update_bytes_max).await?;
     let idempotency = key.map(|key| IdempotencyKey { key, body_hash: *blake3::hash(&update).as_bytes() });
     let document = DocumentKey { tenant: caller.tenant, document: grant.document };
+    if let Some(wanted) = &idempotency {
+        // A repetition holds nothing new, so it would not come as far as the log, which compares keys when it appends.
+        let mut db = rest.begin(caller.tenant).await?;
+        match documents::written_under(&mut db, grant.document, caller.user, &wanted.key).await? {
+            Some((body_hash, seq)) if body_hash == wanted.body_hash => return Ok(seq),
+            Some(_) => return Err(ApiError::IdempotencyConflict),
+            None => {}
+        }
+    }
     let by = Writer { session: caller.session, user: caller.user, role: grant.role };
-    Ok(rest.documents.write(document, by, update, idempotency).await?)
+    Ok(rest.documents.write(document, by, update, idempotency).await?.seq)
 }
 
 /// A binary body of at most `limit` bytes.
@@ -88,7 +98,8 @@ async fn body(request: &HttpRequest, mut payload: web::Payload, limit: usize) ->
         return Err(ApiError::UnsupportedMediaType(super::content::UPDATE_TYPE));
     }
     let too_large = || ApiError::TooLarge { limit: Some(limit) };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }

@@ -66,7 +66,12 @@ pub(super) fn slug(field: &'static str, value: &str) -> Result<String, ApiError>
 }
 
 /// A number of seconds.
-pub(super) fn seconds(field: &'static str, value: Option<u32>, default: u32, range: std::ops::RangeInclusive<u32>) -> Result<u32, ApiError> {
+pub(super) fn seconds(
+    field: &'static str,
+    value: Option<u32>,
+    default: u32,
+    range: std::ops::RangeInclusive<u32>,
+) -> Result<u32, ApiError> {
     let value = value.unwrap_or(default);
     if range.contains(&value) {
         Ok(value)

@@ -38,14 +38,14 @@ struct StoreChecked {
 }
 
 /// Y-Sweet: whether the store answers.
-#[utoipa::path(tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
+#[utoipa::path(operation_id = "y_sweet_check_store", tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
 #[post("/check_store")]
 async fn check_store(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
     store_answers(&rest, caller.user()?).await
 }
 
 /// Y-Sweet: whether the store answers.
-#[utoipa::path(tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
+#[utoipa::path(operation_id = "y_sweet_check_store_get", tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
 #[get("/check_store")]
 async fn check_store_get(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
     store_answers(&rest, caller.user()?).await
@@ -74,7 +74,7 @@ struct Doc {
 
 /// Y-Sweet: creates a document in the default project; one that is there already is as good.
 #[utoipa::path(
-    tag = "Y-Sweet", security(("token" = [])), request_body(content = NewDoc, description = "May be empty."),
+    operation_id = "y_sweet_create", tag = "Y-Sweet", security(("token" = [])), request_body(content = NewDoc, description = "May be empty."),
     responses(
         (status = 200, body = Doc),
         (status = 403, body = Problem, content_type = "application/problem+json"),
@@ -142,7 +142,7 @@ struct ClientToken {
 
 /// Y-Sweet: makes a client token for one document, good as often as its bearer likes until it expires.
 #[utoipa::path(
-    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    operation_id = "y_sweet_authorize", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
     request_body(content = AuthRequest, description = "May be empty."),
     responses(
         (status = 200, body = ClientToken),
@@ -210,20 +210,24 @@ async fn authorize(
 
 /// Y-Sweet: the whole document as one update.
 #[utoipa::path(
-    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    operation_id = "y_sweet_as_update", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, body = Problem, content_type = "application/problem+json")
     )
 )]
 #[get("/d/{id}/as-update")]
-async fn as_update(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+async fn as_update(
+    rest: web::Data<Rest>,
+    caller: Authenticated,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     read(&rest, &caller, &id).await
 }
 
 /// Y-Sweet, deprecated: the whole document as one update.
 #[utoipa::path(
-    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    operation_id = "y_sweet_as_update_deprecated", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, body = Problem, content_type = "application/problem+json")
@@ -240,7 +244,7 @@ async fn as_update_deprecated(
 
 /// Y-Sweet: writes one update, answered once it is committed.
 #[utoipa::path(
-    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    operation_id = "y_sweet_update", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200),
@@ -261,7 +265,7 @@ async fn update(
 
 /// Y-Sweet, deprecated: writes one update, answered once it is committed.
 #[utoipa::path(
-    tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    operation_id = "y_sweet_update_deprecated", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200),

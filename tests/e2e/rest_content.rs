@@ -15,7 +15,8 @@ async fn what_was_written_is_read_in_every_form_and_by_a_cold_server() {
     let token = &company.editor.token;
     let first = app.post(&format!("{path}/update")).token(token).bytes(typing(7, 0, "hello")).send().await.expect(200);
     assert_eq!(first.json(), json!({ "seq": 1 }));
-    let second = app.post(&format!("{path}/update")).token(token).bytes(typing(7, 5, " world 😀")).send().await.expect(200);
+    let second =
+        app.post(&format!("{path}/update")).token(token).bytes(typing(7, 5, " world 😀")).send().await.expect(200);
     assert_eq!(second.json(), json!({ "seq": 2 }));
     for app in [&app, &TestApp::start(db.database())] {
         let content = format!("{path}/content");
@@ -27,8 +28,12 @@ async fn what_was_written_is_read_in_every_form_and_by_a_cold_server() {
         let text = app.get(&content).header("accept", "text/plain").token(token).send().await.expect(200);
         assert_eq!(text.text(), "hello world 😀");
         let shown = app.get(&content).header("accept", "application/json").token(token).send().await.expect(200);
-        assert_eq!(shown.json()["text"], json!({ "kind": "text", "text": "hello world 😀", "delta": [{ "insert": "hello world 😀" }] }));
-        let again = app.get(&content).header("accept", "application/json").header("if-none-match", shown.header("etag"));
+        assert_eq!(
+            shown.json()["text"],
+            json!({ "kind": "text", "text": "hello world 😀", "delta": [{ "insert": "hello world 😀" }] })
+        );
+        let again =
+            app.get(&content).header("accept", "application/json").header("if-none-match", shown.header("etag"));
         assert_eq!(again.token(token).send().await.expect(304).body.len(), 0);
         let other = app.get(&content).header("if-none-match", shown.header("etag")).token(token).send().await;
         other.expect(200); // another form

@@ -16,10 +16,18 @@ async fn a_rename_needs_the_version_that_was_seen() {
     let rename = json!({ "name": "minutes", "title": "Minutes" });
     let without = app.patch(&path).token(token).json(rename.clone()).send().await;
     assert_eq!(without.expect(428).code(), "precondition_required");
-    let renamed = app.patch(&path).token(token).header("if-match", "\"1\"").json(rename.clone()).send().await.expect(200);
+    let renamed =
+        app.patch(&path).token(token).header("if-match", "\"1\"").json(rename.clone()).send().await.expect(200);
     assert_eq!(renamed.header("etag"), "\"2\"");
     assert_eq!(renamed.json()["room"], "playground/minutes");
-    let stale = app.patch(&path).token(token).header("if-match", "\"1\"").json(json!({ "title": "Mine" })).send().await.expect(412);
+    let stale = app
+        .patch(&path)
+        .token(token)
+        .header("if-match", "\"1\"")
+        .json(json!({ "title": "Mine" }))
+        .send()
+        .await
+        .expect(412);
     assert_eq!((stale.code().as_str(), &stale.json()["current_version"]), ("version_conflict", &json!(2)));
     assert_eq!(stale.header("etag"), "\"2\"");
     let stale = app.delete(&path).token(token).header("if-match", "\"1\"").send().await.expect(412);
@@ -70,7 +78,10 @@ async fn a_deleted_document_is_gone_for_everybody_until_it_is_restored() {
         (app.get(&format!("{path}/content")).token(token).send().await, "content"),
         (app.post(&format!("{path}/update")).token(token).bytes(vec![0, 0]).send().await, "write"),
         (app.post(&format!("{path}/ticket")).token(token).send().await, "ticket"),
-        (app.patch(&path).token(token).header("if-match", "\"2\"").json(json!({ "title": "x" })).send().await, "rename"),
+        (
+            app.patch(&path).token(token).header("if-match", "\"2\"").json(json!({ "title": "x" })).send().await,
+            "rename",
+        ),
     ] {
         assert_eq!(answer.expect(410).code(), "document_deleted", "{what}");
     }
@@ -100,7 +111,12 @@ async fn each_role_may_what_it_may_and_no_more() {
         ("GET", project.clone(), None, [200, 200, 200, 404]),
         ("GET", format!("{project}/members"), None, [200, 200, 200, 404]),
         ("PATCH", project.clone(), Some(json!({ "name": "x" })), [403, 403, 200, 404]),
-        ("POST", "/v1/documents".into(), Some(json!({ "project_id": company.project(), "title": "x" })), [403, 201, 201, 404]),
+        (
+            "POST",
+            "/v1/documents".into(),
+            Some(json!({ "project_id": company.project(), "title": "x" })),
+            [403, 201, 201, 404],
+        ),
         ("GET", format!("/v1/documents?project_id={}", company.project()), None, [200, 200, 200, 404]),
         ("GET", document.clone(), None, [200, 200, 200, 404]),
         ("GET", format!("{document}/content"), None, [200, 200, 200, 404]),
@@ -148,7 +164,10 @@ async fn a_project_keeps_an_administrator() {
     app.delete(&admin).token(token).send().await.expect(204);
     app.get(&members).token(token).send().await.expect(404);
     let again = json!({ "email": "VIEWER@acme.example", "role": "viewer" });
-    assert_eq!(app.post(&members).token(&company.editor.token).json(again).send().await.expect(409).code(), "name_taken");
+    assert_eq!(
+        app.post(&members).token(&company.editor.token).json(again).send().await.expect(409).code(),
+        "name_taken"
+    );
 }
 
 #[actix_web::test]
@@ -205,7 +224,9 @@ async fn what_does_not_fit_is_refused_by_name() {
     let composed = json!({ "project_id": project, "name": "e\u{301}tude / 1" });
     let made = app.post("/v1/documents").token(token).json(composed).send().await.expect(201).json();
     assert_eq!(made["name"], "\u{e9}tude / 1");
-    for id in ["..%2f..%2fetc", "%00", "%2e%2e", "x", &"9".repeat(10_000), "\u{e9}".escape_default().to_string().as_str()] {
+    for id in
+        ["..%2f..%2fetc", "%00", "%2e%2e", "x", &"9".repeat(10_000), "\u{e9}".escape_default().to_string().as_str()]
+    {
         let answer = app.get(&format!("/v1/documents/{id}")).token(token).send().await;
         assert_eq!(answer.status.as_u16(), 404, "{id}");
     }

@@ -26,7 +26,9 @@ fn routes() -> Vec<(String, String)> {
 fn body(method: &str, path: &str, victim: &Company) -> Option<Value> {
     let user = victim.editor.user;
     Some(match (method, path) {
-        ("POST", "/v1/auth/login") => json!({ "tenant": "beta", "email": victim.editor.email, "password": "a wrong one" }),
+        ("POST", "/v1/auth/login") => {
+            json!({ "tenant": "beta", "email": victim.editor.email, "password": "a wrong one" })
+        }
         ("POST", "/v1/auth/logout") => return None,
         ("POST", "/v1/tokens") => json!({ "name": "x", "user_id": user }),
         ("POST", "/v1/projects") => json!({ "slug": "playground-2", "name": "x" }),
@@ -84,8 +86,11 @@ async fn everything(db: &TestDatabase, tenant: Uuid) -> String {
     let mut all = String::new();
     for row in sqlx::query(tables).fetch_all(&mut connection).await.unwrap() {
         let (table, column): (String, String) = (row.get("name"), row.get("tenant_column"));
-        let rows = format!("select coalesce(string_agg(t::text, chr(10) order by t::text), '') from {table} t where {column} = $1");
-        let rows: String = sqlx::query_scalar(AssertSqlSafe(rows)).bind(tenant).fetch_one(&mut connection).await.unwrap();
+        let rows = format!(
+            "select coalesce(string_agg(t::text, chr(10) order by t::text), '') from {table} t where {column} = $1"
+        );
+        let rows: String =
+            sqlx::query_scalar(AssertSqlSafe(rows)).bind(tenant).fetch_one(&mut connection).await.unwrap();
         all.push_str(&format!("{table}:\n{rows}\n"));
     }
     all
@@ -106,13 +111,20 @@ async fn another_tenant_sees_and_changes_nothing() {
             continue; // about the caller alone, and the caller is needed further on
         }
         let answer = attack(&app, &method, &path, own_id(&path, &victim), &victim, &attacker.boss.token).await;
-        let names_the_victim = path.contains("{id}") || matches!(path.as_str(), "/v1/tokens" | "/v1/documents" | "/doc/new");
+        let names_the_victim =
+            path.contains("{id}") || matches!(path.as_str(), "/v1/tokens" | "/v1/documents" | "/doc/new");
         if names_the_victim && method != "GET" {
             assert_eq!(answer.status.as_u16(), 404, "{method} {path}: {}", answer.text());
         } else {
             assert!(answer.status.as_u16() < 500, "{method} {path}: {}", answer.text());
         }
-        for secret in ["acme", "secret", &victim.document.to_string(), &victim.project().to_string(), &victim.editor.user.to_string()] {
+        for secret in [
+            "acme",
+            "secret",
+            &victim.document.to_string(),
+            &victim.project().to_string(),
+            &victim.editor.user.to_string(),
+        ] {
             assert!(!answer.text().contains(secret), "{method} {path} tells {secret}: {}", answer.text());
         }
         // What is foreign answers as what is missing does.
@@ -165,7 +177,9 @@ async fn hostile_text_in_every_parameter_is_no_defect() {
             let path = format!("{path}?cursor={text}&limit={text}&name={text}");
             let mut call = app.call(method.parse().unwrap(), &path).token(&victim.boss.token).header("if-match", text);
             if matches!(method.as_str(), "POST" | "PATCH") {
-                call = call.json(json!({ "slug": text, "name": "\u{0}", "email": "\u{0}'@x", "password": "x", "docId": "\u{0}" }));
+                call = call.json(
+                    json!({ "slug": text, "name": "\u{0}", "email": "\u{0}'@x", "password": "x", "docId": "\u{0}" }),
+                );
             }
             let answer = call.send().await;
             assert!(answer.status.as_u16() < 500, "{method} {path}: {}", answer.text());

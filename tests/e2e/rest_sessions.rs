@@ -38,7 +38,10 @@ async fn every_wrong_login_answers_alike() {
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());
-    company.tenant.sql("update users set is_active = false where tenant_id = $1 and id = $2", &[company.viewer.user.0]).await;
+    company
+        .tenant
+        .sql("update users set is_active = false where tenant_id = $1 and id = $2", &[company.viewer.user.0])
+        .await;
     let mut answers = Vec::new();
     for (tenant, email, password) in [
         ("acme", "editor@acme.example", "wrong password"),
@@ -84,7 +87,8 @@ async fn a_cookie_counts_only_from_pages_of_ours() {
     let body = json!({ "tenant": "acme", "email": company.editor.email, "password": PASSWORD, "cookie": true });
     let foreign = app.post("/v1/auth/login").json(body.clone()).header("origin", "https://evil.example").send().await;
     assert_eq!(foreign.expect(403).code(), "origin_not_allowed");
-    let answer = app.post("/v1/auth/login").json(body).header("origin", "https://collab.example").send().await.expect(200);
+    let answer =
+        app.post("/v1/auth/login").json(body).header("origin", "https://collab.example").send().await.expect(200);
     assert_eq!(answer.json().get("token"), None, "the page's scripts never see it");
     let cookie = answer.header("set-cookie");
     assert!(cookie.starts_with("__Host-contextnexus=cnx_"), "{cookie}");
@@ -104,7 +108,8 @@ async fn a_cookie_counts_only_from_pages_of_ours() {
     }
     let call = app.post("/v1/projects").header("cookie", cookie).json(new).header("origin", "https://app.example");
     call.send().await.expect(201);
-    let out = app.post("/v1/auth/logout").header("cookie", cookie).header("origin", "https://collab.example").send().await;
+    let out =
+        app.post("/v1/auth/logout").header("cookie", cookie).header("origin", "https://collab.example").send().await;
     assert!(out.expect(204).header("set-cookie").contains("Max-Age=0"));
     app.get("/v1/me").header("cookie", cookie).send().await.expect(401);
 }
@@ -146,7 +151,10 @@ async fn api_tokens_are_for_administrators_and_end_when_revoked() {
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());
     let wanted = json!({ "name": "import", "user_id": company.editor.user, "ttl_s": 3600 });
-    assert_eq!(app.post("/v1/tokens").token(&company.admin.token).json(wanted.clone()).send().await.expect(403).code(), "forbidden");
+    assert_eq!(
+        app.post("/v1/tokens").token(&company.admin.token).json(wanted.clone()).send().await.expect(403).code(),
+        "forbidden"
+    );
     let made = app.post("/v1/tokens").token(&company.boss.token).json(wanted).send().await.expect(201).json();
     let token = made["token"].as_str().unwrap();
     let me = app.get("/v1/me").token(token).send().await.expect(200).json();
@@ -164,7 +172,11 @@ async fn api_tokens_are_for_administrators_and_end_when_revoked() {
         (json!({ "name": "a\u{0}" }), "invalid_field"),
         (json!({ "name": "x", "user_id": uuid::Uuid::nil() }), "not_found"),
     ] {
-        assert_eq!(app.post("/v1/tokens").token(&company.boss.token).json(body.clone()).send().await.code(), code, "{body}");
+        assert_eq!(
+            app.post("/v1/tokens").token(&company.boss.token).json(body.clone()).send().await.code(),
+            code,
+            "{body}"
+        );
     }
 }
 
@@ -185,7 +197,8 @@ async fn no_token_and_no_password_stands_in_the_log() {
     }
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let _here = tracing::subscriber::set_default(subscriber);
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
@@ -195,7 +208,8 @@ async fn no_token_and_no_password_stands_in_the_log() {
     let wrong = json!({ "tenant": "acme", "email": company.editor.email, "password": "a wrong secret" });
     app.post("/v1/auth/login").json(wrong).send().await.expect(401);
     secrets.push("a wrong secret".into());
-    let made = app.post("/v1/tokens").token(&company.boss.token).json(json!({ "name": "x" })).send().await.expect(201).json();
+    let made =
+        app.post("/v1/tokens").token(&company.boss.token).json(json!({ "name": "x" })).send().await.expect(201).json();
     secrets.push(made["token"].as_str().unwrap().to_owned());
     let ticket = format!("/v1/documents/{}/ticket", company.document);
     let made = app.post(&ticket).token(&company.editor.token).send().await.expect(201).json();

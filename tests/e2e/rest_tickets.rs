@@ -8,7 +8,13 @@ use contextnexus_actors::ports::{AccessDenied, RoomName};
 use serde_json::{Value, json};
 
 async fn issue(app: &TestApp, company: &Company, token: &str, body: Value) -> Value {
-    app.post(&format!("/v1/documents/{}/ticket", company.document)).token(token).json(body).send().await.expect(201).json()
+    app.post(&format!("/v1/documents/{}/ticket", company.document))
+        .token(token)
+        .json(body)
+        .send()
+        .await
+        .expect(201)
+        .json()
 }
 
 #[actix_web::test]
@@ -16,11 +22,15 @@ async fn a_ticket_is_taken_once() {
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());
-    let made = app.post(&format!("/v1/documents/{}/ticket", company.document)).token(&company.editor.token).send().await;
+    let made =
+        app.post(&format!("/v1/documents/{}/ticket", company.document)).token(&company.editor.token).send().await;
     let made = made.expect(201).json();
     let ticket = Token(made["ticket"].as_str().unwrap().to_owned());
     let caller = app.authority.authenticate(&ticket).await.unwrap();
-    assert_eq!((caller.user, caller.scope), (company.editor.user, Scope::Document(DocumentId(company.document), Role::Editor)));
+    assert_eq!(
+        (caller.user, caller.scope),
+        (company.editor.user, Scope::Document(DocumentId(company.document), Role::Editor))
+    );
     let grant = app.authority.open(&caller, &RoomName::Id(DocumentId(company.document))).await.unwrap();
     assert_eq!(grant.role, Role::Editor);
     assert!(matches!(app.authority.authenticate(&ticket).await, Err(AccessDenied::BadToken)), "taken twice");
@@ -35,7 +45,8 @@ async fn a_ticket_is_worth_nothing_after_its_time() {
     let redeem_by: chrono::DateTime<chrono::Utc> = made["redeem_by"].as_str().unwrap().parse().unwrap();
     let left = redeem_by.timestamp() - std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
     assert!((50..=60).contains(&left), "{left}");
-    let passed = "update user_sessions set redeem_by = now() - interval '1 second' where tenant_id = $1 and kind = 'ticket'";
+    let passed =
+        "update user_sessions set redeem_by = now() - interval '1 second' where tenant_id = $1 and kind = 'ticket'";
     assert_eq!(company.tenant.sql(passed, &[]).await, 1);
     let ticket = Token(made["ticket"].as_str().unwrap().to_owned());
     assert!(matches!(app.authority.authenticate(&ticket).await, Err(AccessDenied::BadToken)));
@@ -151,10 +162,18 @@ async fn y_sweets_calls_work_as_its_clients_make_them() {
     let fresh = app.post("/doc/new").token(server).send().await.expect(200).json();
     assert!(uuid::Uuid::try_parse(fresh["docId"].as_str().unwrap()).is_ok());
     for _ in 0..2 {
-        let named = app.post("/doc/new").token(server).json(json!({ "docId": "notes", "archiveType": "x" })).send().await;
+        let named =
+            app.post("/doc/new").token(server).json(json!({ "docId": "notes", "archiveType": "x" })).send().await;
         assert_eq!(named.expect(200).json(), json!({ "docId": "notes" }));
     }
-    let auth = app.post("/doc/notes/auth").token(server).json(json!({ "authorization": "full" })).send().await.expect(200).json();
+    let auth = app
+        .post("/doc/notes/auth")
+        .token(server)
+        .json(json!({ "authorization": "full" }))
+        .send()
+        .await
+        .expect(200)
+        .json();
     let id = auth["docId"].as_str().unwrap();
     assert_eq!(auth["url"], format!("ws://127.0.0.1:8080/d/{id}/ws"));
     assert_eq!(auth["baseUrl"], format!("http://127.0.0.1:8080/d/{id}"));
@@ -165,13 +184,30 @@ async fn y_sweets_calls_work_as_its_clients_make_them() {
     for path in [format!("/d/{id}/as-update"), "/d/notes/as-update".into(), format!("/doc/{id}/as-update")] {
         assert!(app.get(&path).token(client).send().await.expect(200).text().contains("shared"));
     }
-    assert_eq!(app.get(&format!("/d/{}/as-update", company.document)).token(client).send().await.expect(404).code(), "not_found");
-    let reading = app.post("/doc/notes/auth").token(server).json(json!({ "authorization": "read-only" })).send().await.expect(200).json();
+    assert_eq!(
+        app.get(&format!("/d/{}/as-update", company.document)).token(client).send().await.expect(404).code(),
+        "not_found"
+    );
+    let reading = app
+        .post("/doc/notes/auth")
+        .token(server)
+        .json(json!({ "authorization": "read-only" }))
+        .send()
+        .await
+        .expect(200)
+        .json();
     let client = reading["token"].as_str().unwrap();
     assert_eq!(reading["authorization"], "read-only");
     let refused = app.post(&format!("/d/{id}/update")).token(client).bytes(typing(7, 6, "!")).send().await;
     assert_eq!(refused.expect(403).code(), "read_only");
-    let user = app.post("/doc/notes/auth").token(server).json(json!({ "userId": "u1", "validForSeconds": 60 })).send().await.expect(200).json();
+    let user = app
+        .post("/doc/notes/auth")
+        .token(server)
+        .json(json!({ "userId": "u1", "validForSeconds": 60 }))
+        .send()
+        .await
+        .expect(200)
+        .json();
     let me = app.get("/v1/me").token(user["token"].as_str().unwrap()).send().await.expect(200).json();
     assert_eq!((&me["user"]["kind"], &me["session"]["role"]), (&json!("external"), &json!("editor")));
     app.post("/doc/notes/auth").token(&company.viewer.token).send().await.expect(403);

@@ -223,7 +223,9 @@ impl PrivateCluster {
 
 impl Drop for PrivateCluster {
     fn drop(&mut self) {
-        self.signal("CONT");
+        if self.cluster.home.join("data/postmaster.pid").exists() {
+            self.signal("CONT"); // a stopped one would not hear what follows
+        }
         self.cluster.control(&["stop", "-m", "immediate", "-w"]);
         fs::remove_dir_all(&self.cluster.home).ok();
     }

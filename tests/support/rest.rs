@@ -154,7 +154,10 @@ impl TestApp {
     }
 
     pub fn call(&self, method: Method, path: &str) -> Call<'_> {
-        Call { app: self, request: TestRequest::default().method(method).uri(path).insert_header(("host", "127.0.0.1:8080")) }
+        Call {
+            app: self,
+            request: TestRequest::default().method(method).uri(path).insert_header(("host", "127.0.0.1:8080")),
+        }
     }
 
     pub fn get(&self, path: &str) -> Call<'_> {
