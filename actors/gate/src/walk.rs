@@ -196,9 +196,15 @@ impl<'d, 'a> Walk<'d, 'a> {
                 step.state = State::Stopped;
                 break;
             }
-            // The right half of a split block refers to its left half, which is known; its right origin was known with it.
-            let is_split = step.cursor == step.first && step.offset > 0;
-            let links = if is_split { None } else { view.links() };
+            let mut links = view.links();
+            if step.cursor == step.first
+                && step.offset > 0
+                && let Some(links) = &mut links
+            {
+                // What is left of a split block stands behind its left half; the right origin is the sender's claim.
+                links.origin = Some(Id { client: section.client, clock: step.next - 1 });
+                (links.parent, links.key) = (Parent::OfOrigin, None);
+            }
             if let Some(links) = links {
                 for id in links.references().into_iter().flatten() {
                     match self.reference(id, section.client) {
@@ -219,11 +225,7 @@ impl<'d, 'a> Walk<'d, 'a> {
                     break;
                 }
             }
-            let place = match links {
-                _ if is_split => self.unit(Id { client: section.client, clock: step.next - 1 }).place,
-                Some(links) => self.locate(&links)?,
-                None => Place::GONE,
-            };
+            let place = links.map_or(Ok(Place::GONE), |links| self.locate(&links))?;
             self.stand(at, step.next..view.block.end_clock(), kind, place)?;
             if kind.is_deleted() {
                 self.taken.gone.push((section.client, step.next..view.block.end_clock()));

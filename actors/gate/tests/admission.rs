@@ -116,6 +116,20 @@ fn a_block_that_is_known_in_part_is_split_as_yjs_splits_it() {
 }
 
 #[test]
+fn a_block_that_is_split_may_not_refer_to_what_is_unknown_or_stands_elsewhere() {
+    let ours = hello();
+    ours.get_or_insert_text("u").push(&mut ours.transact_mut(), "other");
+    let index = index_of(&ours);
+    // It claims to begin at Alice's "er", which is known, and to go on.
+    let before_bob: &[u8] = &[0xc4, 10, 7, 20, 0, 4, b'e', b'r', b'x', b'y'];
+    let admission = admit_to(&index, &by_hand(&[(ALICE, 8, &[before_bob])]));
+    assert_eq!(admission.content, Content::Nothing);
+    assert_eq!(admission.missing.unwrap().clocks, [(BOB, 1)]);
+    let before_hello: &[u8] = &[0xc4, 10, 7, 10, 0, 4, b'e', b'r', b'x', b'y'];
+    assert_eq!(refused(&index, &by_hand(&[(ALICE, 8, &[before_hello])])), Refused::DifferentPlaces);
+}
+
+#[test]
 fn a_resend_is_trimmed_to_nothing() {
     let ours = hello();
     ours.get_or_insert_text("t").remove_range(&mut ours.transact_mut(), 1, 2);

@@ -289,7 +289,7 @@ fn child() {
     let (mut tried, mut admitted, mut documents) = (0u64, 0u64, 0u64);
     let mut seed = first;
     while tried < count {
-        if seed % 1000 == 0 || std::env::var("GATE_TRACE").is_ok() {
+        if seed % 1000 == 0 {
             eprintln!("seed {seed}: {admitted} of {tried} admitted");
         }
         let mut rng = rng(seed);
@@ -309,6 +309,9 @@ fn child() {
                 Content::Whole => update.bytes().clone(),
                 Content::Part(part) => part,
             };
+            if std::env::var("GATE_TRACE").is_ok() {
+                eprintln!("seed {seed}: admitted {content:02x?}");
+            }
             index.apply(delta);
             admitted += 1;
             wrote = true;
