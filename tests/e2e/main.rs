@@ -33,3 +33,4 @@ mod rest_openapi;
 mod rest_sessions;
 mod rest_tickets;
 mod tidy;
+mod ws_flood;

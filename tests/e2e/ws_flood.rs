@@ -1,0 +1,125 @@
+//! The whole server against clients that do what no library does. The pump's own cases are tests of `src/ws`.
+
+use crate::support::world::World;
+use raw::Raw;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use yrs::{Doc, ReadTxn, Text, Transact, WriteTxn};
+
+#[path = "../../src/ws/tests/raw.rs"]
+#[allow(dead_code)]
+mod raw;
+
+const READERS: usize = 100;
+
+fn address(world: &World) -> SocketAddr {
+    world.base().trim_start_matches("http://").parse().unwrap()
+}
+
+fn connect(world: &World, room: &str) -> Raw {
+    let path = format!("/yjs/{room}?token={}", world.token());
+    let (status, head, mut client) = Raw::request(address(world), &path, "");
+    assert_eq!(status, 101, "{head}");
+    client.send_binary(&[0, 0, 1, 0]); // step 1 of an empty document: updates follow the answer
+    client
+}
+
+/// Sum of a metric over its labels.
+fn metric(world: &World, name: &str) -> f64 {
+    let mut page = String::new();
+    let mut socket = TcpStream::connect(address(world)).unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    socket.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.0 200"), "{page:.200}");
+    let values = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Rows 31 and 8 of the fault matrix: they are gone within their deadline, cost less than their budget, and nobody else notices.
+#[test]
+fn readers_that_never_read_are_closed_and_others_do_not_notice() {
+    let world = World::start();
+    let mut writer = connect(&world, "flood");
+    let document = Doc::with_client_id(1);
+    let wrote = |writer: &mut Raw, bytes: usize| {
+        let update = {
+            let mut transaction = document.try_transact_mut().unwrap();
+            let before = transaction.state_vector();
+            let text = transaction.get_or_insert_text("text");
+            let end = text.len(&transaction);
+            text.insert(&mut transaction, end, &"x".repeat(bytes));
+            transaction.encode_diff_v1(&before)
+        };
+        let start = Instant::now();
+        writer.send_binary(&[&[0, 2][..], &varuint(update.len()), &update].concat());
+        // Its echo is its acknowledgement.
+        loop {
+            assert!(start.elapsed() < Duration::from_secs(20), "no acknowledgement");
+            match writer.frame().expect("the writer stays connected") {
+                (0x82, message) if message.starts_with(&[0, 2]) => return start.elapsed(),
+                (0x89, payload) => writer.send(&raw::frame(0x8A, &payload)),
+                _ => {}
+            }
+        }
+    };
+    wrote(&mut writer, 10);
+    let before_kib = world.server.memory_kib();
+
+    let readers: Vec<Raw> = (0..READERS).map(|_| connect(&world, "flood")).collect();
+    let start = Instant::now();
+    let mut latencies = Vec::new();
+    let mut most_kib = 0;
+    while metric(&world, "contextnexus_ws_connections") > 1.0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "some are still there");
+        latencies.push(wrote(&mut writer, 40_000));
+        most_kib = most_kib.max(world.server.memory_kib());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    latencies.sort();
+    let p99 = latencies[latencies.len() * 99 / 100];
+    println!(
+        "{READERS} gone after {:?}, {} writes, p99 {p99:?}, +{} KiB",
+        start.elapsed(),
+        latencies.len(),
+        most_kib - before_kib
+    );
+    assert!(p99 < Duration::from_secs(1), "{p99:?}");
+    let text_kib = latencies.len() as u64 * 40;
+    let budget_kib = READERS as u64 * 1536 + 8 * text_kib;
+    assert!(most_kib < before_kib + budget_kib, "{} KiB more, of {budget_kib}", most_kib - before_kib);
+    assert!(metric(&world, "contextnexus_ws_shut_total") >= READERS as f64);
+    drop(readers);
+}
+
+/// Checks 1 and 8 of the security checklist.
+#[test]
+fn foreign_pages_and_oversized_messages_are_refused() {
+    let world = World::start();
+    let path = format!("/yjs/a?token={}", world.token());
+    assert_eq!(Raw::request(address(&world), &path, "Origin: https://evil.example\r\n").0, 403);
+    let before_kib = world.server.memory_kib();
+    let mut client = connect(&world, "a");
+    client.send(&[0x82, 0xFF, 0, 0, 0, 0, 1, 0x80, 0, 0]); // 24 MiB are to come
+    loop {
+        match client.frame().expect("a close frame comes") {
+            (0x88, payload) => {
+                assert_eq!(payload[..2], 1009_u16.to_be_bytes());
+                break;
+            }
+            (0x82, _) => {} // the server's greeting
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(world.server.memory_kib() < before_kib + 2048);
+}
+
+fn varuint(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
