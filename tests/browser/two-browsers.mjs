@@ -33,8 +33,7 @@ await t.run('two browsers', async (test) => {
     await grace.keyboard.press('Control+End');
     await grace.keyboard.press('Enter');
     await grace.keyboard.type('## What we saw\n- Every change is committed before anybody sees it\nBoth cursors carry a name');
-    await ada.keyboard.press('Control+Home');
-    await ada.keyboard.press('ArrowDown');
+    await ada.locator('.tiptap p', { hasText: 'Two people' }).click();
     await ada.keyboard.press('End');
     await ada.keyboard.type('Nobody waits for the other.');
     await t.eventually(async () => {

@@ -42,7 +42,7 @@ export async function browser({ width = 1280, height = 800, ...context } = {}) {
   // A violation of the content security policy, an exception, a warning of an editor: all of it is a defect.
   page.on('pageerror', (error) => page.complaints.push(String(error.stack ?? error)));
   page.on('console', (message) => {
-    const isExpected = /status of 4(01|03|04|10)|WebSocket connection|net::ERR/.test(message.text());
+    const isExpected = /status of 4(01|03|04|10)|WebSocket (connection|is already)|net::ERR/.test(message.text());
     if (['error', 'warning'].includes(message.type()) && !isExpected) page.complaints.push(message.text());
   });
   return page;
