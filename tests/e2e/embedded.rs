@@ -2,6 +2,7 @@
 
 mod faults;
 mod fixture;
+mod operation;
 mod refusals;
 
 use super::support::process::is_root;

@@ -139,11 +139,20 @@ impl Host {
 
     /// Status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask(path, "")
+    }
+
+    /// The same, with a bearer token.
+    pub fn get_as(&self, path: &str, token: &str) -> (u16, String) {
+        self.ask(path, &format!("Authorization: Bearer {token}\r\n"))
+    }
+
+    fn ask(&self, path: &str, header: &str) -> (u16, String) {
         let base = self.base();
         let authority = base.trim_start_matches("http://");
         let mut stream = TcpStream::connect(authority).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {authority}\r\n{header}Connection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
@@ -228,11 +237,7 @@ impl Host {
 
     /// Runs a statement as the role that owns the tables.
     pub fn sql_as_owner(&self, statement: &'static str) {
-        let url = self.url("contextnexus_owner", "owner_password");
-        block_on(async {
-            let mut connection = PgConnection::connect(&url).await.unwrap();
-            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
-        });
+        execute(&self.url("contextnexus_owner", "owner_password"), statement);
     }
 
     pub fn refuses_a_wrong_password(&self) -> bool {
@@ -308,4 +313,12 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Runs a statement at this address.
+pub fn execute(url: &str, statement: &'static str) {
+    block_on(async {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    });
 }
