@@ -149,7 +149,12 @@ fn make_passable(path: &Path) -> Result<(), EmbeddedError> {
 
 /// 190 bits, of characters that need no escaping in a URL or in SQL.
 fn password() -> String {
-    rand::rng().sample_iter(Alphanumeric).take(32).map(char::from).collect()
+    word(32)
+}
+
+/// A random word.
+pub fn word(letters: usize) -> String {
+    rand::rng().sample_iter(Alphanumeric).take(letters).map(char::from).collect()
 }
 
 fn write(file: &Path, record: &Record) -> Result<(), EmbeddedError> {

@@ -35,6 +35,9 @@ const FREE_MB_MIN: u64 = 32;
 /// A clean stop writes everything out; one that takes longer is repaired from the log at the next start.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A cluster that `initdb` has not finished.
+const PARTIAL: &str = "cluster.partial.";
+
 const OWNER: &str = "contextnexus_owner";
 const APPLICATION: &str = "contextnexus_server";
 const DATABASE: &str = "contextnexus";
@@ -212,6 +215,15 @@ fn cluster_version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
     }
 }
 
+/// What killed starts left. What cannot be removed because somebody still writes there is removed by a later start.
+fn remove_partial_clusters(place: &Path) {
+    for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 fn check_room(place: &Path, needed_mb: u64) -> Result<(), EmbeddedError> {
     let disk = rustix::fs::statvfs(place).map_err(|error| EmbeddedError::io(place, error.into()))?;
     let free_mb = (disk.f_bavail * disk.f_frsize) >> 20;
@@ -224,10 +236,9 @@ fn check_room(place: &Path, needed_mb: u64) -> Result<(), EmbeddedError> {
 async fn initialise(home: &Home, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
     let place = &home.record.home;
     progress(format_args!("Creating a PostgreSQL {} database in {} ...", binaries.version, place.display()));
-    let partial = place.join("cluster.partial");
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).map_err(|source| EmbeddedError::io(&partial, source))?;
-    }
+    // A name of its own: the initdb of a start that was killed may still be writing under its name.
+    remove_partial_clusters(place);
+    let partial = place.join(format!("{PARTIAL}{}", home::word(8)));
     let password = place.join("superuser.password");
     crate::files::write_private(&password, home.record.superuser_password.as_bytes())
         .map_err(|source| EmbeddedError::io(&password, source))?;

@@ -97,7 +97,8 @@ impl Cluster {
 
     pub fn thaw_all(&self) {
         for pid in workers_in(&self.data()) {
-            signal_pid(pid, "CONT");
+            // One that ends at this moment needs no thawing.
+            let _ = Command::new("kill").args(["-CONT", &pid.to_string()]).stderr(std::process::Stdio::null()).status();
         }
     }
 
