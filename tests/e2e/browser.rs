@@ -19,7 +19,11 @@ fn script(name: &str, server: &TestServer, scratch: &tempfile::TempDir) -> Comma
     let credentials = scratch.path().join("credentials.json");
     std::fs::write(&credentials, server.credentials().to_string()).unwrap();
     let mut command = tied("node");
-    command.current_dir(tests().join("browser")).arg(name).args(["--url", &server.base, "--credentials"]).arg(credentials);
+    command
+        .current_dir(tests().join("browser"))
+        .arg(name)
+        .args(["--url", &server.base, "--credentials"])
+        .arg(credentials);
     command.arg("--out").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser"));
     command
 }
