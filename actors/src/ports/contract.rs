@@ -432,11 +432,9 @@ async fn a_damaged_snapshot_is_passed_over(world: &dyn World) {
 async fn a_snapshot_of_another_history_is_passed_over(world: &dyn World) {
     let key = world.create().await;
     let at = grow(world, key, Position::START, 2).await;
-    for position in [
-        Position { tip: Tip(fresh()), ..at },
-        Position { seq: 1, tip: at.tip },
-        Position { seq: 9, tip: at.tip },
-    ] {
+    for position in
+        [Position { tip: Tip(fresh()), ..at }, Position { seq: 1, tip: at.tip }, Position { seq: 9, tip: at.tip }]
+    {
         world.log().save_snapshot(key, snapshot(position, b"lie")).await.expect("save");
         let stored = world.log().load(key).await.expect("load");
         assert!(stored.snapshot.is_none(), "believed a snapshot of {position}");

@@ -25,15 +25,14 @@ use tracing::debug;
 
 /// The pump has one message under way, completions and the tick come by themselves.
 const MAILBOX_CAPACITY: usize = 16;
-/// Some clients retry whatever they are told, at once: a final refusal takes its time, at most this.
-const REFUSAL_DELAY_MAX: Duration = Duration::from_secs(4);
 
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
     connection: ConnectionId,
     dialect: Dialect,
-    room: Option<String>,
+    /// A and C: the room of the path.
+    asked: Option<String>,
     token: Option<Token>,
     /// Checked once per connection and token: a socket with a thousand documents asks once.
     checked: Option<(Token, Caller)>,
@@ -44,7 +43,6 @@ pub struct Session {
     attached: HashMap<Bytes, Attached>,
     /// A document let go of one of them.
     any_detached: Arc<AtomicBool>,
-    refusals: u32,
     drained_before: u64,
 }
 
@@ -69,7 +67,7 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
     Session {
         connection: opening.connection,
         dialect: opening.dialect,
-        room: opening.room,
+        asked: opening.room,
         token: opening.token,
         checked: None,
         user: None,
@@ -78,7 +76,6 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         state,
         attached: HashMap::new(),
         any_detached: Arc::default(),
-        refusals: 0,
         drained_before: 0,
     }
     .start()
@@ -203,8 +200,8 @@ impl Session {
 
     fn refuse(&mut self, address: Bytes, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
         metrics::counter!("contextnexus_refused_total", "code" => code.to_string()).increment(1);
-        let after = Duration::from_secs(1 << self.refusals.min(2)).min(REFUSAL_DELAY_MAX);
-        self.refusals += 1;
+        let room = (self.token.as_ref(), self.asked.as_deref(), &address);
+        let after = self.services.refusals.delay(room, self.services.world.clock.instant());
         ctx.run_later(after, move |actor, _| match actor.dialect {
             Dialect::Hocuspocus => {
                 actor.push(encode(&address, Message::PermissionDenied(reason)));
@@ -281,7 +278,7 @@ impl Actor for Session {
                 actor.outbox.close(close_frame(close::TIMEOUT, "not authenticated in time"));
             }
         });
-        if let Some(room) = self.room.take() {
+        if let Some(room) = self.asked.clone() {
             let effects = self.state.opened(&room);
             let performed = self.perform(effects, ctx).into_actor(self);
             ctx.spawn(performed);

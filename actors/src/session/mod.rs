@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod messages;
+mod refusals;
 pub mod state;
 
 pub use actor::{Session, start};
@@ -46,12 +47,20 @@ pub struct Services {
     pub connections_per_user_max: usize,
     draining: AtomicBool,
     users: Mutex<HashMap<UserId, usize>>,
+    refusals: refusals::Refusals,
 }
 
 impl Services {
     /// Nobody is connected.
     pub fn new(world: World, directory: Addr<Directory>, connections_per_user_max: usize) -> Self {
-        Self { world, directory, connections_per_user_max, draining: AtomicBool::new(false), users: Mutex::default() }
+        Self {
+            world,
+            directory,
+            connections_per_user_max,
+            draining: AtomicBool::new(false),
+            users: Mutex::default(),
+            refusals: refusals::Refusals::default(),
+        }
     }
 
     /// The server drains: nobody new is let in.

@@ -6,7 +6,10 @@ import * as Y from 'yjs'
 export const canonical = update => {
   const doc = new Y.Doc()
   // `toString` of a type is read from what was integrated; tidying of formats by the reader must not change what is judged.
-  const { structs, ds } = Y.decodeUpdate(update)
+  const { structs } = Y.decodeUpdate(update)
+  // What integration itself deletes (the loser of two writes to one key) stands in no row; what yjs tidies after it is not judged.
+  let ds = { clients: new Map() }
+  doc.once('afterTransaction', () => { ds = Y.createDeleteSetFromStructStore(doc.store) })
   Y.applyUpdate(doc, update)
   return {
     text: doc.getText('text').toDelta(),
