@@ -249,7 +249,7 @@ export class Client {
       state.owed = this.owed
       // 2.15 counts what it queued offline only downwards: with its own server too it ends below zero. There the frames decide.
       const settled = this.owed.steps > 0 && this.owed.answered === this.owed.sent
-      state.saved = state.connected && settled && (this.options.kind === 'b2' || provider.unsyncedChanges === 0)
+      state.saved = state.connected && settled && this.counts.refused === 0 && (this.options.kind === 'b2' || provider.unsyncedChanges === 0)
     } else {
       state.unsaved = provider.hasLocalChanges
       state.saved = !provider.hasLocalChanges

@@ -6,6 +6,10 @@ impl DocumentState {
     /// The log's head was looked at: whoever still has a gap is asked, again as soon as what was missing is there, otherwise
     /// after 2, 4 … 30 s.
     pub(super) fn ask_about_gaps(&mut self, now: Instant) {
+        // A step 2 can be large: it is asked for when there is room for it, and a log to take it.
+        if self.is_log_away() || 2 * self.waiting_bytes > self.limits.document_waiting_bytes_max {
+            return;
+        }
         let index = &self.index;
         let mut ask = Vec::new();
         for (follower, member) in &mut self.members {
@@ -30,19 +34,13 @@ impl DocumentState {
         }
     }
 
-    /// PostgreSQL is back: one step 1 to each connection that had something dropped.
+    /// PostgreSQL is back: whoever had something dropped is asked for it, now or as soon as there is room.
     pub(super) fn ask_for_what_was_dropped(&mut self, now: Instant) {
-        let state_vector = self.index.state_vector();
-        let mut ask = Vec::new();
-        for (follower, member) in &mut self.members {
-            if member.is_owed() && !member.left {
-                member.gap.get_or_insert_with(|| Gap::new(Vec::new())).asked(now);
-                ask.push(*follower);
-            }
+        for member in self.members.values_mut().filter(|member| member.is_owed() && !member.left) {
+            member.gap.get_or_insert_with(|| Gap::new(Vec::new())).ask_at = None;
         }
-        for follower in ask {
-            self.send(follower, Outgoing::Step1(state_vector.clone()));
-        }
+        self.ask_about_gaps(now);
+        self.wake_slowly(now);
     }
 
     pub(super) fn regrant_all(&mut self, standings: &[(Held, Standing)], now: Instant) {

@@ -107,8 +107,11 @@ impl DocumentState {
     pub(super) fn open_gap(&mut self, proposal: &Proposal, admission: &Admission, now: Instant) {
         let Sender::Member { follower, .. } = &proposal.sender else { return };
         let Some(member) = self.members.get_mut(follower) else { return };
-        let missing: Vec<(u64, u64)> =
+        let mut missing: Vec<(u64, u64)> =
             admission.missing.as_ref().map(|missing| missing.clocks.clone()).unwrap_or_default();
+        // What its live owner alone may bring is asked for again as soon as the owner has brought it.
+        let withheld = |client: &u64| admission.withheld.contains(client);
+        missing.extend(proposal.update.clients().filter(|(client, ..)| withheld(client)).map(|(client, _, end)| (client, end)));
         match &mut member.gap {
             Some(gap) => gap.missing = missing, // asked about already, once per gap
             None => {

@@ -43,8 +43,11 @@ fn while_postgresql_is_away_updates_wait_and_what_does_not_fit_is_asked_for_agai
     }
     assert!(bench.state.waiting().1 <= 200, "memory is bounded");
     assert!(bench.inbox(&ann).is_empty(), "neither acknowledged nor closed");
+    bench.time_passes(std::time::Duration::from_secs(40));
+    assert!(bench.inbox(&ann).is_empty(), "asked for more while there is no room for it");
     bench.parked = recovery;
     bench.log_answers();
+    bench.time_passes(std::time::Duration::from_millis(600));
     assert!(bench.inbox(&ann).iter().any(|sent| matches!(sent, Sent::Step1(_))), "asked for what was dropped");
     bench.say(&ann, Input::Step2(ann.step2(&[0])));
     assert_eq!(bench.count(&ann, &Sent::Status(true)), 100, "each update exactly once");
