@@ -6,7 +6,7 @@
 
 use contextnexus_actors::ids::TenantId;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Postgres, Transaction};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub mod tenants;
 pub mod users;
 
 pub use error::StoreError;
+
+/// A pooled connection that nobody used for so long may be broken.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 
 /// How connections are made and how long they may take.
 #[derive(Clone, Debug)]
@@ -64,6 +67,16 @@ impl Database {
             .max_connections(settings.connections_max)
             .acquire_timeout(settings.acquire_timeout)
             .idle_timeout(Duration::from_secs(300))
+            // A connection that was just in use is not asked whether it is still there: that would be a round trip per request.
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for >= ASK_AFTER {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options.clone().options([
                 ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
                 ("lock_timeout", settings.lock_timeout.as_millis().to_string()),

@@ -194,7 +194,7 @@ impl PrivateCluster {
 
     /// Sends a signal to the postmaster and all its children: `STOP`, `CONT`, `KILL`.
     pub fn signal(&self, signal: &str) {
-        let postmaster = self.cluster.postmaster();
+        let Some(postmaster) = self.cluster.postmaster() else { return };
         let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
         let mut kill = Command::new("kill");
         kill.arg(format!("-{signal}")).arg(&postmaster);
@@ -204,7 +204,7 @@ impl PrivateCluster {
 
     /// CPU seconds of the cluster's processes, those that ended included.
     pub fn cpu(&self) -> f64 {
-        let postmaster = self.cluster.postmaster();
+        let postmaster = self.cluster.postmaster().expect("a running cluster");
         let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
         cpu_of(&postmaster, true) + children.split_whitespace().map(|child| cpu_of(child, false)).sum::<f64>()
@@ -274,12 +274,12 @@ fn lock_shared(path: &Path) -> File {
 fn watch(home: &Path, grace_s: u32) {
     let script = format!(
         "idle=0
-         while [ -f {home}/data/postmaster.pid ]; do
+         while [ -d {home}/data ]; do
              if flock -n -x {home}/alive true; then idle=$((idle+1)); else idle=0; fi
              if [ $idle -gt {grace_s} ]; then
                  exec 9>>{home}/alive
                  if flock -n -x 9; then
-                     kill -CONT $(head -1 {home}/data/postmaster.pid); kill -QUIT $(head -1 {home}/data/postmaster.pid)
+                     pid=$(head -1 {home}/data/postmaster.pid) && kill -CONT $pid && kill -QUIT $pid
                      rm -rf {home}/data {home}/port; exit
                  fi
                  exec 9>&-
@@ -356,9 +356,10 @@ impl Cluster {
         control.status().expect("pg_ctl").success()
     }
 
-    fn postmaster(&self) -> String {
-        let file = fs::read_to_string(self.home.join("data/postmaster.pid")).expect("postmaster.pid");
-        file.lines().next().expect("a process id").trim().to_owned()
+    /// None while it is stopped.
+    fn postmaster(&self) -> Option<String> {
+        let file = fs::read_to_string(self.home.join("data/postmaster.pid")).ok()?;
+        Some(file.lines().next()?.trim().to_owned())
     }
 }
 

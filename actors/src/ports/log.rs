@@ -41,7 +41,8 @@ pub trait OperationLog: Send + Sync + 'static {
     ) -> Result<Vec<(DocumentId, Head)>, LogError>;
 
     /// Moves the bytes of the row that starts at `seq_from` into quarantine, in one transaction under the head's lock: the row
-    /// stays, empty; snapshots from it on are deleted; head and last row get the tip `new_tip`. Repeating it is harmless.
+    /// stays, empty; snapshots from it on are deleted; it, every row after it and the head get the tip `new_tip`, so that nobody who
+    /// folded it, up to wherever, still stands on a prefix. Repeating it is harmless.
     async fn quarantine(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError>;
 
     /// Quarantines bytes that never entered the log (a fork).

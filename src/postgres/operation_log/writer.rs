@@ -428,3 +428,102 @@ fn answer_all(waiting: Vec<Waiting>, outcome: impl Fn() -> AppendOutcome) {
         waiting.answer(outcome());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId};
+    use contextnexus_actors::ports::log::NewRow;
+    use uuid::Uuid;
+
+    const ONE: TenantId = TenantId(Uuid::from_u128(1));
+    const TWO: TenantId = TenantId(Uuid::from_u128(2));
+
+    fn queue(settings: LogSettings) -> Queue {
+        Queue { state: Mutex::default(), arrived: Notify::new(), settings }
+    }
+
+    fn push(queue: &Queue, tenant: TenantId, document: u128, updates: usize) {
+        let row = NewRow {
+            session: SessionId(Uuid::nil()),
+            author: None,
+            relayed_by: None,
+            seen_seq: 0,
+            updates: vec![bytes::Bytes::from_static(b"update"); updates],
+            idempotency: None,
+        };
+        let key = DocumentKey { tenant, document: DocumentId(Uuid::from_u128(document)) };
+        let request = AppendRequest { key, held: Position::START, append_id: AppendId(Uuid::nil()), rows: vec![row] };
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        queue.push(Waiting { append: append::pack(request).unwrap(), answer: oneshot::channel().0, _room: room });
+    }
+
+    /// What the next transaction would be, at this moment.
+    fn next(queue: &Queue, now: Instant) -> Option<(TenantId, Vec<u128>)> {
+        let mut state = queue.lock();
+        let Turn::Now(tenant) = state.next_turn(now, &queue.settings) else { return None };
+        let batch = state.take_batch(tenant, &queue.settings);
+        Some((tenant, batch.iter().map(|waiting| waiting.append.document.as_u128()).collect()))
+    }
+
+    #[test]
+    fn what_waits_of_a_tenant_is_one_batch_in_the_order_of_ids_and_each_document_once() {
+        let queue = queue(LogSettings::default());
+        for document in [3, 1, 3, 2, 1] {
+            push(&queue, ONE, document, 1);
+        }
+        let now = Instant::now();
+        assert_eq!(next(&queue, now), Some((ONE, vec![1, 2, 3])));
+        assert_eq!(next(&queue, now), Some((ONE, vec![1, 3])), "second appends come after the first ones' outcomes");
+        assert_eq!(next(&queue, now), None);
+        let state = queue.lock();
+        assert_eq!((state.count, state.bytes), (0, 0));
+    }
+
+    #[test]
+    fn tenants_take_turns() {
+        let queue = queue(LogSettings { batch_documents_max: 2, ..LogSettings::default() });
+        for document in 1..=5 {
+            push(&queue, ONE, document, 1);
+        }
+        push(&queue, TWO, 9, 1);
+        let now = Instant::now();
+        let turns: Vec<_> = std::iter::from_fn(|| next(&queue, now)).collect();
+        let expected = [(ONE, vec![1, 2]), (TWO, vec![9]), (ONE, vec![3, 4]), (ONE, vec![5])];
+        assert_eq!(turns, expected, "a tenant with much waiting does not hold up another");
+    }
+
+    #[test]
+    fn an_append_larger_than_a_batch_goes_alone() {
+        let queue = queue(LogSettings { batch_bytes_max: 200, busy_updates_per_s: u32::MAX, ..LogSettings::default() });
+        push(&queue, ONE, 1, 2000);
+        push(&queue, ONE, 2, 1);
+        let now = Instant::now();
+        assert_eq!(next(&queue, now), Some((ONE, vec![1])));
+        assert_eq!(next(&queue, now), Some((ONE, vec![2])));
+    }
+
+    #[test]
+    fn a_busy_tenant_waits_for_its_gap_and_nobody_else_does() {
+        let settings = LogSettings { full_documents: 3, ..LogSettings::default() };
+        let (gap, queue) = (settings.gap, queue(settings));
+        push(&queue, ONE, 1, 1);
+        let now = Instant::now();
+        assert_eq!(next(&queue, now), Some((ONE, vec![1])));
+        push(&queue, ONE, 1, 1);
+        assert_eq!(next(&queue, now), Some((ONE, vec![1])), "an idle writer commits at once");
+
+        push(&queue, ONE, 1, 500);
+        assert_eq!(next(&queue, now), Some((ONE, vec![1])));
+        push(&queue, ONE, 1, 1);
+        assert_eq!(next(&queue, now), None, "a busy one starts transactions a gap apart");
+        push(&queue, TWO, 9, 1);
+        assert_eq!(next(&queue, now), Some((TWO, vec![9])), "of each tenant");
+        assert_eq!(next(&queue, now + gap), Some((ONE, vec![1])));
+
+        for document in 1..=3 {
+            push(&queue, ONE, document, 1);
+        }
+        assert_eq!(next(&queue, now + gap), Some((ONE, vec![1, 2, 3])), "a full batch waits for nothing");
+    }
+}
