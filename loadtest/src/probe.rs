@@ -52,7 +52,7 @@ pub async fn commit_p50_ms(url: &str, rate: f64, cpu: Option<usize>) -> Result<f
     let feed = async move {
         let table = "loadtest_commit_probe";
         let head = format!(
-            "drop table if exists {table};\ncreate table {table} (id bigint primary key, payload bytea);\n\\timing on\n"
+            "set client_min_messages = warning;\ndrop table if exists {table};\ncreate table {table} (id bigint primary key, payload bytea);\n\\timing on\n"
         );
         stdin.write_all(head.as_bytes()).await?;
         let pause = Duration::from_secs_f64(1.0 / rate.clamp(RATE_MIN, RATE_MAX));
