@@ -67,7 +67,8 @@ impl Fleet {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let Ok(answer) = serde_json::from_str::<Value>(&line) else { continue };
-                let mut shared = reader.lock().expect("no panic under the lock");
+                // A test that failed on what stands here may have left it poisoned.
+                let mut shared = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if let Some(error) = answer.get("event").and(answer.get("error")) {
                     shared.uncaught.push(error.as_str().unwrap_or_default().to_owned());
                 } else if let Some(waiter) = answer["id"].as_u64().and_then(|id| shared.waiting.remove(&id)) {
@@ -78,7 +79,7 @@ impl Fleet {
                     let _ = waiter.send(result);
                 }
             }
-            reader.lock().expect("no panic under the lock").waiting.clear();
+            reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner).waiting.clear();
         });
         Self { child, stdin, next: 0, shared, seed: None }
     }
@@ -123,7 +124,7 @@ impl Fleet {
 
     /// No client threw.
     pub fn assert_clean(&self) {
-        let uncaught = &self.shared.lock().expect("no panic under the lock").uncaught;
+        let uncaught = self.shared.lock().expect("no panic under the lock").uncaught.clone();
         assert!(uncaught.is_empty(), "a client threw: {}{}", uncaught.join("\n"), self.seed_text());
     }
 

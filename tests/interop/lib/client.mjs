@@ -8,6 +8,7 @@ import * as hocuspocus2 from '@hocuspocus/provider-2'
 import * as hocuspocus3 from '@hocuspocus/provider-3'
 import * as hocuspocus4 from '@hocuspocus/provider-4'
 import { YSweetProvider } from '@y-sweet/client'
+import { WebSocket } from 'ws'
 import { Tap } from './tap.mjs'
 import { rootsOf } from './random.mjs'
 import { contentOf, hex, parseFrame, SYNC, AWARENESS, AUTH, CLOSE, SYNC_STATUS_B, SYNC_STATUS_C } from './wire.mjs'
@@ -21,6 +22,9 @@ export const KINDS = {
   b4: { dialect: 'B', generation: 13, module: hocuspocus4 },
   c: { dialect: 'C', generation: 13 }
 }
+
+// y-websocket's `resyncInterval` asks the global class for its constants; Node has one of its own since 22.
+globalThis.WebSocket ??= WebSocket
 
 // stdout belongs to the answers of the fleet.
 for (const level of ['log', 'warn', 'error', 'info']) {
@@ -117,9 +121,12 @@ export class Client {
     }
     const authEndpoint = async () => {
       if (this.options.clientToken) return this.options.clientToken
+      const headers = { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) }
+      // As the SDK's `getOrCreateDocAndToken` does.
+      if (!this.options.readOnly) await fetch(`${base}/doc/new`, { method: 'POST', headers, body: JSON.stringify({ docId: room }) })
       const answer = await fetch(`${base}/doc/${encodeURIComponent(room)}/auth`, {
         method: 'POST',
-        headers: { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) },
+        headers,
         body: JSON.stringify({ authorization: this.options.readOnly ? 'read-only' : 'full' })
       })
       if (!answer.ok) throw new Error(`POST /doc/…/auth answered ${answer.status}`)
