@@ -37,8 +37,15 @@ const documents = request => [
   ...(request.alsoFolded ?? []).map(({ name, updates }) => ({ name, update: fold(updates) }))
 ]
 
-// Merged without a document: a document would tidy formats on the way and delete what no row of the log deleted.
-const fold = updates => Y.mergeUpdates(updates.map(bytes))
+// No root is ever given a type here: a document that knows its texts tidies their formats on the way, and so deletes what no row of
+// the log deleted.
+const fold = updates => {
+  const doc = new Y.Doc()
+  for (const update of updates) Y.applyUpdate(doc, bytes(update))
+  return Y.encodeStateAsUpdate(doc)
+}
+
+const brief = ({ attempts, closes, ...status }) => ({ ...status, attempts: attempts.length, closes: closes.slice(-2) })
 
 const conditions = {
   synced: status => status.synced,
@@ -99,7 +106,7 @@ const commands = {
 
   wait: async ({ clients: names, until: condition, timeoutMs = 10_000 }) => {
     const open = () => named(names).filter(one => !conditions[condition](one.status)).map(one => one.name)
-    return await until(timeoutMs, () => open().length === 0, () => `${open()} not ${condition}`)
+    return await until(timeoutMs, () => open().length === 0, () => `${open()} not ${condition}: ${JSON.stringify(open().map(name => brief(client(name).status)))}`)
   },
   /** Waits until all clients, and whatever else is given, are equal; answers how long that took. */
   converge: async ({ timeoutMs = 5_000, ...request }) => {

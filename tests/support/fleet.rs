@@ -114,6 +114,7 @@ impl Fleet {
     pub fn finish(&mut self, pending: Pending, arguments: &Value) -> Value {
         let command = pending.what.clone();
         let result = pending.result();
+        let arguments: String = arguments.to_string().chars().take(200).collect();
         self.assert_clean();
         result.unwrap_or_else(|error| panic!("{command} {arguments}: {error}{}", self.seed_text()))
     }

@@ -194,10 +194,11 @@ export class Client {
     if (this.dialect === 'B' && frame.document !== null && frame.document !== this.#wireName()) return
     if (frame.type === SYNC && frame.sub === 1) this.counts.stepTwoOut += 1
     if (frame.type === SYNC && frame.sub === 2) this.counts.updatesOut += 1
-    if (frame.type === SYNC && frame.sub > 0) {
-      this.owed.sent += 1
-      if (frame.sub === 1) this.owed.steps += 1
-    }
+    // As the providers count: a step 1 begins the account anew with one, each update adds one. A step 2 that the server asked for
+    // once more gets no status of its own.
+    if (frame.type === SYNC && frame.sub === 0) this.owed = { sent: 1, answered: 0, steps: 0 }
+    if (frame.type === SYNC && frame.sub === 1) this.owed.steps += 1
+    if (frame.type === SYNC && frame.sub === 2) this.owed.sent += 1
     if (frame.type === AWARENESS) this.counts.awarenessOut += 1
   }
 
