@@ -7,20 +7,20 @@ use crate::console::{progress, say};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::demo::{self, DemoError};
 use crate::embedded::{self, EmbeddedError, EmbeddedPostgres, Urls};
+use crate::export::Exporter;
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
-use crate::postgres::migrate::{self, Progress, SchemaError};
-use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
-use crate::process;
-use crate::telemetry::RequestSpan;
-use crate::export::Exporter;
 use crate::origins::Origins;
 use crate::passwords::Passwords;
 use crate::postgres::authority::PostgresAuthority;
 use crate::postgres::bus_keys::TenantBusKeys;
+use crate::postgres::migrate::{self, Progress, SchemaError};
 use crate::postgres::operation_log::{LogSettings, PostgresLog};
+use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
+use crate::process;
 use crate::redis::{BadRedisUrl, RedisBus};
 use crate::rest::{self, LoginLimits, Rest, RestSettings};
+use crate::telemetry::RequestSpan;
 use crate::web::{self, ServerFacts};
 use crate::ws::{self, Sockets};
 use actix::{Addr, Arbiter};
@@ -49,7 +49,9 @@ use tracing_actix_web::TracingLogger;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address is taken.
-    #[error("the port of {0} is in use: another server listens there; stop it, or choose another address with --listen")]
+    #[error(
+        "the port of {0} is in use: another server listens there; stop it, or choose another address with --listen"
+    )]
     PortInUse(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]

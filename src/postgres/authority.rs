@@ -115,7 +115,10 @@ impl Authority for PostgresAuthority {
 fn unavailable(error: StoreError) -> AccessDenied {
     match &error {
         StoreError::Unavailable(source) => tracing::warn!("access cannot be checked: {source}"),
-        _ => tracing::error!("access cannot be checked: {error}: {:?}", std::error::Error::source(&error).map(ToString::to_string)),
+        _ => tracing::error!(
+            "access cannot be checked: {error}: {:?}",
+            std::error::Error::source(&error).map(ToString::to_string)
+        ),
     }
     AccessDenied::Unavailable
 }
@@ -190,12 +193,7 @@ enum Opened {
     Denied(AccessDenied),
 }
 
-async fn open(
-    db: &mut TenantTx,
-    caller: &Caller,
-    room: &RoomName,
-    clock: &dyn Clock,
-) -> Result<Opened, StoreError> {
+async fn open(db: &mut TenantTx, caller: &Caller, room: &RoomName, clock: &dyn Clock) -> Result<Opened, StoreError> {
     let Some(subject) = subject(db, caller).await? else { return Ok(Opened::Denied(AccessDenied::BadToken)) };
     let place = match room {
         RoomName::Id(document) => place_by_id(db, caller.user, *document).await?,
@@ -453,7 +451,10 @@ mod tests {
 
     #[test]
     fn nobody_writes_in_an_archived_project() {
-        assert_eq!(role_in(HERE, Facts { archived: true, ..facts(Some(Role::Admin), &Scope::User) }), Some(Role::Viewer));
+        assert_eq!(
+            role_in(HERE, Facts { archived: true, ..facts(Some(Role::Admin), &Scope::User) }),
+            Some(Role::Viewer)
+        );
         assert_eq!(role_in(HERE, Facts { archived: true, ..facts(None, &Scope::User) }), None);
     }
 }

@@ -34,7 +34,9 @@ pub enum Progress<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// A newer server was here.
-    #[error("the database is at schema {found}, newer than {known} which this server was built for: start a newer server")]
+    #[error(
+        "the database is at schema {found}, newer than {known} which this server was built for: start a newer server"
+    )]
     Newer {
         /// Version of the database.
         found: i64,
@@ -56,7 +58,9 @@ pub enum SchemaError {
         version: i64,
     },
     /// The file that was applied is not the file of this build.
-    #[error("migration {version} was applied with other contents than this server knows: not a database of this server's history")]
+    #[error(
+        "migration {version} was applied with other contents than this server knows: not a database of this server's history"
+    )]
     Changed {
         /// Its version.
         version: i64,
@@ -99,9 +103,10 @@ pub fn version_needed() -> i64 {
 
 /// Changes with every change of a migration. For tests, which keep a migrated template.
 pub fn fingerprint() -> u64 {
-    MIGRATIONS.iter().flat_map(|migration| migration.checksum.iter()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    MIGRATIONS
+        .iter()
+        .flat_map(|migration| migration.checksum.iter())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Applies what is missing, as the owner (`DATABASE_OWNER_URL`), each migration in one transaction. Nodes that call this together

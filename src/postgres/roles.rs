@@ -106,7 +106,8 @@ pub async fn inspect(database: &Database) -> Result<Inspection, StoreError> {
         unsafe_role.push(format!("the role {name} is not bound by row-level security (superuser or bypassrls)"));
     } else {
         if facts.owns {
-            unsafe_role.push(format!("the role {name} owns tables: serve with another role than the one that migrates"));
+            unsafe_role
+                .push(format!("the role {name} owns tables: serve with another role than the one that migrates"));
         }
         if facts.creates {
             unsafe_role.push(format!("the role {name} may create in the schema public"));

@@ -86,12 +86,16 @@ async fn a_token_is_its_users_until_something_ends_it() {
     let user = house.member("editor").await;
     let (token, session) = house.token(user, Kind::Login).await;
     let caller = house.authority.authenticate(&token).await.expect("a fresh token");
-    assert_eq!((caller.tenant, caller.user, caller.session, caller.scope), (house.tenant.id, user, session, Scope::User));
+    assert_eq!(
+        (caller.tenant, caller.user, caller.session, caller.scope),
+        (house.tenant.id, user, session, Scope::User)
+    );
 
     let elsewhere = house.test.tenant("two").await;
     let moved = Token(token.0.replace(&house.tenant.id.0.simple().to_string(), &elsewhere.id.0.simple().to_string()));
     let unknown = tokens::fresh(house.tenant.id).expect("a token");
-    for (what, token) in [("another tenant's", &moved), ("unknown", &unknown), ("no token", &Token("cnx_x".to_owned()))] {
+    for (what, token) in [("another tenant's", &moved), ("unknown", &unknown), ("no token", &Token("cnx_x".to_owned()))]
+    {
         let refused = house.authority.authenticate(token).await.expect_err(what);
         assert!(matches!(refused, AccessDenied::BadToken), "{what}: {refused:?}");
     }
@@ -179,11 +183,18 @@ async fn a_room_is_found_by_id_by_name_and_by_former_name() {
     let house = House::create().await;
     let caller = house.caller(house.member("editor").await).await;
     let document = house.authority.open(&caller, &named("plan")).await.expect("created on first connect").document;
-    house.tenant.sql("update content_items set name = 'new plan' where tenant_id = $1 and id = $2", &[document.0]).await;
+    house
+        .tenant
+        .sql("update content_items set name = 'new plan' where tenant_id = $1 and id = $2", &[document.0])
+        .await;
     let slug = |name: &str| RoomName::Named { project: Some("playground".to_owned()), name: name.to_owned() };
     for room in [RoomName::Id(document), named("new plan"), slug("new plan"), named("plan"), slug("plan")] {
         let grant = house.authority.open(&caller, &room).await.expect("a room");
-        assert_eq!((grant.document, grant.project, grant.role), (document, house.tenant.project, Role::Editor), "{room:?}");
+        assert_eq!(
+            (grant.document, grant.project, grant.role),
+            (document, house.tenant.project, Role::Editor),
+            "{room:?}"
+        );
     }
     let nowhere = RoomName::Named { project: Some("nowhere".to_owned()), name: "plan".to_owned() };
     assert!(matches!(house.authority.open(&caller, &nowhere).await, Err(AccessDenied::NoSuchDocument)));
@@ -220,17 +231,28 @@ async fn who_may_not_hears_no_more_than_it_may_know() {
 
     assert_eq!(house.authority.open(&viewer, &named("plan")).await.expect("a viewer reads").role, Role::Viewer);
     assert!(matches!(house.authority.open(&viewer, &named("new")).await, Err(AccessDenied::MayNotCreate)));
-    for room in [named("plan"), named("new"), RoomName::Id(document), RoomName::Id(theirs), RoomName::Id(DocumentId(fresh()))] {
+    for room in
+        [named("plan"), named("new"), RoomName::Id(document), RoomName::Id(theirs), RoomName::Id(DocumentId(fresh()))]
+    {
         let refused = house.authority.open(&outsider, &room).await.expect_err("an outsider");
         assert!(matches!(refused, AccessDenied::NoSuchDocument), "{room:?}: {refused:?}");
     }
 
-    house.tenant.sql("update content_items set deleted_at = now() where tenant_id = $1 and id = $2", &[document.0]).await;
+    house
+        .tenant
+        .sql("update content_items set deleted_at = now() where tenant_id = $1 and id = $2", &[document.0])
+        .await;
     for room in [named("plan"), RoomName::Id(document)] {
-        assert!(matches!(house.authority.open(&editor, &room).await, Err(AccessDenied::Deleted)), "its name is reserved");
+        assert!(
+            matches!(house.authority.open(&editor, &room).await, Err(AccessDenied::Deleted)),
+            "its name is reserved"
+        );
         assert!(matches!(house.authority.open(&outsider, &room).await, Err(AccessDenied::NoSuchDocument)));
     }
-    house.tenant.sql("update content_items set deleted_at = null where tenant_id = $1 and id = $2", &[document.0]).await;
+    house
+        .tenant
+        .sql("update content_items set deleted_at = null where tenant_id = $1 and id = $2", &[document.0])
+        .await;
     house.tenant.sql("update projects set is_archived = true where tenant_id = $1", &[]).await;
     assert_eq!(house.authority.open(&editor, &named("plan")).await.expect("read").role, Role::Viewer, "archived");
     assert!(matches!(house.authority.open(&editor, &named("new")).await, Err(AccessDenied::MayNotCreate)));
@@ -249,7 +271,8 @@ async fn every_change_of_a_right_in_use_is_seen_once() {
     let mut look = async || -> Option<(Standing, Standing)> {
         let rechecked = house.authority.recheck(house.tenant.id, since, &held).await.expect("recheck");
         since = Some(rechecked.epoch);
-        let of = |wanted: Held| rechecked.standings.iter().find(|(held, _)| *held == wanted).map(|(_, standing)| *standing);
+        let of =
+            |wanted: Held| rechecked.standings.iter().find(|(held, _)| *held == wanted).map(|(_, standing)| *standing);
         Some((of(held[0])?, of(held[1])?))
     };
     let granted = |standing: Standing| match standing {
@@ -260,7 +283,11 @@ async fn every_change_of_a_right_in_use_is_seen_once() {
     assert_eq!((granted(editors), granted(admins)), (Role::Editor, Role::Admin));
     assert!(look().await.is_none(), "nothing changed");
     for (change, editors, admins) in [
-        ("update project_memberships set role = 'viewer' where tenant_id = $1 and coalesce($2, $3) is not null", Some(Role::Viewer), "granted"),
+        (
+            "update project_memberships set role = 'viewer' where tenant_id = $1 and coalesce($2, $3) is not null",
+            Some(Role::Viewer),
+            "granted",
+        ),
         ("delete from project_memberships where tenant_id = $1 and coalesce($2, $3) is not null", None, "granted"),
     ] {
         house.tenant.sql(change, &[editor.0, session.0]).await;
@@ -272,9 +299,15 @@ async fn every_change_of_a_right_in_use_is_seen_once() {
         assert_eq!(granted(of_admin), Role::Admin, "{change}: {admins}");
         assert!(look().await.is_none(), "{change}: once");
     }
-    house.tenant.sql("update user_sessions set revoked_at = now() where tenant_id = $1 and id = $2", &[session.0]).await;
+    house
+        .tenant
+        .sql("update user_sessions set revoked_at = now() where tenant_id = $1 and id = $2", &[session.0])
+        .await;
     assert_eq!(look().await.expect("revoked").0, Standing::SessionEnded);
-    house.tenant.sql("update content_items set deleted_at = now() where tenant_id = $1 and id = $2", &[document.0]).await;
+    house
+        .tenant
+        .sql("update content_items set deleted_at = now() where tenant_id = $1 and id = $2", &[document.0])
+        .await;
     assert_eq!(look().await.expect("deleted"), (Standing::SessionEnded, Standing::Deleted));
     house.tenant.sql("update users set is_active = false where tenant_id = $1 and id = $2", &[admin.0]).await;
     assert_eq!(look().await.expect("inactive").1, Standing::SessionEnded);

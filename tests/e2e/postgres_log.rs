@@ -154,11 +154,9 @@ async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
         ),
     )
     .await;
-    assert!(matches!(
-        world.log.append(append(key, Position::START, &[b"x"])).await,
-        AppendOutcome::Committed(_)
-    ));
-    let seen: Vec<String> = sqlx::query_scalar("select setting from seen").fetch_all(&mut superuser).await.expect("look");
+    assert!(matches!(world.log.append(append(key, Position::START, &[b"x"])).await, AppendOutcome::Committed(_)));
+    let seen: Vec<String> =
+        sqlx::query_scalar("select setting from seen").fetch_all(&mut superuser).await.expect("look");
     assert_eq!(seen, ["on"]);
 }
 
@@ -274,7 +272,9 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
     let tenant = database.tenant("one").await;
     let key = DocumentKey { tenant: tenant.id, document: tenant.document().await };
     let log = Arc::new(PostgresLog::start(database.database(), LogSettings::default()));
-    let AppendOutcome::Committed(at) = log.append(append(key, Position::START, &[b"x"])).await else { panic!("not committed") };
+    let AppendOutcome::Committed(at) = log.append(append(key, Position::START, &[b"x"])).await else {
+        panic!("not committed")
+    };
 
     cluster.signal("STOP");
     let started = Instant::now();
@@ -295,7 +295,9 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
     let at = loop {
         match log.tail(key, at).await {
             Ok(tail) => break tail.head.position,
-            Err(LogError::Unavailable(_)) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(LogError::Unavailable(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(100)).await
+            }
             Err(other) => panic!("after it went on: {other}"),
         }
     };

@@ -81,7 +81,10 @@ async fn the_log_writer() {
     let database = TestDatabase::create_on(&cluster.server()).await;
     let tenant = database.tenant("one").await;
     let keys = documents(&tenant, 200).await;
-    println!("{:34} {:>9} {:>9} {:>9} {:>9} {:>12} {:>13}", "", "appends/s", "p50 ms", "p99 ms", "rows/tx", "pg us/append", "own us/append");
+    println!(
+        "{:34} {:>9} {:>9} {:>9} {:>9} {:>12} {:>13}",
+        "", "appends/s", "p50 ms", "p99 ms", "rows/tx", "pg us/append", "own us/append"
+    );
     for gap_ms in [0, 2, 4, 8] {
         let settings = LogSettings { gap: Duration::from_millis(gap_ms), ..LogSettings::default() };
         let log = PostgresLog::start(database.database(), settings);

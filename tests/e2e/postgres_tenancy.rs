@@ -80,7 +80,8 @@ async fn a_tenant_sees_its_own_rows_and_no_others_in_any_table() {
         }
     }
     let mut superuser = database.superuser().await;
-    let listed = count(&mut superuser, "pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')").await;
+    let listed =
+        count(&mut superuser, "pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')").await;
     assert_eq!(listed as usize, TABLES.len() + 2, "this test names every table, but the directory and the migrations");
 }
 
@@ -270,8 +271,7 @@ async fn a_role_that_tenants_cannot_trust_is_named() {
 
 #[tokio::test]
 async fn a_database_that_is_away_answers_soon() {
-    let database =
-        postgres::Database::new("postgres://nobody@127.0.0.1:1/x", &Default::default()).expect("an address");
+    let database = postgres::Database::new("postgres://nobody@127.0.0.1:1/x", &Default::default()).expect("an address");
     let answer = tokio::time::timeout(Duration::from_secs(5), postgres::begin(&database, TenantId(fresh()))).await;
     assert!(matches!(answer.expect("in time"), Err(StoreError::Unavailable(_))));
 }

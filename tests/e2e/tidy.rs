@@ -48,7 +48,17 @@ fn tidy_states_import_nothing_that_touches_the_world() {
         .filter(|(path, _)| path.to_string_lossy().contains("/state") && !path.to_string_lossy().contains("tests"))
         .collect();
     assert!(states.len() >= 3);
-    let world = ["actix", "tokio::time", "tokio::spawn", "tokio::net", "Instant::now", "SystemTime", "rand::", "dyn Clock", "Arc<dyn"];
+    let world = [
+        "actix",
+        "tokio::time",
+        "tokio::spawn",
+        "tokio::net",
+        "Instant::now",
+        "SystemTime",
+        "rand::",
+        "dyn Clock",
+        "Arc<dyn",
+    ];
     assert_eq!(offences(&states, &world), Vec::<String>::new());
 }
 
@@ -60,8 +70,10 @@ fn tidy_actors_know_no_database_no_http_and_no_environment() {
 
 #[test]
 fn tidy_sql_stands_in_its_adapter_only() {
-    let outside: Vec<_> =
-        sources("src").into_iter().filter(|(path, _)| !path.starts_with("src/postgres") && !path.starts_with("src/embedded")).collect();
+    let outside: Vec<_> = sources("src")
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with("src/postgres") && !path.starts_with("src/embedded"))
+        .collect();
     assert_eq!(offences(&outside, &["sqlx::query", "query!(", "query_as!(", "query_scalar"]), Vec::<String>::new());
 }
 
@@ -79,7 +91,8 @@ fn tidy_redis_commands_stand_in_their_adapter_only() {
 fn tidy_no_actor_imports_another_actors_state() {
     let mut found = Vec::new();
     for (path, text) in sources("actors/src") {
-        let own = path.components().nth(2).map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+        let own =
+            path.components().nth(2).map(|part| part.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
         for line in text.lines().filter(|line| line.contains("::state::") && line.contains("use crate::")) {
             if !line.contains(&format!("crate::{own}::")) {
                 found.push(format!("{}: {line}", path.display()));

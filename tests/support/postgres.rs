@@ -288,6 +288,8 @@ fn watch(home: &Path, grace_s: u32) {
          done",
         home = home.display()
     );
+    // It outlives this process: that is what it is for.
+    #[allow(clippy::zombie_processes)]
     Command::new("setsid")
         .args(["sh", "-c", &script])
         .stdin(Stdio::null())
@@ -400,7 +402,10 @@ fn binaries() -> PathBuf {
         .filter(|(version, bin)| *version >= 15 && bin.join("initdb").exists())
         .collect();
     found.sort();
-    found.pop().map(|(_, bin)| bin).expect("PostgreSQL 15 or newer under /usr/lib/postgresql, or PG_BIN, or CONTEXTNEXUS_TEST_POSTGRES")
+    found
+        .pop()
+        .map(|(_, bin)| bin)
+        .expect("PostgreSQL 15 or newer under /usr/lib/postgresql, or PG_BIN, or CONTEXTNEXUS_TEST_POSTGRES")
 }
 
 /// Name of the migrated template on that server, made by whoever comes first.

@@ -193,7 +193,11 @@ impl<'a> Units<'a> {
         if matches!(self.content, Content::Gone) {
             self.left -= len.min(self.left);
         } else {
-            (0..len).for_each(|_| drop(self.next_unit()));
+            for _ in 0..len {
+                if self.next_unit().is_none() {
+                    break;
+                }
+            }
         }
     }
 

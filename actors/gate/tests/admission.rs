@@ -303,8 +303,7 @@ fn text_under_a_key_is_refused_even_when_the_key_is_inherited() {
 fn types_nest_as_deep_as_the_cap_and_no_deeper() {
     let caps = Caps::default();
     let mut index = Index::new();
-    let mut next = 0;
-    for depth in 1..=caps.type_depth_max + 1 {
+    for (next, depth) in (0..).zip(1..=caps.type_depth_max + 1) {
         let mut block = vec![7];
         match next {
             0 => block.extend([1, 1, b'a']),
@@ -320,7 +319,6 @@ fn types_nest_as_deep_as_the_cap_and_no_deeper() {
         } else {
             assert_eq!(refused(&index, &update), Refused::TypesTooDeep { max: 64 });
         }
-        next += 1;
     }
 }
 

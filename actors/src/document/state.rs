@@ -110,6 +110,9 @@ pub enum Unsound {
     },
 }
 
+/// What was learnt after an outage: rights as they stand now, and the tail.
+pub type News = (Vec<(Held, Standing)>, Result<Tail, LogError>);
+
 /// What to do with a held head.
 #[derive(Debug)]
 pub enum HeldDecision {
@@ -393,11 +396,7 @@ impl DocumentState {
     }
 
     /// After an outage: rights were looked at again, and the tail was read. `None`: PostgreSQL is still away.
-    pub fn recovered(
-        &mut self,
-        news: Option<(Vec<(Held, Standing)>, Result<Tail, LogError>)>,
-        now: Instant,
-    ) -> Vec<Effect> {
+    pub fn recovered(&mut self, news: Option<News>, now: Instant) -> Vec<Effect> {
         let attempt = match self.log {
             LogWork::Away(attempt) => attempt + 1,
             _ => 1,

@@ -177,7 +177,9 @@ pub(super) async fn append(
             "deleted" => AppendOutcome::Deleted,
             "conflict" => AppendOutcome::IdempotencyConflict,
             // Two keys in one append, one of them of another body: that is what its sender has to hear.
-            "done" if !matches!(outcome, AppendOutcome::IdempotencyConflict) => AppendOutcome::AlreadyDone(number(row.seq)),
+            "done" if !matches!(outcome, AppendOutcome::IdempotencyConflict) => {
+                AppendOutcome::AlreadyDone(number(row.seq))
+            }
             _ => continue,
         };
     }

@@ -58,7 +58,8 @@ impl Holder {
         key: DocumentKey,
         held: Position,
     ) -> Result<(PgConnection, Tail), LogError> {
-        let begin = format!("begin isolation level read committed; set local app.current_tenant_id = '{}'", key.tenant.0);
+        let begin =
+            format!("begin isolation level read committed; set local app.current_tenant_id = '{}'", key.tenant.0);
         let mut connection = match idle {
             Some(mut connection) => match sqlx::raw_sql(AssertSqlSafe(begin.clone())).execute(&mut connection).await {
                 Ok(_) => connection,

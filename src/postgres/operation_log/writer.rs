@@ -355,7 +355,9 @@ impl Lane {
                         waiting.answer(AppendOutcome::Refused(why.clone()));
                     }
                 }
-                Problem::Sent(Failure::Again | Failure::Damaged | Failure::Away) => answer_all(part, || AppendOutcome::Unavailable),
+                Problem::Sent(Failure::Again | Failure::Damaged | Failure::Away) => {
+                    answer_all(part, || AppendOutcome::Unavailable)
+                }
                 Problem::Sent(Failure::Unknown) => {
                     self.connection = None;
                     answer_all(part, || AppendOutcome::Unknown);

@@ -24,7 +24,10 @@ fn a_database_that_may_lose_commits_is_refused_unless_that_is_allowed_and_is_alw
     assert!(line.contains("refusing to serve: fsync is off"), "{line}");
     let (code, report) = doctor(&host);
     assert_eq!(code, Some(1), "{report}");
-    assert!(report.lines().any(|line| line.starts_with("FAIL durability") && line.contains("fsync is off")), "{report}");
+    assert!(
+        report.lines().any(|line| line.starts_with("FAIL durability") && line.contains("fsync is off")),
+        "{report}"
+    );
     assert!(report.lines().any(|line| line.starts_with("OK   application role")), "{report}");
 
     host.set("CONTEXTNEXUS_DATABASE__ALLOW_WEAK_DURABILITY", "true");

@@ -111,7 +111,9 @@ impl DocumentState {
             admission.missing.as_ref().map(|missing| missing.clocks.clone()).unwrap_or_default();
         // What its live owner alone may bring is asked for again as soon as the owner has brought it.
         let withheld = |client: &u64| admission.withheld.contains(client);
-        missing.extend(proposal.update.clients().filter(|(client, ..)| withheld(client)).map(|(client, _, end)| (client, end)));
+        missing.extend(
+            proposal.update.clients().filter(|(client, ..)| withheld(client)).map(|(client, _, end)| (client, end)),
+        );
         match &mut member.gap {
             Some(gap) => gap.missing = missing, // asked about already, once per gap
             None => {
