@@ -133,7 +133,7 @@ pub fn admit(
     } else {
         Content::Part(encode::part_of(update, &parts, &deletes.ranges))
     };
-    let Walk { trimmed, withheld, missing, taken, .. } = walk;
+    let (trimmed, withheld, missing, taken) = walk.finish();
     taken.add_to(update, delta);
     for (client, range) in deletes.into_iter() {
         delta.add_deleted(client, range);

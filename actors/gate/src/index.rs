@@ -89,6 +89,10 @@ impl Index {
 
     /// The log now holds what `delta` foresaw. It must have been admitted against exactly this index.
     pub fn apply(&mut self, delta: Delta) {
+        if self.clients.is_empty() {
+            (self.clients, self.names) = (delta.clients, delta.names);
+            return;
+        }
         for (id, change) in delta.clients {
             let client = self.clients.entry(id).or_default();
             client.next = client.next.max(change.next);
@@ -168,6 +172,10 @@ impl Delta {
 
     pub(crate) fn clients_len(&self) -> usize {
         self.clients.len()
+    }
+
+    pub(crate) fn reserve_clients(&mut self, count: usize) {
+        self.clients.reserve(count);
     }
 
     pub(crate) fn add_blocks(&mut self, client: u64, next: u32, runs: Runs) {

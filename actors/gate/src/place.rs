@@ -92,6 +92,11 @@ impl Runs {
     pub fn push(&mut self, run: Run) {
         let is_same = |last: &Run| last.role == run.role && last.place == run.place && run.role != Role::Type;
         if !self.runs.last().is_some_and(is_same) {
+            if self.runs.is_empty() {
+                // Most clients of a document with many of them have one run, and room for four is what an update of nothing
+                // but clients would be charged with.
+                self.runs.reserve_exact(1);
+            }
             self.runs.push(run);
         }
     }

@@ -49,6 +49,7 @@ struct Units {
 impl Taken<'_> {
     /// Adds it to `delta`; `update` is where it was taken from.
     pub fn add_to(self, update: &Update, delta: &mut Delta) {
+        delta.reserve_clients(self.sections.iter().filter(|units| units.next > 0).count());
         for (section, units) in update.sections.iter().zip(self.sections).filter(|(_, units)| units.next > 0) {
             delta.add_blocks(section.client, units.next, units.runs);
         }
@@ -397,6 +398,12 @@ impl<'d, 'a> Walk<'d, 'a> {
         self.update.sections.iter().zip(&self.steps).all(|(section, step)| {
             step.first == section.blocks.start && step.offset == 0 && step.cursor == section.blocks.end
         })
+    }
+
+    /// What is left to say once everything is decided. The walk itself is given up, so that its memory does not stand beside
+    /// the delta that now grows.
+    pub fn finish(self) -> (Vec<Known>, Vec<u64>, BTreeMap<u64, u32>, Taken<'a>) {
+        (self.trimmed, self.withheld, self.missing, self.taken)
     }
 
     fn missing(&mut self, client: u64, clock: u32) {
