@@ -22,6 +22,8 @@ export class Tap {
         super(tap.online ? url : 'ws://127.0.0.1:1/', protocols)
         tap.attempts.push(Date.now())
         tap.sockets.add(this)
+        // A browser reports to nobody what a provider no longer listens to; Node would end the process.
+        this.on('error', () => {})
       }
 
       emit (event, ...args) {
