@@ -276,7 +276,8 @@ export class Client {
   online () {
     this.tap.restore()
     // Hocuspocus providers wait up to 30 s between attempts; a user who comes back presses reload.
-    if (this.dialect === 'B') void this.socket.connect()
+    // (2.15 throws out of its clean-up when it is asked in the middle of an attempt of its own.)
+    if (this.dialect === 'B' && this.socket.status !== 'connecting') void this.socket.connect()
   }
 
   /** Leaves in the way that the provider offers. */
