@@ -200,6 +200,8 @@ async fn no_token_and_no_password_stands_in_the_log() {
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let _here = tracing::subscriber::set_default(subscriber);
+    // What threads without a subscriber have asked for before does not decide what this one hears.
+    tracing::callsite::rebuild_interest_cache();
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());

@@ -149,7 +149,7 @@ fn time() {
         })
         .collect();
     let started = Instant::now();
-    let parsed: Vec<Update> = updates.iter().map(|bytes| parse_shared(bytes)).collect();
+    let parsed: Vec<Update> = updates.iter().map(parse_shared).collect();
     let parse_ns = started.elapsed().as_nanos() / updates.len() as u128;
     let mut index = Index::new();
     let started = Instant::now();
