@@ -11,15 +11,8 @@ use std::time::Duration;
 /// Samples of classes, as hexadecimal text.
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/hostile");
 
-/// What only the full shadow index of the gate can refuse: the next issue. Each by name, none added lightly.
-const OPEN: &[&str] = &[
-    "uaf_encode_12",
-    "uaf_integrate_14",
-    "uaf_squash_20",
-    "hang_apply_or_encode",
-    "hang_array_to_json_emoji",
-    "diverge_reload_text",
-];
+/// Admitted, and harmless here: text with an emoji, which hangs a reader that takes its root for an array. This server's readers do not.
+const OPEN: &[&str] = &["hang_array_to_json_emoji"];
 
 fn varuint(mut number: usize) -> String {
     let mut bytes = String::new();
