@@ -1,6 +1,7 @@
 //! The composition root: opens what the configuration names, puts the parts together, serves, and takes everything down again in
 //! order. The only module that knows both what actors decide and what touches the world.
 
+use crate::arrival::{self, NotThere};
 use crate::commands::chain;
 use crate::config::Config;
 use crate::console::{progress, say};
@@ -67,6 +68,9 @@ pub enum ServeError {
     /// There is no embedded database.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// The database that was brought cannot be reached, or does not let us in.
+    #[error(transparent)]
+    NotThere(#[from] NotThere),
     /// The schema cannot be used.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -148,8 +152,12 @@ async fn serve_with(
     stop: &mut Stop,
 ) -> Result<(), ServeError> {
     let urls = urls(config, postgres);
+    let arrived = async {
+        arrival::of_database(&urls, Duration::from_secs(config.database.start_wait_s)).await?;
+        open_database(config, &urls).await
+    };
     let database = tokio::select! {
-        database = open_database(config, &urls) => database?,
+        database = arrived => database?,
         () = stop.asked() => return Ok(()),
     };
     let address = listener.local_addr()?;

@@ -55,6 +55,7 @@ pub struct Server {
 pub struct Database {
     pub url: Secret,
     pub owner_url: Secret,
+    pub start_wait_s: u64,
     pub connections_max: u32,
     pub acquire_timeout_s: u64,
     pub log_writers: u32,

@@ -3,6 +3,7 @@
 
 use super::Outcome;
 use crate::app::{self, Session};
+use crate::arrival;
 use crate::config::Config;
 use crate::console::say;
 use crate::passwords::{self, Password};
@@ -16,6 +17,7 @@ use contextnexus_actors::ids::{ProjectId, SessionId, TenantId, UserId};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use std::io::Read;
+use std::time::Duration;
 
 /// What an operator administers without the REST API.
 #[derive(Debug, Subcommand)]
@@ -137,8 +139,9 @@ pub async fn migrate(config: Config) -> Outcome {
         postgres::migrate::version_needed()
     } else {
         let owner = config.database.owner_url.get();
-        app::migrate(owner.ok_or("`migrate` needs DATABASE_OWNER_URL, the address as the role that owns the tables")?)
-            .await?
+        let owner = owner.ok_or("`migrate` needs DATABASE_OWNER_URL, the address as the role that owns the tables")?;
+        arrival::of_owner(owner, Duration::from_secs(config.database.start_wait_s)).await?;
+        app::migrate(owner).await?
     };
     say(format_args!("The schema is at version {version}"));
     Ok(())

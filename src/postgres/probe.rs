@@ -6,6 +6,57 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Of one attempt to reach a server that may be on another continent.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a server does not take us in.
+#[derive(Debug, thiserror::Error)]
+pub enum NoEntry {
+    /// Nobody answers there at this moment: refused, an unknown host, silence, or a server that starts or stops. Waiting may help.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answers, and does not know this role, password or database, or wants another kind of connection. Waiting does not help.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Signs in at this address and leaves again. Answers within five seconds.
+pub async fn reach(url: &str) -> Result<(), NoEntry> {
+    let options = parse(url).map_err(|error| NoEntry::Refused(error.to_string()))?;
+    let entry = async { PgConnection::connect_with(&options).await?.close().await };
+    match tokio::time::timeout(REACH_TIMEOUT, entry).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(no_entry(&error)),
+        Err(_) => Err(NoEntry::Unreachable(format!("no answer within {} s", REACH_TIMEOUT.as_secs()))),
+    }
+}
+
+fn no_entry(error: &sqlx::Error) -> NoEntry {
+    match error {
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            NoEntry::Refused(error.to_string())
+        }
+        sqlx::Error::Io(error) => NoEntry::Unreachable(error.to_string()),
+        sqlx::Error::Database(error) => {
+            // 57P01 to 57P03: it stops, has crashed, or is starting up. 08: a pooler that does not reach it. 53300: it is full.
+            let passes = error
+                .code()
+                .is_some_and(|code| matches!(&*code, "57P01" | "57P02" | "57P03" | "53300") || code.starts_with("08"));
+            let text = error.message().to_owned();
+            if passes { NoEntry::Unreachable(text) } else { NoEntry::Refused(text) }
+        }
+        other => NoEntry::Refused(other.to_string()),
+    }
+}
+
+/// `host:port` or the socket's directory of a `postgres://` address: what may be shown of it.
+pub fn place(url: &str) -> Result<String, StoreError> {
+    let options = parse(url)?;
+    Ok(match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    })
+}
 
 /// What came back.
 #[derive(Debug)]

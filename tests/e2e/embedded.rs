@@ -1,5 +1,6 @@
 //! The first command on a fresh machine: a server with a PostgreSQL of its own.
 
+mod arrival;
 mod faults;
 mod fixture;
 mod operation;
