@@ -2,12 +2,14 @@
 
 use crate::metrics::Metrics;
 use crate::postgres::{Database, migrate, roles};
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpResponse, Responder};
+use actix_web::web::{self, Data};
+use actix_web::{HttpResponse, Responder, get};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
 
 /// `/ready` is to be false within 2 s of the loss of PostgreSQL: an interval and a timeout stay below it.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -31,7 +33,8 @@ struct State {
 }
 
 /// The answer of `/ready`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Readiness)]
 pub struct Report {
     /// Give it work.
     pub ready: bool,
@@ -131,24 +134,46 @@ impl Readiness {
 }
 
 /// The routes. They need `Data<Readiness>` and `Data<Metrics>`.
-pub fn routes(config: &mut ServiceConfig) {
-    config
-        .route("/live", web::get().to(live))
-        .route("/ready", web::get().to(ready))
-        .route("/metrics", web::get().to(metrics));
+pub fn routes(config: &mut web::ServiceConfig) {
+    resources(&mut ServiceConfig::new(config));
 }
 
-/// The process turns its event loop.
+/// The same, described.
+pub(crate) fn resources(config: &mut ServiceConfig<'_>) {
+    config.service(live).service(ready).service(metrics);
+}
+
+/// The process runs.
+#[derive(Serialize, ToSchema)]
+struct Live {
+    live: bool,
+}
+
+/// Whether the process turns its event loop. Restart it when not.
+#[utoipa::path(operation_id = "get_live", tag = "Server", responses((status = 200, body = Live)))]
+#[get("/live")]
 async fn live() -> impl Responder {
-    HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(serde_json::json!({ "live": true }))
+    HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(Live { live: true })
 }
 
+/// Whether this node should be given work.
+#[utoipa::path(
+    operation_id = "get_ready", tag = "Server",
+    responses((status = 200, body = Report), (status = 503, body = Report, description = "Give it none; `missing` names why."))
+)]
+#[get("/ready")]
 async fn ready(readiness: Data<Readiness>) -> impl Responder {
     let report = readiness.report();
     let mut response = if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.insert_header(("cache-control", "no-store")).json(report)
 }
 
+/// What the parts of the server count, in Prometheus' text format.
+#[utoipa::path(
+    operation_id = "get_metrics", tag = "Server",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
+#[get("/metrics")]
 async fn metrics(metrics: Data<Metrics>) -> impl Responder {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics.render())
 }

@@ -4,8 +4,8 @@
 //! never kept, and gets a fresh nonce each time. This module knows no session: the page brings its token to `/v1` and `/collab` itself.
 
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::web::{Data, Path, ServiceConfig, get, head};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::web::{self, Data, Path, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, get};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
@@ -17,9 +17,12 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::OnceLock;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig as DescribedConfig;
 
 /// What everybody may know of this server, signed in or not: the body of `GET /v1/server`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Server)]
 pub struct ServerFacts {
     /// The product.
     pub name: &'static str,
@@ -39,17 +42,25 @@ impl ServerFacts {
 
 /// Adds the page, its assets and `GET /v1/server`. Needs `Data<ServerFacts>`.
 pub fn configure(service: &mut ServiceConfig) {
+    resources(&mut DescribedConfig::new(service));
     service
         .app_data(Data::from(bundle()))
-        .route("/v1/server", get().to(facts))
-        .route("/assets/{name}", get().to(asset))
-        .route("/assets/{name}", head().to(asset));
+        .route("/assets/{name}", web::get().to(asset))
+        .route("/assets/{name}", web::head().to(asset));
     // The places of the page (`web/src/route.ts`): the list of documents, and a document, which is what a shared link names.
     for place in ["/", "/open/{document}"] {
-        service.route(place, get().to(page)).route(place, head().to(page));
+        service.route(place, web::get().to(page)).route(place, web::head().to(page));
     }
 }
 
+/// What of this belongs to the interface for programs, described.
+pub(crate) fn resources(service: &mut DescribedConfig<'_>) {
+    service.service(facts);
+}
+
+/// What everybody may know of this server, signed in or not.
+#[utoipa::path(operation_id = "get_server", tag = "Server", responses((status = 200, body = ServerFacts)))]
+#[get("/v1/server")]
 async fn facts(facts: Data<ServerFacts>) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(facts.as_ref())
 }

@@ -5,8 +5,8 @@ mod doctor;
 
 use crate::app;
 use crate::config::{Config, ConfigError, Sources};
-use crate::console::complain;
-use crate::{process, telemetry};
+use crate::console::{complain, say};
+use crate::{process, rest, telemetry};
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
 use std::future::Future;
@@ -51,6 +51,8 @@ enum Command {
     Migrate,
     /// Looks at every part and says what is missing, unreachable or weak, and what to do. Fails when something has to be done.
     Doctor,
+    /// Prints the OpenAPI 3.1 description of the HTTP interface.
+    Openapi,
     #[command(flatten)]
     Admin(admin::Admin),
 }
@@ -77,12 +79,26 @@ pub fn main() -> ExitCode {
             let healthy = actix_rt::System::new().block_on(doctor::run(&config));
             return if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
+        Command::Openapi => return print_openapi(),
         Command::Admin(command) => run(admin::run(command, config)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(explain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_openapi() -> ExitCode {
+    match rest::openapi().to_pretty_json() {
+        Ok(description) => {
+            say(description);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(error);
             ExitCode::FAILURE
         }
     }

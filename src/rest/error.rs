@@ -36,6 +36,12 @@ pub enum ApiError {
     /// Missing, or another tenant's, or one that the caller is no member of: said alike.
     #[error("no such {0}")]
     NotFound(&'static str),
+    /// The path is served, by other methods.
+    #[error("this path does not take this method; it takes {allow}")]
+    MethodNotAllowed {
+        /// Which, as `Allow` lists them.
+        allow: String,
+    },
     /// A tombstone stands there.
     #[error("this document was deleted")]
     DocumentDeleted,
@@ -171,6 +177,9 @@ impl ApiError {
             Self::ReadOnly => (StatusCode::FORBIDDEN, "read_only", "Read-only"),
             Self::OriginNotAllowed => (StatusCode::FORBIDDEN, "origin_not_allowed", "Origin not allowed"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", "Not found"),
+            Self::MethodNotAllowed { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
             Self::DocumentDeleted => (StatusCode::GONE, "document_deleted", "Document deleted"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed_request", "Malformed request"),
             Self::InvalidField { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "Invalid value"),
@@ -240,6 +249,9 @@ impl ResponseError for ApiError {
         match self {
             Self::Unauthenticated | Self::BadCredentials => {
                 response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+            }
+            Self::MethodNotAllowed { allow } => {
+                response.insert_header((header::ALLOW, allow.as_str()));
             }
             Self::TooManyRequests { retry_after_s } | Self::Unavailable { retry_after_s } => {
                 response.insert_header((header::RETRY_AFTER, *retry_after_s));

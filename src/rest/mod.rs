@@ -13,6 +13,7 @@ mod documents;
 mod error;
 mod limits;
 mod members;
+mod methods;
 mod paging;
 mod projects;
 mod sessions;
@@ -26,13 +27,16 @@ mod ysweet;
 
 pub use error::{ApiError, Problem};
 pub use limits::LoginLimits;
+pub use methods::not_found;
 pub use shell::{RequestId, shell};
 
 use crate::export::Exporter;
+use crate::health;
 use crate::origins::Origins;
 use crate::passwords::Passwords;
 use crate::postgres::{self, Database, StoreError, TenantTx};
-use actix_web::{HttpRequest, HttpResponse, web};
+use crate::web as web_workspace;
+use actix_web::{HttpRequest, web};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::TenantId;
 use contextnexus_actors::ports::{Authority, LiveDocuments};
@@ -129,11 +133,6 @@ pub fn mount(config: &mut web::ServiceConfig, rest: &web::Data<Rest>) {
     docs::mount(config);
 }
 
-/// The answer to a path that nobody serves.
-pub async fn not_found() -> Result<HttpResponse, ApiError> {
-    Err(ApiError::NotFound("resource"))
-}
-
 /// The one list of resources.
 fn resources(config: &mut ServiceConfig<'_>) {
     auth::resources(config);
@@ -149,11 +148,13 @@ fn resources(config: &mut ServiceConfig<'_>) {
     ysweet::resources(config);
 }
 
-/// The description of all of it, OpenAPI 3.1.
+/// The description of all of it, and of what the server says about itself, OpenAPI 3.1.
 #[must_use]
 pub fn openapi() -> OpenApi {
     use utoipa_actix_web::AppExt as _;
-    let (_, mut api) = actix_web::App::new().into_utoipa_app().configure(resources).split_for_parts();
+    let app = actix_web::App::new().into_utoipa_app();
+    let app = app.configure(resources).configure(health::resources).configure(web_workspace::resources);
+    let (_, mut api) = app.split_for_parts();
     api.info = utoipa::openapi::InfoBuilder::new()
         .title("ContextNexus")
         .version(env!("CARGO_PKG_VERSION"))

@@ -24,11 +24,11 @@ async fn the_description_is_whole() {
             assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{what} says nothing");
             assert!(operation["tags"].as_array().is_some_and(|tags| tags.len() == 1), "{what}: {}", operation["tags"]);
             assert!(ids.insert(operation["operationId"].to_string()), "{what}: the operationId is another's, too");
-            let is_open = path == "/v1/auth/login";
-            assert_eq!(operation.get("security").is_none(), is_open, "{what}");
+            let needs_no_token = operation["tags"][0] == "Server" || path == "/v1/auth/login";
+            assert_eq!(operation.get("security").is_none(), needs_no_token, "{what}");
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.keys().any(|status| status.starts_with('2')), "{what} never succeeds");
-            assert!(responses.contains_key("401"), "{what}");
+            assert!(responses.contains_key("401") || operation["tags"][0] == "Server", "{what}");
             for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
                 let parameters = operation["parameters"].as_array().unwrap();
                 assert!(
@@ -112,4 +112,95 @@ async fn pages_of_others_may_read_only_where_the_settings_name_them() {
     let answer = ask(Method::GET, "https://app.example").send().await.expect(401);
     assert_eq!(answer.header("access-control-allow-origin"), "https://app.example");
     assert_eq!(ask(Method::GET, "https://evil.example").send().await.header("access-control-allow-origin"), "");
+}
+
+/// Every path that `src` mounts, read from the sources, with its method.
+fn mounted() -> Vec<(String, String)> {
+    fn walk(folder: &std::path::Path, found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                // Tests mount servers of their own.
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                if path.components().all(|part| part.as_os_str() != "tests") {
+                    routes_in(code, found);
+                }
+            }
+        }
+    }
+    fn routes_in(code: &str, found: &mut Vec<(String, String)>) {
+        for method in ["get", "post", "put", "patch", "delete", "head"] {
+            for rest in code.split(&format!("\n#[{method}(\"")).skip(1) {
+                found.push((method.to_owned(), rest.split('"').next().unwrap().to_owned()));
+            }
+        }
+        for rest in code.split(".route(\"").skip(1) {
+            let (path, rest) = rest.split_once('"').unwrap();
+            let method = rest.split("web::").nth(1).unwrap().split('(').next().unwrap();
+            found.push((method.to_owned(), path.to_owned()));
+        }
+    }
+    let mut found = Vec::new();
+    walk(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    found
+}
+
+/// Not for programs: the page, the description itself, and the sockets, which speak their clients' protocols.
+fn is_beside(path: &str) -> bool {
+    ["/open/", "/assets/", "/docs", "/openapi.json", "/yjs/", "/collab", "/doc/ws/"].iter().any(|p| path.starts_with(p))
+        || path == "/"
+        || path == "/d/{id}/ws/{again}"
+}
+
+#[actix_web::test]
+async fn every_route_that_is_mounted_is_described() {
+    let db = TestDatabase::create().await;
+    let api = app(&db).get("/openapi.json").send().await.expect(200).json();
+    let routes = mounted();
+    for (method, path) in &routes {
+        let operation = api["paths"].get(path).and_then(|item| item.get(method));
+        assert_eq!(operation.is_none(), is_beside(path), "{method} {path}");
+    }
+    for (path, item) in api["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            assert!(
+                routes.contains(&(method.clone(), path.clone())),
+                "{method} {path} is described and mounted nowhere"
+            );
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_known_path_tells_its_methods_to_whoever_comes_with_another() {
+    let db = TestDatabase::create().await;
+    let app = app(&db);
+    for (method, path) in mounted() {
+        let place = path.replace("{room:.*}", "a/b").replace(['{', '}'], "x");
+        let answer = app.call("PUT".parse().unwrap(), &place).send().await.expect(405);
+        let allow: Vec<_> = answer.header("allow").split(", ").map(str::to_lowercase).collect();
+        assert!(allow.contains(&method), "{path} takes {method}, and says {allow:?}");
+        assert_eq!(answer.code(), "method_not_allowed");
+    }
+    let answer = app.delete("/v1/projects").send().await.expect(405);
+    assert_eq!(answer.header("allow"), "GET, POST");
+    for nowhere in ["/v1", "/v1/nowhere", "/v1/documents/x/nowhere", "/doc", "/livex"] {
+        for method in [Method::GET, Method::PUT] {
+            let answer = app.call(method, nowhere).send().await.expect(404);
+            assert_eq!((answer.code().as_str(), answer.header("allow")), ("not_found", ""), "{nowhere}");
+        }
+    }
+}
+
+#[test]
+fn the_command_line_prints_the_description() {
+    let mut command = crate::support::process::tied(crate::support::server::binary());
+    let output = command.arg("openapi").env_clear().output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed, serde_json::to_value(contextnexus::rest::openapi()).unwrap());
 }
