@@ -440,6 +440,9 @@ async fn a_snapshot_of_another_history_is_passed_over(world: &dyn World) {
         assert!(stored.snapshot.is_none(), "believed a snapshot of {position}");
         assert_eq!(stored.tail.rows.len(), 1);
     }
+    world.log().save_snapshot(key, snapshot(at, b"truth")).await.expect("save");
+    let found = world.log().load(key).await.expect("load").snapshot.expect("the lie has not taken its place");
+    assert!(found.state == snapshot(at, b"truth").state);
 }
 
 async fn the_first_snapshot_of_a_number_wins(world: &dyn World) {

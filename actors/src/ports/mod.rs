@@ -1,5 +1,5 @@
-//! What actors ask of the world: traits with their contracts. [`memory`] holds reference implementations; `contract`
-//! is the suite that every implementation passes, they included.
+//! What actors ask of the world: traits with their contracts. [`memory_log`], [`memory_bus`] and [`memory_authority`] are reference
+//! implementations; `contract` and `contract_bus` are the suites that every implementation passes, they included.
 
 pub mod authority;
 pub mod bus;
@@ -9,8 +9,9 @@ pub mod contract;
 pub mod contract_bus;
 pub mod documents;
 pub mod log;
-pub mod memory;
+pub mod memory_authority;
 pub mod memory_bus;
+pub mod memory_log;
 
 pub use authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
 pub use bus::{Bus, BusEvent, BusMessage, Subscription};

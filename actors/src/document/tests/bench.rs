@@ -8,8 +8,8 @@ use crate::document::messages::{Effect, Input, Outgoing};
 use crate::document::state::{DocumentState, HeldDecision};
 use crate::ids::{AppendId, ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
 use crate::limits::Limits;
-use crate::ports::log::{AppendOutcome, AppendRequest, LogError, NewRow};
-use crate::ports::memory::MemoryLog;
+use crate::ports::log::{AppendOutcome, AppendRequest, HeldHead as _, NewRow};
+use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -226,7 +226,7 @@ impl Bench {
         let at = self.parked.iter().position(|effect| matches!(effect, Effect::Append { .. })).unwrap();
         let Effect::Append { held, rows } = self.parked.remove(at) else { unreachable!() };
         let request = self.request(held, rows);
-        assert!(matches!(self.log.append_now(&request), AppendOutcome::Committed(_)));
+        assert!(matches!(self.log.append_now(&request, self.now), AppendOutcome::Committed(_)));
         let effects = self.state.appended(AppendOutcome::Unknown, self.now);
         self.perform(effects);
     }
@@ -328,7 +328,7 @@ impl Bench {
         let effects = match effect {
             Effect::Append { held, rows } => {
                 let request = self.request(held, rows);
-                let outcome = self.log.append_now(&request);
+                let outcome = self.log.append_now(&request, self.now);
                 self.state.appended(outcome, self.now)
             }
             Effect::ReadTail(held) => {
@@ -336,11 +336,11 @@ impl Bench {
                 self.state.tail_read(tail, self.now)
             }
             Effect::Hold(held) => {
-                let tail: Result<_, LogError> = self.log.tail_now(self.key, held);
-                let (decision, mut effects) = self.state.held(tail, self.now);
+                let mut head = self.log.hold_now(self.key, held, self.now).unwrap();
+                let (decision, mut effects) = self.state.held(Ok(head.take_tail()), self.now);
                 if let HeldDecision::Append { held, rows } = decision {
                     let request = self.request(held, rows);
-                    let outcome = self.log.append_now(&request);
+                    let outcome = head.append_now(&request, self.now);
                     effects.extend(self.state.appended(outcome, self.now));
                 }
                 effects

@@ -105,12 +105,7 @@ fn a_snapshot_and_its_tail_are_the_whole_document() {
     bench.say(&ann, Input::Update(ann.type_at(0, "before ")));
     let (position, state, state_vector) = bench.state.read().unwrap();
     crate::document::replica::verify_state(&state, &state_vector).unwrap();
-    let saved = crate::ports::log::OperationLog::save_snapshot(
-        &bench.log,
-        bench.key,
-        Snapshot { position, state, state_vector },
-    );
-    futures_util::FutureExt::now_or_never(saved).unwrap().unwrap();
+    bench.log.save_snapshot_now(bench.key, Snapshot { position, state, state_vector }).unwrap();
     bench.say(&ann, Input::Update(ann.type_at(7, "after")));
     let stored = bench.log.load_now(bench.key).unwrap();
     assert_eq!((stored.snapshot.is_some(), stored.tail.rows.len()), (true, 1));

@@ -1,0 +1,104 @@
+//! Tokens and grants in memory: for simulations, and for tests of whoever uses the port. They keep the contract to the letter and
+//! nothing for longer than the process lives.
+
+use super::authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
+use crate::access::{Caller, Grant, Role, Scope, Token};
+use crate::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Tokens and grants, in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryAuthority {
+    held: Arc<Mutex<Grants>>,
+}
+
+#[derive(Debug, Default)]
+struct Grants {
+    epoch: u64,
+    callers: HashMap<String, Caller>,
+    rooms: HashMap<(TenantId, RoomName), (DocumentId, ProjectId)>,
+    roles: HashMap<(UserId, DocumentId), Role>,
+    ended: Vec<SessionId>,
+}
+
+impl MemoryAuthority {
+    /// Nobody and nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes a token good.
+    pub fn admit(&self, token: &str, caller: Caller) {
+        self.lock().callers.insert(token.to_owned(), caller);
+    }
+
+    /// Names a document.
+    pub fn name(&self, tenant: TenantId, room: RoomName, document: DocumentId, project: ProjectId) {
+        self.lock().rooms.insert((tenant, room), (document, project));
+    }
+
+    /// Gives or changes a right; `None` takes it.
+    pub fn grant(&self, user: UserId, document: DocumentId, role: Option<Role>) {
+        let mut held = self.lock();
+        held.epoch += 1;
+        match role {
+            Some(role) => held.roles.insert((user, document), role),
+            None => held.roles.remove(&(user, document)),
+        };
+    }
+
+    /// Revokes a session.
+    pub fn end(&self, session: SessionId) {
+        let mut held = self.lock();
+        held.epoch += 1;
+        held.ended.push(session);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Grants> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Authority for MemoryAuthority {
+    async fn authenticate(&self, token: &Token) -> Result<Caller, AccessDenied> {
+        let held = self.lock();
+        let caller = held.callers.get(&token.0).ok_or(AccessDenied::BadToken)?;
+        if held.ended.contains(&caller.session) { Err(AccessDenied::BadToken) } else { Ok(caller.clone()) }
+    }
+
+    async fn open(&self, caller: &Caller, room: &RoomName) -> Result<Grant, AccessDenied> {
+        let held = self.lock();
+        let (document, project) = held.rooms.get(&(caller.tenant, room.clone())).ok_or(AccessDenied::NoSuchDocument)?;
+        let role = held.roles.get(&(caller.user, *document)).ok_or(AccessDenied::NoSuchDocument)?;
+        let role = match caller.scope {
+            Scope::User => *role,
+            Scope::Document(only, most) if only == *document => (*role).min(most),
+            Scope::Document(..) => return Err(AccessDenied::NoSuchDocument),
+        };
+        Ok(Grant { document: *document, project: *project, role })
+    }
+
+    async fn recheck(&self, _: TenantId, since: Option<u64>, asked: &[Held]) -> Result<Rechecked, AccessDenied> {
+        let held = self.lock();
+        if since == Some(held.epoch) {
+            return Ok(Rechecked { epoch: held.epoch, standings: Vec::new() });
+        }
+        let standing = |right: &Held| {
+            if held.ended.contains(&right.session) {
+                return Standing::SessionEnded;
+            }
+            let project = held.rooms.values().find(|(document, _)| *document == right.document).map(|(_, p)| *p);
+            match (held.roles.get(&(right.user, right.document)), project) {
+                (Some(role), Some(project)) => {
+                    Standing::Granted(Grant { document: right.document, project, role: *role })
+                }
+                _ => Standing::Forbidden,
+            }
+        };
+        let standings = asked.iter().map(|right| (*right, standing(right))).collect();
+        Ok(Rechecked { epoch: held.epoch, standings })
+    }
+}
