@@ -3,6 +3,7 @@
 //! Documents and the session push finished WebSocket frames (server frames are not masked, so one encoding serves every
 //! receiver); the socket pump drains. Nobody ever waits on it: full is an answer.
 
+use crate::protocol::frame::is_message;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use std::collections::VecDeque;
@@ -19,6 +20,8 @@ pub struct Outbox {
     waiting: AtomicUsize,
     /// Bytes ever taken by the pump: how a stall is seen.
     drained: AtomicU64,
+    /// Messages ever queued, control frames aside: how silence is seen.
+    messages: AtomicU64,
     budget: usize,
 }
 
@@ -61,6 +64,7 @@ impl Outbox {
             waker: AtomicWaker::new(),
             waiting: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
             budget,
         }
     }
@@ -120,6 +124,11 @@ impl Outbox {
     /// Bytes taken by the pump since the start. Not moving while bytes wait is a stall.
     pub fn drained(&self) -> u64 {
         self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Messages queued since the start. Pings, pongs and the close frame are none: a stock client does not take them for life.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
     }
 
     /// Nothing more will be written: the pump is gone, or a close frame is queued.
@@ -184,6 +193,7 @@ impl Outbox {
             return Pushed::Full;
         }
         self.waiting.fetch_add(frame.len(), Ordering::Relaxed);
+        self.messages.fetch_add(u64::from(is_message(&frame)), Ordering::Relaxed);
         let was_empty = queue.frames.is_empty();
         queue.frames.push_back(frame);
         drop(queue);

@@ -1,18 +1,18 @@
 //! The shell around [`DocumentState`]: performs effects and brings completions back.
 
-use super::line::{Frames, Line};
+use super::line::Line;
+use super::lines::Lines;
 use super::member::Member;
 use super::messages::{Deliver, Drain, Effect, HeadMoved, Join, JoinRefused, Leave, Read, Regrant, Unload, Write};
-use super::state::{DocumentState, HeldDecision, Unsound};
-use super::{FollowerId, close};
+use super::state::{DocumentState, HeldDecision};
+use super::{FollowerId, close, storage};
 use crate::directory::messages::{Resign, Resigned};
 use crate::directory::{Desk, Directory};
-use crate::ids::{AppendId, DocumentKey, Position, SessionId, Tip, UserId};
+use crate::ids::{AppendId, DocumentKey, Position, SessionId, UserId};
 use crate::ports::authority::Held;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{ReadRefused, WriteRefused, Written};
-use crate::ports::log::{AppendRequest, LogError, NewRow, Snapshot};
-use crate::protocol::codec::Message as WireMessage;
+use crate::ports::log::{AppendRequest, NewRow, Snapshot};
 use crate::world::World;
 use actix::prelude::*;
 use bytes::Bytes;
@@ -22,12 +22,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 /// Each session has one message under way here, the directory a few: senders bound the mailbox, this only spares them waiting.
 const MAILBOX_CAPACITY: usize = 256;
-/// Rows to quarantine one after the other before loading gives up and says that the document cannot be read.
-const QUARANTINES_PER_LOAD_MAX: usize = 64;
 
 /// One open document.
 #[derive(Debug)]
@@ -39,12 +37,11 @@ pub struct DocumentActor {
     /// `None` until loaded, and after loading failed.
     state: Option<DocumentState>,
     failed: Option<JoinRefused>,
-    lines: BTreeMap<FollowerId, Line>,
+    lines: Lines,
     /// Under which right each is here, for the directory.
     rights: BTreeMap<FollowerId, (UserId, SessionId)>,
     /// Connections whose window is full: answered when it is not.
     parked: Vec<(FollowerId, oneshot::Sender<()>)>,
-    drained: mpsc::Sender<()>,
     drained_events: Option<mpsc::Receiver<()>>,
     timer: Option<(Instant, SpawnHandle)>,
     idle_timer: Option<SpawnHandle>,
@@ -64,10 +61,9 @@ impl DocumentActor {
             desk,
             state: None,
             failed: None,
-            lines: BTreeMap::new(),
+            lines: Lines::new(drained),
             rights: BTreeMap::new(),
             parked: Vec::new(),
-            drained,
             drained_events: Some(events),
             timer: None,
             idle_timer: None,
@@ -105,27 +101,18 @@ impl DocumentActor {
                 warn!(document.id = %self.key.document, "the log diverged from document {}: it is loaded anew", self.key.document);
                 self.rebuild(ctx);
             }
-            Effect::Send(to, what) => {
-                if let Some(line) = self.lines.get(&to) {
-                    line.send(&what);
-                }
-            }
+            Effect::Send(to, what) => self.lines.send(to, &what),
             Effect::Welcome(to, update) => {
                 let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
-                if let Some(line) = self.lines.get_mut(&to) {
-                    line.welcome(&update, seq);
+                self.lines.welcome(to, &update, seq);
+            }
+            Effect::Show { update, through, sole_sender } => {
+                if let Some(state) = &mut self.state {
+                    let shown = self.lines.show(&update, through, sole_sender, state);
+                    metrics::counter!("contextnexus_fanout_total").increment(shown);
                 }
             }
-            Effect::Show { update, through, sole_sender } => self.show(&update, through, sole_sender),
-            Effect::ShowPresence { entries, except } => {
-                let update = encode_awareness(&entries);
-                let mut frames = Frames::new(WireMessage::Awareness(&update));
-                for (follower, line) in &self.lines {
-                    if Some(*follower) != except {
-                        line.show_presence(&mut frames);
-                    }
-                }
-            }
+            Effect::ShowPresence { entries, except } => self.lines.show_presence(&entries, except),
             Effect::Publish { from, through, updates } => {
                 let bytes: usize = updates.iter().map(Bytes::len).sum();
                 let updates = if bytes > self.world.limits.bus_message_bytes_max { Vec::new() } else { updates };
@@ -147,25 +134,17 @@ impl DocumentActor {
                 let _ = to.send(answer); // a requester that has gone needs none
             }
             Effect::Close { follower, code, reason, whole_socket } => {
-                if let Some(line) = self.lines.get_mut(&follower) {
+                if self.lines.close(follower, code, reason, whole_socket) {
                     debug!(document.id = %self.key.document, connection.id = %follower.connection, "closed with {code}: {reason}");
-                    line.close(code, reason, whole_socket);
                     metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
                 }
             }
             Effect::Snapshot => self.snapshot(ctx),
-            Effect::Quarantine(mut what) => {
-                what.new_tip = Tip(self.world.clock.fresh_id());
-                error!(document.id = %self.key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
-                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
-                let (log, key) = (self.world.log.clone(), self.key);
-                actix::spawn(async move { retry(|| log.quarantine(key, what.clone())).await });
+            Effect::Quarantine(what) => {
+                actix::spawn(storage::quarantine(self.world.clone(), self.key, what));
             }
             Effect::QuarantineRefused(what) => {
-                warn!(document.id = %self.key.document, "update quarantined: {}", what.reason);
-                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
-                let (log, key) = (self.world.log.clone(), self.key);
-                actix::spawn(async move { retry(|| log.quarantine_refused(key, what.clone())).await });
+                actix::spawn(storage::quarantine_refused(self.world.clone(), self.key, what));
             }
             Effect::Die { code, reason } => self.die(code, reason, ctx),
         }
@@ -273,14 +252,7 @@ impl DocumentActor {
     /// The mailbox waits until the document is loaded anew.
     fn rebuild(&mut self, ctx: &mut Context<Self>) {
         let (world, key) = (self.world.clone(), self.key);
-        let stored = async move {
-            loop {
-                match world.log.load(key).await {
-                    Err(LogError::Unavailable(_)) => tokio::time::sleep(Duration::from_secs(1)).await,
-                    other => return other,
-                }
-            }
-        };
+        let stored = async move { storage::load_again(&world, key).await };
         ctx.wait(stored.into_actor(self).map(|stored, actor, ctx| {
             let now = actor.world.clock.instant();
             let Some(state) = &mut actor.state else { return };
@@ -295,65 +267,11 @@ impl DocumentActor {
         }));
     }
 
-    fn show(&mut self, update: &Bytes, through: Position, sole_sender: Option<FollowerId>) {
-        use crate::protocol::Dialect;
-        let mut frames = Frames::new(WireMessage::Update(update));
-        let mut shown = 0u64;
-        for (follower, line) in &mut self.lines {
-            if Some(*follower) == sole_sender && line.dialect != Dialect::YWebsocket {
-                line.skip(through.seq);
-                continue;
-            }
-            shown += 1;
-            if let Some(before) = line.show(&mut frames, through.seq) {
-                line.notify_when_drained(self.drained.clone());
-                if let Some(state) = &mut self.state {
-                    state.fell_behind(*follower, before);
-                }
-            }
-        }
-        metrics::counter!("contextnexus_fanout_total").increment(shown);
-    }
-
-    /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence.
-    fn catch_up(&mut self) {
-        let Some(state) = &mut self.state else { return };
-        for line in self.lines.values_mut() {
-            let Some(since) = line.behind_since() else { continue };
-            let Some((update, position)) = state.catch_up(since) else { return };
-            if line.catch_up(&update, position.seq) {
-                line.send(&super::messages::Outgoing::Awareness(state.everybody()));
-            } else {
-                line.notify_when_drained(self.drained.clone());
-            }
-        }
-    }
-
     fn snapshot(&mut self, ctx: &mut Context<Self>) {
         let Some((position, state, state_vector)) = self.state.as_mut().and_then(DocumentState::read) else { return };
-        let (log, key, clock) = (self.world.log.clone(), self.key, self.world.clock.clone());
-        let started = clock.instant();
-        let stored = async move {
-            let (bytes, vector) = (state.clone(), state_vector.clone());
-            let verified = actix_rt_blocking(move || super::replica::verify_state(&bytes, &vector)).await;
-            if let Err(error) = verified {
-                error!(document.id = %key.document, "a snapshot at {position} does not read back and is not stored: {error}");
-                metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
-                return None;
-            }
-            match log.save_snapshot(key, Snapshot { position, state, state_vector }).await {
-                Ok(()) => {
-                    metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
-                    metrics::histogram!("contextnexus_snapshot_seconds").record(clock.instant() - started);
-                    Some(position)
-                }
-                Err(error) => {
-                    warn!(document.id = %key.document, "snapshot not stored: {error}");
-                    None
-                }
-            }
-        };
-        ctx.spawn(stored.into_actor(self).map(|position, actor, ctx| {
+        let snapshot = Snapshot { position, state, state_vector };
+        let stored = storage::store_snapshot(self.world.clone(), self.key, snapshot).into_actor(self);
+        ctx.spawn(stored.map(|position, actor, ctx| {
             actor.decide(ctx, |state, _| {
                 state.snapshot_stored(position);
                 Vec::new()
@@ -363,10 +281,7 @@ impl DocumentActor {
 
     fn die(&mut self, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
         info!(document.id = %self.key.document, "document {} ends: {reason}", self.key.document);
-        for line in self.lines.values_mut() {
-            line.close(code, reason, code == close::SERVICE_RESTART);
-        }
-        self.lines.clear();
+        self.lines.close_all(code, reason, code == close::SERVICE_RESTART);
         self.state = None;
         self.failed = Some(if code == close::NOT_FOUND { JoinRefused::Deleted } else { JoinRefused::Unavailable });
         self.resign_and_stop(ctx);
@@ -421,7 +336,7 @@ impl Actor for DocumentActor {
         let loading = async move {
             // Subscribed before it is read: what is committed in between is heard.
             let subscription = world.bus.subscribe(key).await;
-            (subscription, load(&world, key).await)
+            (subscription, storage::load(&world, key).await)
         };
         ctx.wait(loading.into_actor(self).map(move |(mut subscription, state), actor, ctx| {
             metrics::histogram!("contextnexus_load_seconds").record(actor.world.clock.instant() - started);
@@ -442,68 +357,15 @@ impl Actor for DocumentActor {
     }
 }
 
-/// Loads a document, quarantining rows that cannot be folded.
-async fn load(world: &World, key: DocumentKey) -> Result<DocumentState, JoinRefused> {
-    for _ in 0..QUARANTINES_PER_LOAD_MAX {
-        let stored = match world.log.load(key).await {
-            Ok(stored) if stored.tail.head.deleted => return Err(JoinRefused::Deleted),
-            Ok(stored) => stored,
-            Err(LogError::NoSuchDocument) => return Err(JoinRefused::Deleted),
-            Err(error) => {
-                warn!(document.id = %key.document, "document {} cannot be loaded: {error}", key.document);
-                return Err(JoinRefused::Unavailable);
-            }
-        };
-        let now = world.clock.instant();
-        let unsound = match DocumentState::load(stored, world.limits.clone(), world.budget.clone(), now) {
-            Ok(state) => return Ok(state),
-            Err(unsound) => unsound,
-        };
-        let mended = match unsound {
-            Unsound::Row(mut what) => {
-                error!(document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
-                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
-                what.new_tip = Tip(world.clock.fresh_id());
-                world.log.quarantine(key, what).await
-            }
-            Unsound::Snapshot { seq } => {
-                error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
-                world.log.discard_snapshots(key, seq).await
-            }
-        };
-        if mended.is_err() {
-            return Err(JoinRefused::Unavailable);
-        }
-    }
-    Err(JoinRefused::Unavailable)
-}
-
-async fn retry<F, R>(mut attempt: F)
-where
-    F: FnMut() -> R,
-    R: Future<Output = Result<(), LogError>>,
-{
-    while let Err(LogError::Unavailable(_)) = attempt().await {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn actix_rt_blocking<T: Send + 'static, E: Send + 'static + From<super::replica::ReplicaError>>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(_) => Err(super::replica::ReplicaError::Panicked.into()),
-    }
-}
-
 /// Somebody's outbox is empty again.
 #[derive(Debug)]
 struct Drained;
 
 impl StreamHandler<Drained> for DocumentActor {
     fn handle(&mut self, _: Drained, _: &mut Context<Self>) {
-        self.catch_up();
+        if let Some(state) = &mut self.state {
+            self.lines.catch_up(state);
+        }
     }
 
     fn finished(&mut self, _: &mut Context<Self>) {}
@@ -565,7 +427,7 @@ impl Handler<Leave> for DocumentActor {
     type Result = ();
 
     fn handle(&mut self, Leave(follower): Leave, ctx: &mut Context<Self>) {
-        self.lines.remove(&follower);
+        self.lines.remove(follower);
         if let Some((user, session)) = self.rights.remove(&follower) {
             self.desk.releases(user, session);
         }

@@ -6,17 +6,20 @@
 //! next batch.
 //!
 //! Read [`messages`] (what it hears), [`state`] (what it decides), [`actor`] (what it does). [`member`] keeps what is owed to one
-//! connection, [`batch`] one append, [`presence`] who is here, [`replica`] the yrs document, [`line`] the way out.
+//! connection, [`batch`] one append, [`presence`] who is here, [`replica`] the yrs document, [`line`] and [`lines`] the way out,
+//! `storage` loads, mends and snapshots.
 //! The document never knows a database, a socket library or a clock.
 
 pub mod actor;
 pub mod batch;
 pub mod line;
+pub mod lines;
 pub mod member;
 pub mod messages;
 pub mod presence;
 pub mod replica;
 pub mod state;
+mod storage;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;

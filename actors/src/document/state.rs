@@ -30,8 +30,14 @@ use tokio::sync::oneshot;
 
 mod following;
 mod hearing;
+mod log;
 mod owing;
+mod showing;
 mod writing;
+
+use log::LogWork;
+pub use log::{HeldDecision, News, Unsound};
+use showing::TailSinceSnapshot;
 
 /// The appends that a document may lose to other nodes before it takes the head's lock.
 const RACES_MAX: u32 = 3;
@@ -74,57 +80,6 @@ pub struct DocumentState {
     hold_until: Option<Instant>,
     dead: bool,
     effects: Vec<Effect>,
-}
-
-/// What is being asked of the log. One thing at a time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LogWork {
-    Nothing,
-    Appending,
-    /// The outcome of the append is unknown: its rows are looked for before anything is sent again.
-    Resolving,
-    ReadingTail,
-    Holding,
-    /// PostgreSQL is away; so many attempts failed.
-    Away(u32),
-    Rebuilding,
-}
-
-#[derive(Debug, Default)]
-struct TailSinceSnapshot {
-    bytes: usize,
-    updates: u64,
-    since: Option<Instant>,
-    being_stored: bool,
-}
-
-/// The stored log cannot be folded as it is: mend this first, then load again.
-#[derive(Debug)]
-pub enum Unsound {
-    /// A row that must move into quarantine.
-    Row(Quarantine),
-    /// A snapshot that yrs does not read, its checksum notwithstanding.
-    Snapshot {
-        /// Its sequence.
-        seq: u64,
-    },
-}
-
-/// What was learnt after an outage: rights as they stand now, and the tail.
-pub type News = (Vec<(Held, Standing)>, Result<Tail, LogError>);
-
-/// What to do with a held head.
-#[derive(Debug)]
-pub enum HeldDecision {
-    /// Append this under the lock.
-    Append {
-        /// The head.
-        held: Position,
-        /// In order.
-        rows: Vec<NewRow>,
-    },
-    /// Nothing is left to append: let go.
-    Release,
 }
 
 impl DocumentState {
@@ -208,11 +163,6 @@ impl DocumentState {
     /// Rights in use here.
     pub fn rights(&self) -> impl Iterator<Item = (UserId, SessionId)> + '_ {
         self.members.values().map(|member| (member.user, member.session))
-    }
-
-    /// Updates since the last snapshot.
-    pub fn tail_updates(&self) -> u64 {
-        self.tail.updates
     }
 
     /// When [`on_time`](Self::on_time) is wanted next.
@@ -311,167 +261,11 @@ impl DocumentState {
         self.take_effects()
     }
 
-    /// The append was sent under this name.
-    pub fn dispatched(&mut self, append_id: AppendId) {
-        if let Some(batch) = &mut self.in_flight {
-            batch.append_id = Some(append_id);
-        }
-    }
-
-    /// What became of the append in flight.
-    pub fn appended(&mut self, outcome: AppendOutcome, now: Instant) -> Vec<Effect> {
-        match outcome {
-            AppendOutcome::Committed(through) => {
-                self.log = LogWork::Nothing;
-                self.lost_races = 0;
-                self.batch_updates_max = BATCH_UPDATES_MAX;
-                if let Some(batch) = self.in_flight.take() {
-                    self.committed(batch, through, now);
-                }
-                self.next_append(now);
-            }
-            AppendOutcome::Behind => {
-                self.lost_races += 1;
-                self.wait_again();
-                self.read_tail();
-            }
-            AppendOutcome::Unknown => {
-                self.log = LogWork::Resolving;
-                self.recover(0);
-            }
-            AppendOutcome::Unavailable => {
-                self.wait_again();
-                self.log = LogWork::Away(0);
-                self.recover(0);
-            }
-            AppendOutcome::Deleted => self.die(close::NOT_FOUND, "document deleted"),
-            AppendOutcome::Refused(_) => self.append_refused(now),
-            AppendOutcome::IdempotencyConflict => self.answer_in_flight(Err(WriteRefused::IdempotencyConflict), now),
-            AppendOutcome::AlreadyDone(seq) => {
-                let position = self.position;
-                self.answer_in_flight(Ok(Written { seq, position }), now);
-            }
-        }
-        self.take_effects()
-    }
-
-    /// The rows after our position.
-    pub fn tail_read(&mut self, tail: Result<Tail, LogError>, now: Instant) -> Vec<Effect> {
-        match tail {
-            Ok(tail) => {
-                self.log = LogWork::Nothing;
-                self.look_again = false;
-                if self.take_in_tail(tail, now) {
-                    self.ask_about_gaps(now);
-                    self.next_append(now);
-                }
-            }
-            Err(error) => self.log_failed(&error),
-        }
-        self.take_effects()
-    }
-
-    /// The head is locked for us: its tail, or why not. Whatever is appended is answered with [`appended`](Self::appended).
-    pub fn held(&mut self, tail: Result<Tail, LogError>, now: Instant) -> (HeldDecision, Vec<Effect>) {
-        let mut decision = HeldDecision::Release;
-        match tail {
-            Ok(tail) => {
-                self.log = LogWork::Nothing;
-                if self.take_in_tail(tail, now)
-                    && let Some((held, rows)) = self.form_batch(now)
-                {
-                    self.log = LogWork::Appending;
-                    decision = HeldDecision::Append { held, rows };
-                }
-            }
-            // Another node holds it right now: back to the ordinary way.
-            Err(LogError::Unavailable(_)) => {
-                self.log = LogWork::Nothing;
-                self.lost_races = 0;
-                self.read_tail();
-            }
-            Err(error) => self.log_failed(&error),
-        }
-        (decision, self.take_effects())
-    }
-
-    /// After an outage: rights were looked at again, and the tail was read. `None`: PostgreSQL is still away.
-    pub fn recovered(&mut self, news: Option<News>, now: Instant) -> Vec<Effect> {
-        let attempt = match self.log {
-            LogWork::Away(attempt) => attempt + 1,
-            _ => 1,
-        };
-        match news {
-            None | Some((_, Err(LogError::Unavailable(_)))) => {
-                if self.log != LogWork::Resolving {
-                    self.log = LogWork::Away(attempt);
-                }
-                self.recover(attempt);
-            }
-            Some((standings, tail)) => {
-                self.regrant_all(&standings, now);
-                let resolving = self.log == LogWork::Resolving;
-                self.log = LogWork::Nothing;
-                match tail {
-                    Ok(tail) => {
-                        let sound = if resolving { self.resolve(tail, now) } else { self.take_in_tail(tail, now) };
-                        if sound {
-                            self.ask_for_what_was_dropped(now);
-                            self.next_append(now);
-                        }
-                    }
-                    Err(error) => {
-                        self.wait_again();
-                        self.log_failed(&error);
-                    }
-                }
-            }
-        }
-        self.take_effects()
-    }
-
-    /// Loaded anew after the log diverged. Everybody is sent what is there now, and asked for what the database lost.
-    pub fn rebuilt(&mut self, stored: Stored, now: Instant) -> Result<Vec<Effect>, Unsound> {
-        self.replica = Replica::new();
-        self.index = Index::new();
-        self.recent = Recent::new(self.limits.document_recent_bytes);
-        self.latest.clear();
-        self.latest_bytes = 0;
-        self.position = Position::START;
-        self.log = LogWork::Nothing;
-        self.restore(stored, now)?;
-        if let Some(state) = self.read_replica(Replica::state) {
-            self.effects.push(Effect::Show { update: state, through: self.position, sole_sender: None });
-        }
-        let state_vector = self.index.state_vector();
-        for follower in self.receiving() {
-            self.send(follower, Outgoing::Step1(state_vector.clone()));
-        }
-        self.next_append(now);
-        Ok(self.take_effects())
-    }
-
-    /// The head in PostgreSQL is not where we stand.
-    pub fn head_moved(&mut self, head: Head) -> Vec<Effect> {
-        if head.deleted {
-            self.die(close::NOT_FOUND, "document deleted");
-        } else if head.position != self.position {
-            self.look_again = true;
-            if self.log == LogWork::Nothing {
-                self.read_tail();
-            }
-        }
-        self.take_effects()
-    }
-
     /// News from another node.
     pub fn hear_bus(&mut self, event: BusEvent, now: Instant) -> Vec<Effect> {
         match event {
             BusEvent::Gap => {
-                self.look_again = true;
-                if self.log == LogWork::Nothing {
-                    self.read_tail();
-                }
+                self.look_at_the_log();
                 self.effects.push(Effect::QueryPresence);
                 self.effects.push(Effect::PublishPresence(self.presence.local()));
             }
@@ -481,10 +275,7 @@ impl DocumentState {
                 } else if self.log == LogWork::Nothing && from == self.position && !updates.is_empty() {
                     self.take_in(updates.into_iter().map(Some), through, now);
                 } else {
-                    self.look_again = true;
-                    if self.log == LogWork::Nothing {
-                        self.read_tail();
-                    }
+                    self.look_at_the_log();
                 }
             }
             BusEvent::Message(BusMessage::Presence { node, update, owners, .. }) => {
@@ -525,31 +316,6 @@ impl DocumentState {
         }
         self.flush_presence(now);
         self.take_effects()
-    }
-
-    /// A snapshot of the given position was stored, or could not be: then the next try comes with the next full tail.
-    pub fn snapshot_stored(&mut self, at: Option<Position>) {
-        let updates = at.map_or(0, |at| self.position.seq.saturating_sub(at.seq));
-        self.tail = TailSinceSnapshot { updates, ..TailSinceSnapshot::default() };
-    }
-
-    /// The whole state, its vector and where they stand; for snapshots and HTTP reads.
-    pub fn read(&mut self) -> Option<(Position, Bytes, Bytes)> {
-        let state = self.read_replica(Replica::state)?;
-        Some((self.position, state, self.index.state_vector()))
-    }
-
-    /// What somebody lacks who was sent everything through `seq`: the recent updates merged, or the whole state.
-    pub fn catch_up(&mut self, seq: u64) -> Option<(Bytes, Position)> {
-        let covered = self.latest.front().is_some_and(|(first, _)| *first <= seq + 1);
-        let update = if covered {
-            let missing: Vec<Update> =
-                self.latest.iter().filter(|(at, _)| *at > seq).map(|(_, update)| update.clone()).collect();
-            merge(&missing)
-        } else {
-            self.read_replica(Replica::state)?
-        };
-        Some((update, self.position))
     }
 
     /// Everybody who is here.
@@ -606,49 +372,6 @@ impl DocumentState {
         })
     }
 
-    fn remember(&mut self, seq: u64, update: Update, now: Instant) {
-        let bytes = update.bytes().len();
-        self.folded_bytes += bytes;
-        self.tail.bytes += bytes;
-        self.tail.updates += 1;
-        self.tail.since.get_or_insert(now);
-        self.recent.push(&update);
-        self.latest.push_back((seq, update));
-        self.latest_bytes += bytes;
-        while self.latest_bytes > self.limits.document_recent_bytes && self.latest.len() > 1 {
-            if let Some((_, oldest)) = self.latest.pop_front() {
-                self.latest_bytes -= oldest.bytes().len();
-            }
-        }
-    }
-
-    fn show(&mut self, updates: &[Update], sole_sender: Option<FollowerId>) {
-        let update = match updates {
-            [] => return,
-            [one] => one.bytes().clone(),
-            many => merge(many),
-        };
-        let seq = self.position.seq;
-        for member in self.members.values_mut().filter(|member| member.receiving) {
-            member.seen_seq = seq;
-        }
-        self.effects.push(Effect::Show { update, through: self.position, sole_sender });
-    }
-
-    fn consider_snapshot(&mut self, now: Instant) {
-        let tail = &mut self.tail;
-        let age = Duration::from_secs(self.limits.snapshot_age_s);
-        let due = tail.bytes >= self.limits.snapshot_tail_bytes
-            || tail.updates >= self.limits.snapshot_tail_updates
-            || tail.since.is_some_and(|since| now >= since + age);
-        if due && !tail.being_stored && !self.dead {
-            tail.being_stored = true;
-            self.effects.push(Effect::Snapshot);
-        } else if tail.updates > 0 {
-            self.wake_slowly(now);
-        }
-    }
-
     fn reassure(&mut self, now: Instant) {
         let mut due = Vec::new();
         for (follower, member) in &mut self.members {
@@ -663,7 +386,7 @@ impl DocumentState {
     }
 
     fn has_slow_matters(&self) -> bool {
-        self.tail.updates > 0
+        self.tail_updates() > 0
             || self.presence.has_remote()
             || self.members.values().any(|member| member.gap.is_some() || member.reassure_at().is_some())
     }
@@ -723,17 +446,6 @@ impl DocumentState {
         self.effects.push(Effect::Die { code, reason });
     }
 
-    /// Reads the replica; a panic inside yrs ends this instance.
-    fn read_replica(&mut self, read: impl FnOnce(&mut Replica) -> Result<Bytes, ReplicaError>) -> Option<Bytes> {
-        match read(&mut self.replica) {
-            Ok(bytes) => Some(bytes),
-            Err(_) => {
-                self.die(close::SERVICE_RESTART, "document is rebuilt");
-                None
-            }
-        }
-    }
-
     fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
@@ -744,21 +456,6 @@ impl Drop for DocumentState {
     fn drop(&mut self) {
         self.budget.give_back(self.waiting_bytes);
     }
-}
-
-/// The only connection that the whole batch came from.
-fn sole_sender(items: &[(Proposal, Verdict)]) -> Option<FollowerId> {
-    let mut senders =
-        items.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Admitted { .. })).map(|(p, _)| &p.sender);
-    let first = match senders.next() {
-        Some(Sender::Member { follower, .. }) => *follower,
-        _ => return None,
-    };
-    senders.all(|sender| matches!(sender, Sender::Member { follower, .. } if *follower == first)).then_some(first)
-}
-
-fn unsound(seq_from: u64, reason: &'static str, update: Bytes) -> Quarantine {
-    Quarantine { seq_from, new_tip: Tip(uuid::Uuid::nil()), reason, update, session: None, user: None }
 }
 
 fn is_too_large(malformed: &Malformed) -> bool {

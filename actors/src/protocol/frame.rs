@@ -44,6 +44,11 @@ pub fn pong_frame(payload: &[u8]) -> Bytes {
     frame(PONG, &[&payload[..payload.len().min(CONTROL_PAYLOAD_MAX)]])
 }
 
+/// Whether a finished frame is a message: stock clients take those for life, and nothing else.
+pub fn is_message(frame: &[u8]) -> bool {
+    frame.first() == Some(&(FIN | BINARY))
+}
+
 fn frame(opcode: u8, parts: &[&[u8]]) -> Bytes {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut frame = BytesMut::with_capacity(10 + length);
@@ -97,6 +102,14 @@ mod tests {
         let frame = close_frame(4401, &reason);
         assert_eq!(&frame[..4], &[0x88, 124, 0x11, 0x31]); // 123 bytes are allowed and would split the 62nd é
         assert_eq!(std::str::from_utf8(&frame[4..]).ok(), Some(&reason[..122]));
+    }
+
+    #[test]
+    fn control_frames_are_no_messages() {
+        assert!(is_message(&server_frame(b"")));
+        for control in [ping_frame(b"x"), pong_frame(b"x"), close_frame(1000, ""), Bytes::new()] {
+            assert!(!is_message(&control), "{control:?}");
+        }
     }
 
     #[test]

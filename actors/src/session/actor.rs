@@ -1,5 +1,6 @@
 //! The shell around [`SessionState`].
 
+use super::keep_alive::{self, KeepAlive};
 use super::messages::{Disconnected, Frame, Inbound};
 use super::state::{Effect, SessionState};
 use super::{Opening, Services};
@@ -43,7 +44,7 @@ pub struct Session {
     attached: HashMap<Bytes, Attached>,
     /// A document let go of one of them.
     any_detached: Arc<AtomicBool>,
-    drained_before: u64,
+    keep_alive: KeepAlive,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         state,
         attached: HashMap::new(),
         any_detached: Arc::default(),
-        drained_before: 0,
+        keep_alive: KeepAlive::default(),
     }
     .start()
 }
@@ -211,19 +212,18 @@ impl Session {
         });
     }
 
-    /// Stock clients take only data for life; who has heard nothing for an interval gets an empty awareness.
+    /// An empty awareness for whoever was sent nothing of late.
     fn keep_alive(&mut self) {
-        let drained = self.outbox.drained();
-        if drained == self.drained_before && self.outbox.waiting() == 0 {
-            let address = match self.dialect {
-                Dialect::Hocuspocus => self.state.joined_channels().next().cloned(),
-                Dialect::YWebsocket | Dialect::YSweet => Some(Bytes::new()),
-            };
-            if let Some(address) = address {
-                self.push(encode(&address, Message::Awareness(EMPTY_AWARENESS)));
-            }
+        if !self.keep_alive.is_due(self.outbox.messages()) {
+            return;
         }
-        self.drained_before = self.outbox.drained();
+        let address = match self.dialect {
+            Dialect::Hocuspocus => self.state.joined_channels().next().cloned(),
+            Dialect::YWebsocket | Dialect::YSweet => Some(Bytes::new()),
+        };
+        if let Some(address) = address {
+            self.push(encode(&address, Message::Awareness(EMPTY_AWARENESS)));
+        }
     }
 
     /// Small messages; a peer whose outbox is twice full of them is lost.
@@ -272,7 +272,8 @@ impl Actor for Session {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
         let limits = self.services.world.limits.clone();
-        ctx.run_interval(Duration::from_secs(limits.keepalive_s), |actor, _| actor.keep_alive());
+        let looks = keep_alive::interval(Duration::from_secs(limits.keepalive_s));
+        ctx.run_interval(looks, |actor, _| actor.keep_alive());
         ctx.run_later(Duration::from_secs(limits.authentication_deadline_s), |actor, _| {
             if actor.state.is_unauthenticated() {
                 actor.outbox.close(close_frame(close::TIMEOUT, "not authenticated in time"));

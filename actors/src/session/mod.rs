@@ -4,6 +4,7 @@
 //! not read stops nobody but itself. [`state`] decides, [`actor`] performs.
 
 pub mod actor;
+mod keep_alive;
 pub mod messages;
 mod refusals;
 pub mod state;

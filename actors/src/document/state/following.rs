@@ -1,4 +1,4 @@
-//! What the log holds beyond us, or instead of us: other nodes' rows, loading, outages.
+//! The fold: rows of the log that come into the document, at loading and after.
 
 use super::*;
 
@@ -99,60 +99,8 @@ impl DocumentState {
         self.position = stored.tail.head.position;
         Ok(())
     }
+}
 
-    /// The outcome of the append was unknown; now the tail tells it.
-    pub(super) fn resolve(&mut self, tail: Tail, now: Instant) -> bool {
-        let Some(batch) = self.in_flight.take() else { return self.take_in_tail(tail, now) };
-        let ours = batch.append_id;
-        let mut rows = tail.rows;
-        let own: usize = rows.iter().take_while(|row| Some(row.append_id) == ours).count();
-        if own == 0 || batch.held != self.position {
-            self.in_flight = Some(batch);
-            self.wait_again();
-            return self.take_in_tail(Tail { rows, head: tail.head }, now);
-        }
-        let rest = rows.split_off(own);
-        let Some(last) = rows.last() else { return false };
-        let through = Position { seq: last.seq_to, tip: last.tip };
-        self.committed(batch, through, now);
-        !self.dead && self.take_in_tail(Tail { rows: rest, head: tail.head }, now)
-    }
-
-    pub(super) fn read_tail(&mut self) {
-        if !self.dead {
-            self.log = LogWork::ReadingTail;
-            self.effects.push(Effect::ReadTail(self.position));
-        }
-    }
-
-    pub(super) fn log_failed(&mut self, error: &LogError) {
-        match error {
-            LogError::Unavailable(_) => {
-                self.log = LogWork::Away(0);
-                self.recover(0);
-            }
-            LogError::Diverged => {
-                self.wait_again();
-                self.log = LogWork::Rebuilding;
-                self.effects.push(Effect::Rebuild);
-            }
-            LogError::NoSuchDocument => self.die(close::NOT_FOUND, "document deleted"),
-            LogError::Corrupt { .. } => self.die(close::TRY_AGAIN_LATER, "document cannot be read"),
-        }
-    }
-
-    /// 100 ms, doubling, at most 2 s: after an outage everybody waits for the first answer.
-    pub(super) fn recover(&mut self, attempt: u32) {
-        let after = Duration::from_millis(100 << attempt.min(5)).min(Duration::from_secs(2));
-        self.effects.push(Effect::Recover { after });
-    }
-
-    /// The batch in flight was not written: its updates wait again, in order, to be admitted anew.
-    pub(super) fn wait_again(&mut self) {
-        if let Some(batch) = self.in_flight.take() {
-            for (proposal, _) in batch.items.into_iter().rev() {
-                self.waiting.push_front(proposal);
-            }
-        }
-    }
+pub(super) fn unsound(seq_from: u64, reason: &'static str, update: Bytes) -> Quarantine {
+    Quarantine { seq_from, new_tip: Tip(uuid::Uuid::nil()), reason, update, session: None, user: None }
 }

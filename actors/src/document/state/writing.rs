@@ -1,5 +1,6 @@
 //! From what waits to what is committed: admission, the append, and everybody who is told.
 
+use super::following::unsound;
 use super::*;
 
 impl DocumentState {
@@ -302,4 +303,15 @@ impl DocumentState {
             },
         }
     }
+}
+
+/// The only connection that the whole batch came from.
+fn sole_sender(items: &[(Proposal, Verdict)]) -> Option<FollowerId> {
+    let mut senders =
+        items.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Admitted { .. })).map(|(p, _)| &p.sender);
+    let first = match senders.next() {
+        Some(Sender::Member { follower, .. }) => *follower,
+        _ => return None,
+    };
+    senders.all(|sender| matches!(sender, Sender::Member { follower, .. } if *follower == first)).then_some(first)
 }

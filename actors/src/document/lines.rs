@@ -1,0 +1,120 @@
+//! The ways out to everybody who follows a document: one message, encoded once, for all of them.
+
+use super::FollowerId;
+use super::line::{Frames, Line};
+use super::messages::Outgoing;
+use super::state::DocumentState;
+use crate::ids::Position;
+use crate::protocol::Dialect;
+use crate::protocol::codec::Message;
+use bytes::Bytes;
+use contextnexus_gate::{AwarenessEntry, encode_awareness};
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+
+/// The followers' lines.
+#[derive(Debug)]
+pub struct Lines {
+    lines: BTreeMap<FollowerId, Line>,
+    /// Where an outbox says that it has drained, after its line fell behind.
+    drained: mpsc::Sender<()>,
+}
+
+impl Lines {
+    /// Nobody follows. `drained` hears of every line that fell behind and has room again; then call [`catch_up`](Self::catch_up).
+    pub fn new(drained: mpsc::Sender<()>) -> Self {
+        Self { lines: BTreeMap::new(), drained }
+    }
+
+    /// Somebody follows.
+    pub fn insert(&mut self, follower: FollowerId, line: Line) {
+        self.lines.insert(follower, line);
+    }
+
+    /// Somebody follows no more.
+    pub fn remove(&mut self, follower: FollowerId) {
+        self.lines.remove(&follower);
+    }
+
+    /// Nobody follows.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// A message for one alone.
+    pub fn send(&self, to: FollowerId, what: &Outgoing) {
+        if let Some(line) = self.lines.get(&to) {
+            line.send(what);
+        }
+    }
+
+    /// The step 2, through `seq`.
+    pub fn welcome(&mut self, to: FollowerId, update: &[u8], seq: u64) {
+        if let Some(line) = self.lines.get_mut(&to) {
+            line.welcome(update, seq);
+        }
+    }
+
+    /// A committed update for everybody who is receiving; to how many it was shown. `state` hears who fell behind with it.
+    pub fn show(
+        &mut self,
+        update: &Bytes,
+        through: Position,
+        sole_sender: Option<FollowerId>,
+        state: &mut DocumentState,
+    ) -> u64 {
+        let mut frames = Frames::new(Message::Update(update));
+        let mut shown = 0;
+        for (follower, line) in &mut self.lines {
+            if Some(*follower) == sole_sender && line.dialect != Dialect::YWebsocket {
+                line.skip(through.seq);
+                continue;
+            }
+            shown += 1;
+            if let Some(before) = line.show(&mut frames, through.seq) {
+                line.notify_when_drained(self.drained.clone());
+                state.fell_behind(*follower, before);
+            }
+        }
+        shown
+    }
+
+    /// Presence for everybody but the one it came from.
+    pub fn show_presence(&self, entries: &[AwarenessEntry], except: Option<FollowerId>) {
+        let update = encode_awareness(entries);
+        let mut frames = Frames::new(Message::Awareness(&update));
+        for (follower, line) in &self.lines {
+            if Some(*follower) != except {
+                line.show_presence(&mut frames);
+            }
+        }
+    }
+
+    /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence.
+    pub fn catch_up(&mut self, state: &mut DocumentState) {
+        for line in self.lines.values_mut() {
+            let Some(since) = line.behind_since() else { continue };
+            let Some((update, position)) = state.catch_up(since) else { return };
+            if line.catch_up(&update, position.seq) {
+                line.send(&Outgoing::Awareness(state.everybody()));
+            } else {
+                line.notify_when_drained(self.drained.clone());
+            }
+        }
+    }
+
+    /// Closes one. False: it is gone already.
+    pub fn close(&mut self, follower: FollowerId, code: u16, reason: &'static str, whole_socket: bool) -> bool {
+        let Some(line) = self.lines.get_mut(&follower) else { return false };
+        line.close(code, reason, whole_socket);
+        true
+    }
+
+    /// Closes and forgets everybody.
+    pub fn close_all(&mut self, code: u16, reason: &'static str, whole_socket: bool) {
+        for line in self.lines.values_mut() {
+            line.close(code, reason, whole_socket);
+        }
+        self.lines.clear();
+    }
+}

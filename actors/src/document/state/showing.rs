@@ -1,0 +1,100 @@
+//! What was committed is remembered, shown, read and, now and then, stored as a snapshot.
+
+use super::*;
+
+#[derive(Debug, Default)]
+pub(super) struct TailSinceSnapshot {
+    bytes: usize,
+    updates: u64,
+    since: Option<Instant>,
+    being_stored: bool,
+}
+
+impl DocumentState {
+    /// Updates since the last snapshot.
+    pub fn tail_updates(&self) -> u64 {
+        self.tail.updates
+    }
+
+    /// A snapshot of the given position was stored, or could not be: then the next try comes with the next full tail.
+    pub fn snapshot_stored(&mut self, at: Option<Position>) {
+        let updates = at.map_or(0, |at| self.position.seq.saturating_sub(at.seq));
+        self.tail = TailSinceSnapshot { updates, ..TailSinceSnapshot::default() };
+    }
+
+    /// The whole state, its vector and where they stand; for snapshots and HTTP reads.
+    pub fn read(&mut self) -> Option<(Position, Bytes, Bytes)> {
+        let state = self.read_replica(Replica::state)?;
+        Some((self.position, state, self.index.state_vector()))
+    }
+
+    /// What somebody lacks who was sent everything through `seq`: the recent updates merged, or the whole state.
+    pub fn catch_up(&mut self, seq: u64) -> Option<(Bytes, Position)> {
+        let covered = self.latest.front().is_some_and(|(first, _)| *first <= seq + 1);
+        let update = if covered {
+            let missing: Vec<Update> =
+                self.latest.iter().filter(|(at, _)| *at > seq).map(|(_, update)| update.clone()).collect();
+            merge(&missing)
+        } else {
+            self.read_replica(Replica::state)?
+        };
+        Some((update, self.position))
+    }
+
+    pub(super) fn remember(&mut self, seq: u64, update: Update, now: Instant) {
+        let bytes = update.bytes().len();
+        self.folded_bytes += bytes;
+        self.tail.bytes += bytes;
+        self.tail.updates += 1;
+        self.tail.since.get_or_insert(now);
+        self.recent.push(&update);
+        self.latest.push_back((seq, update));
+        self.latest_bytes += bytes;
+        while self.latest_bytes > self.limits.document_recent_bytes && self.latest.len() > 1 {
+            if let Some((_, oldest)) = self.latest.pop_front() {
+                self.latest_bytes -= oldest.bytes().len();
+            }
+        }
+    }
+
+    pub(super) fn show(&mut self, updates: &[Update], sole_sender: Option<FollowerId>) {
+        let update = match updates {
+            [] => return,
+            [one] => one.bytes().clone(),
+            many => merge(many),
+        };
+        let seq = self.position.seq;
+        for member in self.members.values_mut().filter(|member| member.receiving) {
+            member.seen_seq = seq;
+        }
+        self.effects.push(Effect::Show { update, through: self.position, sole_sender });
+    }
+
+    pub(super) fn consider_snapshot(&mut self, now: Instant) {
+        let tail = &mut self.tail;
+        let age = Duration::from_secs(self.limits.snapshot_age_s);
+        let due = tail.bytes >= self.limits.snapshot_tail_bytes
+            || tail.updates >= self.limits.snapshot_tail_updates
+            || tail.since.is_some_and(|since| now >= since + age);
+        if due && !tail.being_stored && !self.dead {
+            tail.being_stored = true;
+            self.effects.push(Effect::Snapshot);
+        } else if tail.updates > 0 {
+            self.wake_slowly(now);
+        }
+    }
+
+    /// Reads the replica; a panic inside yrs ends this instance.
+    pub(super) fn read_replica(
+        &mut self,
+        read: impl FnOnce(&mut Replica) -> Result<Bytes, ReplicaError>,
+    ) -> Option<Bytes> {
+        match read(&mut self.replica) {
+            Ok(bytes) => Some(bytes),
+            Err(_) => {
+                self.die(close::SERVICE_RESTART, "document is rebuilt");
+                None
+            }
+        }
+    }
+}

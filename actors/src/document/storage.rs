@@ -1,0 +1,100 @@
+//! What a document asks of its log beside its edits: loading, mending what cannot be folded, snapshots.
+
+use super::messages::JoinRefused;
+use super::replica::{ReplicaError, verify_state};
+use super::state::{DocumentState, Unsound};
+use crate::ids::{DocumentKey, Position, Tip};
+use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
+use crate::world::World;
+use std::time::Duration;
+use tracing::{error, warn};
+
+/// Rows to quarantine one after the other before loading gives up and says that the document cannot be read.
+const QUARANTINES_PER_LOAD_MAX: usize = 64;
+/// PostgreSQL is asked again so often, where nobody waits for the answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Loads a document. What cannot be folded is mended first: a row moves into quarantine, a snapshot is discarded.
+pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentState, JoinRefused> {
+    for _ in 0..QUARANTINES_PER_LOAD_MAX {
+        let stored = match world.log.load(key).await {
+            Ok(stored) if stored.tail.head.deleted => return Err(JoinRefused::Deleted),
+            Ok(stored) => stored,
+            Err(LogError::NoSuchDocument) => return Err(JoinRefused::Deleted),
+            Err(error) => {
+                warn!(document.id = %key.document, "document {} cannot be loaded: {error}", key.document);
+                return Err(JoinRefused::Unavailable);
+            }
+        };
+        let now = world.clock.instant();
+        match DocumentState::load(stored, world.limits.clone(), world.budget.clone(), now) {
+            Ok(state) => return Ok(state),
+            Err(unsound) => mend(world, key, unsound).await.map_err(|_| JoinRefused::Unavailable)?,
+        }
+    }
+    Err(JoinRefused::Unavailable)
+}
+
+async fn mend(world: &World, key: DocumentKey, unsound: Unsound) -> Result<(), LogError> {
+    match unsound {
+        Unsound::Row(what) => world.log.quarantine(key, named(world, key, what)).await,
+        Unsound::Snapshot { seq } => {
+            error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
+            world.log.discard_snapshots(key, seq).await
+        }
+    }
+}
+
+/// Reads the log for a document that is open, for as long as that takes.
+pub(super) async fn load_again(world: &World, key: DocumentKey) -> Result<Stored, LogError> {
+    loop {
+        match world.log.load(key).await {
+            Err(LogError::Unavailable(_)) => tokio::time::sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+}
+
+/// Moves a row of the log into quarantine, for as long as that takes.
+pub(super) async fn quarantine(world: World, key: DocumentKey, what: Quarantine) {
+    let what = named(&world, key, what);
+    while let Err(LogError::Unavailable(_)) = world.log.quarantine(key, what.clone()).await {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Keeps bytes that never entered the log, for as long as that takes.
+pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Quarantine) {
+    warn!(document.id = %key.document, "update quarantined: {}", what.reason);
+    metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+    while let Err(LogError::Unavailable(_)) = world.log.quarantine_refused(key, what.clone()).await {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The same with the tip that the log will have after it; said and counted here, once.
+fn named(world: &World, key: DocumentKey, what: Quarantine) -> Quarantine {
+    error!(document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
+    metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+    Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what }
+}
+
+/// Stores a snapshot once a worker has read it back. The position that it stands at, or `None`: the log alone would do.
+pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Snapshot) -> Option<Position> {
+    let started = world.clock.instant();
+    let position = snapshot.position;
+    let (state, state_vector) = (snapshot.state.clone(), snapshot.state_vector.clone());
+    let verified = tokio::task::spawn_blocking(move || verify_state(&state, &state_vector)).await;
+    if let Err(error) = verified.unwrap_or(Err(ReplicaError::Panicked)) {
+        error!(document.id = %key.document, "a snapshot at {position} does not read back and is not stored: {error}");
+        metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
+        return None;
+    }
+    if let Err(error) = world.log.save_snapshot(key, snapshot).await {
+        warn!(document.id = %key.document, "snapshot not stored: {error}");
+        return None;
+    }
+    metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
+    metrics::histogram!("contextnexus_snapshot_seconds").record(world.clock.instant() - started);
+    Some(position)
+}
