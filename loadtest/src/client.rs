@@ -2,7 +2,7 @@
 //!
 //! What it hears goes to a [`Listener`]; what a scenario concludes from it is the scenario's business.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -103,6 +103,17 @@ pub async fn connect(
     token: Option<&str>,
     state_vector: &[u8],
 ) -> Result<(Incoming, Link), ClientError> {
+    connect_counted(access, document, token, state_vector, Rc::default()).await
+}
+
+/// The same, and what is exchanged is counted in `traffic`.
+pub async fn connect_counted(
+    access: &Access,
+    document: &str,
+    token: Option<&str>,
+    state_vector: &[u8],
+    traffic: Rc<Traffic>,
+) -> Result<(Incoming, Link), ClientError> {
     let mut path = access.target.socket_path(access.dialect, document);
     let mut headers = String::new();
     if let Some(token) = token {
@@ -117,8 +128,9 @@ pub async fn connect(
     }
     let (incoming, outgoing) = socket::open(&access.target.authority, &path, &headers).await?;
     let wire = Wire::new(access.dialect, document);
-    outgoing.send(&wire.hello(token, state_vector));
-    Ok((incoming, Link { outgoing, session: Rc::new(RefCell::new(Session::new(wire))) }))
+    let link = Link { outgoing, session: Rc::new(RefCell::new(Session::new(wire.clone()))), traffic };
+    link.send(&wire.hello(token, state_vector));
+    Ok((incoming, link))
 }
 
 /// Hears until the connection ends; answers why it did.
@@ -146,24 +158,51 @@ pub async fn listen(mut incoming: Incoming, link: Link, listener: &mut impl List
     }
 }
 
+/// What clients have exchanged with the server; a scenario gives one to all its connections.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// WebSocket messages sent, control frames left out.
+    pub messages_sent: Cell<u64>,
+    /// Messages received that carried an update (no step 2).
+    pub update_messages: Cell<u64>,
+}
+
+fn add(counter: &Cell<u64>, more: usize) {
+    counter.set(counter.get() + more as u64);
+}
+
 /// The sending side of a client; clones are the same client.
 #[derive(Clone, Debug)]
 pub struct Link {
     outgoing: Rc<Outgoing>,
     session: Rc<RefCell<Session>>,
+    traffic: Rc<Traffic>,
 }
 
 impl Link {
     /// Sends one update.
     pub fn send_update(&self, update: &[u8]) {
         let messages = self.session.borrow_mut().update(update);
-        self.outgoing.send(&messages);
+        self.send(&messages);
+    }
+
+    /// Sends several updates, each a message of its own, in one write.
+    pub fn send_updates<'a>(&self, updates: impl IntoIterator<Item = &'a [u8]>) {
+        let mut session = self.session.borrow_mut();
+        let messages: Vec<Vec<u8>> = updates.into_iter().flat_map(|update| session.update(update)).collect();
+        drop(session);
+        self.send(&messages);
+    }
+
+    fn send(&self, messages: &[Vec<u8>]) {
+        add(&self.traffic.messages_sent, messages.len());
+        self.outgoing.send(messages);
     }
 
     /// Sends an awareness update.
     pub fn send_awareness(&self, states: &[u8]) {
         let message = self.session.borrow().wire.awareness(states);
-        self.outgoing.send(&[message]);
+        self.send(&[message]);
     }
 
     /// Whether the socket is gone.
@@ -187,9 +226,12 @@ impl Link {
             Heard::Asked(state_vector) => {
                 let answer = listener.asked(state_vector);
                 let message = self.session.borrow_mut().answer(&answer);
-                self.outgoing.send(&[message]);
+                self.send(&[message]);
             }
             Heard::Content { update, first } => {
+                if !self.session.borrow().was_step2 {
+                    add(&self.traffic.update_messages, 1);
+                }
                 listener.content(update);
                 if first {
                     listener.synced();
@@ -198,7 +240,10 @@ impl Link {
             Heard::Acknowledged(updates) => listener.acknowledged(updates),
             Heard::Awareness(states) => listener.awareness(states),
             Heard::Refused(why) => listener.refused(why),
-            Heard::Ping => self.outgoing.send(&[self.session.borrow().wire.pong()]),
+            Heard::Ping => {
+                let pong = self.session.borrow().wire.pong();
+                self.send(&[pong]);
+            }
             Heard::Nothing => {}
         }
     }
@@ -221,6 +266,8 @@ enum Heard<'a> {
 struct Session {
     wire: Wire,
     synced: bool,
+    /// Whether the content heard last came as a step 2.
+    was_step2: bool,
     sent: u64,
     acknowledged: u64,
     /// B: what the next SyncStatus is for, oldest first; true for an update, false for a step 2.
@@ -229,7 +276,7 @@ struct Session {
 
 impl Session {
     fn new(wire: Wire) -> Self {
-        Self { wire, synced: false, sent: 0, acknowledged: 0, owed: VecDeque::new() }
+        Self { wire, synced: false, was_step2: false, sent: 0, acknowledged: 0, owed: VecDeque::new() }
     }
 
     fn update(&mut self, update: &[u8]) -> Vec<Vec<u8>> {
@@ -254,9 +301,13 @@ impl Session {
         match self.wire.read(bytes) {
             Some(Message::Step1(state_vector)) => Heard::Asked(state_vector),
             Some(Message::Step2(update)) => {
+                self.was_step2 = true;
                 Heard::Content { update, first: !std::mem::replace(&mut self.synced, true) }
             }
-            Some(Message::Update(update)) => Heard::Content { update, first: false },
+            Some(Message::Update(update)) => {
+                self.was_step2 = false;
+                Heard::Content { update, first: false }
+            }
             Some(Message::SyncStatus(stored)) => match (self.owed.pop_front(), stored) {
                 (Some(true), true) => {
                     self.acknowledged += 1;

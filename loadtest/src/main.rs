@@ -2,7 +2,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
 mod cli;
-mod scenarios;
 
 use std::process::ExitCode;
 
@@ -31,5 +30,5 @@ fn run(cli: cli::Cli) -> Result<bool, Box<dyn std::error::Error>> {
     // One thread: the generator is to fit on the core that the server does not use.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, scenarios::run(cli.scenario))
+    local.block_on(&runtime, cli.run())
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::process::Usage;
-use crate::wire::dialect::Dialect;
+use crate::process::{Usage, is_beside};
 
 /// Above this share of its core the generator measures itself.
 pub const GENERATOR_CPU_MAX: f64 = 0.9;
@@ -37,6 +36,16 @@ impl Latencies {
     /// Takes over what another one counted.
     pub fn add(&mut self, other: &Self) {
         let _ = self.0.add(&other.0); // the same bounds, so nothing is out of range
+    }
+
+    /// The share of latencies at or below a growing one, from the quickest to the slowest: `(share, milliseconds)`.
+    pub fn spread(&self) -> Vec<(f64, f64)> {
+        const SHARES: [f64; 16] =
+            [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0];
+        match self.0.is_empty() {
+            true => Vec::new(),
+            false => SHARES.iter().map(|share| (*share, self.0.value_at_quantile(*share) as f64 / 1_000.0)).collect(),
+        }
     }
 
     /// Forgets everything.
@@ -125,7 +134,7 @@ impl ServerUsage {
     /// From two samples around a window in which so many deliveries were made.
     pub fn new(before: &Usage, after: &Usage, window: Duration, deliveries: u64, memory_bytes_max: u64) -> Self {
         let used = after.cpu_since(before);
-        let own: Duration = used.iter().filter(|(name, _)| !is_foreign(name)).map(|(_, duration)| *duration).sum();
+        let own: Duration = used.iter().filter(|(name, _)| !is_beside(name)).map(|(_, duration)| *duration).sum();
         let total: Duration = used.values().sum();
         let per_delivery = |cpu: Duration| cpu.as_secs_f64() * 1e6 / deliveries.max(1) as f64;
         let share = |cpu: Duration| cpu.as_secs_f64() / window.as_secs_f64();
@@ -139,86 +148,9 @@ impl ServerUsage {
     }
 }
 
-/// Whether a process is a service beside the server.
-fn is_foreign(name: &str) -> bool {
-    name.starts_with("postgres") || name.starts_with("redis")
-}
-
-/// One run of one scenario against one server.
-#[derive(Clone, Debug, Serialize)]
-pub struct Measurement {
-    /// The scenario's name.
-    pub scenario: String,
-    /// `server` or `relay`.
-    pub against: String,
-    /// Which clients were played.
-    pub dialect: Dialect,
-    /// Counted from 1.
-    pub run: usize,
-    /// Open at once.
-    pub documents: usize,
-    /// Open at once.
-    pub connections: usize,
-    /// How long all of them took to be synced.
-    pub open_ms: f64,
-    /// Of the measured window.
-    pub seconds: f64,
-    /// Updates a second that the schedule asked for.
-    pub rate_wanted: f64,
-    /// Updates a second that were sent.
-    pub rate_sent: f64,
-    /// Updates received by a connection in the window, the sender's echo included; a merged one counts for each.
-    pub deliveries: u64,
-    /// WebSocket messages these came in.
-    pub delivery_messages: u64,
-    /// From send to receipt by another client.
-    pub delivery: Option<Quantiles>,
-    /// From send to acknowledgement in the dialect's own way.
-    pub acknowledgement: Option<Quantiles>,
-    /// Updates that some other client of the document never got, counted per client.
-    pub missing: u64,
-    /// Updates never acknowledged to their sender.
-    pub unacknowledged: u64,
-    /// Refusals heard.
-    pub refused: u64,
-    /// Connections that ended before the run did.
-    pub dropped: u64,
-    /// The last thing that a server refused or said when it dropped a connection; empty where there was none.
-    pub last_fault: String,
-    /// What the server used, where its processes are known.
-    pub server: Option<ServerUsage>,
-    /// What the generator used.
-    pub generator: Generator,
-    /// The machine's load average at the end: far above the busy cores, others disturbed the run.
-    pub load_average: f64,
-    /// Median of a one-row insert's commit on the server's database, in milliseconds, where asked for.
-    pub commit_p50_ms: Option<f64>,
-    /// Counters of the server's `/metrics` that moved.
-    pub metrics: BTreeMap<String, f64>,
-}
-
-/// The middle one; the mean of the two in the middle for an even count. `None` for nothing.
-pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median([]), None);
-        assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
-    }
 
     #[test]
     fn services_beside_the_server_are_counted_apart() {
@@ -226,7 +158,7 @@ mod tests {
             cpu: [("contextnexus".to_owned(), server), ("postgres".to_owned(), postgres)]
                 .map(|(name, ms)| (name, Duration::from_millis(ms)))
                 .into(),
-            memory_bytes: 0,
+            memory: BTreeMap::new(),
         };
         let used = ServerUsage::new(&usage(100, 50), &usage(300, 150), Duration::from_secs(1), 100, 2 << 20);
         assert_eq!((used.cpu_us_per_delivery, used.cpu_us_per_delivery_own), (3_000.0, 2_000.0));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::wire::http::{self, HttpError};
 
 /// Why counters could not be read.
@@ -63,9 +65,74 @@ impl Counters {
     }
 }
 
+/// One of the server's counters beside the generator's own count of the same thing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// What was counted, in words.
+    pub what: &'static str,
+    /// The server's counter.
+    pub counter: &'static str,
+    /// How far it moved.
+    pub server: f64,
+    /// What the generator counted.
+    pub generator: f64,
+}
+
+impl Check {
+    /// Whether both counted the same.
+    pub fn agrees(&self) -> bool {
+        self.server == self.generator
+    }
+}
+
+/// What the generator counted between two scrapes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// WebSocket messages sent.
+    pub messages_sent: u64,
+    /// Updates sent that bring something new.
+    pub updates_sent: u64,
+    /// Messages received that carried updates, whatever was merged into them.
+    pub update_messages_received: u64,
+}
+
+/// Holds what moved in `/metrics` against the generator's own counts; nothing for counters the server does not have.
+/// A counter of ContextNexus that never
+/// counted is not in the scrape and stands for 0.
+pub fn checks(moved: &BTreeMap<String, f64>, own: &Own) -> Vec<Check> {
+    let known = moved.keys().any(|name| name.starts_with("contextnexus_"));
+    let check = |what, counter: &'static str, generator: u64| {
+        let of = |name: &str| name.split('{').next() == Some(counter);
+        let server = moved.iter().filter(|(name, _)| of(name)).map(|(_, value)| value).sum();
+        known.then_some(Check { what, counter, server, generator: generator as f64 })
+    };
+    [
+        check("messages received by the server", "contextnexus_ws_received_messages_total", own.messages_sent),
+        check("updates committed", "contextnexus_log_updates_total", own.updates_sent),
+        check("fan-out, in messages", "contextnexus_fanout_total", own.update_messages_received),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_are_held_against_own_counts_where_the_server_has_them() {
+        let own = Own { messages_sent: 9, updates_sent: 5, update_messages_received: 4 };
+        let moved: BTreeMap<String, f64> = [
+            ("contextnexus_ws_received_messages_total{dialect=\"a\"}".to_owned(), 4.0),
+            ("contextnexus_ws_received_messages_total{dialect=\"b\"}".to_owned(), 5.0),
+            ("contextnexus_log_updates_total".to_owned(), 6.0),
+        ]
+        .into();
+        let checks = checks(&moved, &own);
+        assert_eq!(checks.iter().map(Check::agrees).collect::<Vec<_>>(), [true, false, false]);
+        assert!(super::checks(&[("nodejs_heap".to_owned(), 1.0)].into(), &own).is_empty());
+    }
 
     #[test]
     fn only_what_moved_is_reported() {

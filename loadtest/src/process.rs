@@ -28,14 +28,30 @@ pub enum ProcessError {
 pub struct Usage {
     /// CPU time ever used, by process name; that of ended and awaited children included.
     pub cpu: BTreeMap<String, Duration>,
-    /// Proportional set size in bytes (shared memory counted once), resident size where the kernel hides that.
-    pub memory_bytes: u64,
+    /// Proportional set size in bytes by process name (shared memory counted once), resident size where the kernel
+    /// hides that.
+    pub memory: BTreeMap<String, u64>,
+}
+
+/// Whether a process is a service beside the server rather than the server.
+pub fn is_beside(name: &str) -> bool {
+    name.starts_with("postgres") || name.starts_with("redis")
 }
 
 impl Usage {
     /// CPU time of all together.
     pub fn cpu_total(&self) -> Duration {
         self.cpu.values().sum()
+    }
+
+    /// Memory of all together, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.values().sum()
+    }
+
+    /// The same without databases and buses.
+    pub fn memory_bytes_own(&self) -> u64 {
+        self.memory.iter().filter(|(name, _)| !is_beside(name)).map(|(_, bytes)| bytes).sum()
     }
 
     /// CPU time by process name since `before`, names without any left out.
@@ -103,8 +119,8 @@ pub fn usage(roots: &[u32]) -> Result<Usage, ProcessError> {
     let mut usage = Usage::default();
     for pid in tree(roots) {
         let Some(stat) = stat(pid) else { continue }; // ended meanwhile; its parent holds its time
+        *usage.memory.entry(stat.name.clone()).or_default() += memory_bytes(pid);
         *usage.cpu.entry(stat.name).or_default() += Duration::from_millis(stat.ticks * 1000 / ticks_per_second);
-        usage.memory_bytes += memory_bytes(pid);
     }
     Ok(usage)
 }
@@ -165,6 +181,22 @@ pub fn terminate(pid: u32) -> Result<(), ProcessError> {
     signal(pid, Signal::TERM)
 }
 
+/// SIGTERM to a process group, by its leader.
+pub fn terminate_group(leader: u32) -> Result<(), ProcessError> {
+    signal_group(leader, Signal::TERM)
+}
+
+/// SIGKILL to a process group, by its leader.
+pub fn kill_group(leader: u32) -> Result<(), ProcessError> {
+    signal_group(leader, Signal::KILL)
+}
+
+fn signal_group(leader: u32, signal: Signal) -> Result<(), ProcessError> {
+    let group = pid_of(leader).ok_or(ProcessError::Gone(leader))?;
+    rustix::process::kill_process_group(group, signal)
+        .map_err(|source| ProcessError::Kernel { what: "sending a signal to a group", source: source.into() })
+}
+
 fn signal(pid: u32, signal: Signal) -> Result<(), ProcessError> {
     let pid = pid_of(pid).ok_or(ProcessError::Gone(pid))?;
     rustix::process::kill_process(pid, signal)
@@ -199,7 +231,7 @@ mod tests {
             assert!(waited.elapsed() < Duration::from_secs(20), "a busy loop used no CPU");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(usage(&[child.id()]).unwrap().memory_bytes > 0);
+        assert!(usage(&[child.id()]).unwrap().memory_bytes() > 0);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(matches!(usage(&[child.id()]), Err(ProcessError::Gone(_))));

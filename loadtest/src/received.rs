@@ -9,6 +9,11 @@ pub struct Received {
 }
 
 impl Received {
+    /// Whether every clock below `clock` has come.
+    pub fn has_all_below(&self, clock: u32) -> bool {
+        self.next >= clock && self.holes.iter().all(|(from, _)| *from >= clock)
+    }
+
     /// Takes a run of clocks and calls `fresh` for those not seen before.
     pub fn take(&mut self, clock: u32, len: u32, mut fresh: impl FnMut(std::ops::Range<u32>)) {
         if len == 0 {
@@ -60,8 +65,10 @@ mod tests {
         let mut received = Received::default();
         assert_eq!(take(&mut received, 3, 2), [3, 4]);
         assert_eq!(received.holes, [(0, 3)]);
+        assert!(!received.has_all_below(5));
         assert_eq!(take(&mut received, 1, 1), [1]);
         assert_eq!(take(&mut received, 0, 6), [0, 2, 5]);
         assert!(received.holes.is_empty());
+        assert!(received.has_all_below(6) && !received.has_all_below(7));
     }
 }

@@ -2,136 +2,153 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::future::Future;
-use std::net::TcpListener;
-use std::process::Command;
 use std::time::Duration;
 
-use contextnexus_loadtest::client::{Access, TokenIn};
-use contextnexus_loadtest::steady::{Plan, Watch};
-use contextnexus_loadtest::wire::dialect::Dialect;
-use contextnexus_loadtest::{converge, relay, steady};
+use clap::Parser;
+use contextnexus_loadtest::bench::Bench;
+use contextnexus_loadtest::outcome::Outcome;
+use contextnexus_loadtest::progress::Progress;
+use contextnexus_loadtest::relay;
+use contextnexus_loadtest::scenarios::Scenario;
 
-/// Runs `scenario` with a relay on a port of its own, on one thread like the program itself.
-fn with_relay<T, F: Future<Output = T>>(scenario: impl FnOnce(Access) -> F) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let (address, serving) = relay::bind("127.0.0.1:0").await.unwrap();
-        tokio::task::spawn_local(serving);
-        let target = format!("ws://{address}").parse().unwrap();
-        scenario(Access { target, dialect: Dialect::A, token: None, token_in: TokenIn::Header }).await
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+/// Carries `line` out against `relays` relays on ports of their own, on one thread like the program itself.
+fn run(line: &str, relays: usize) -> Outcome {
+    on_one_thread(async {
+        let mut words: Vec<String> = std::iter::once("loadtest").chain(line.split(' ')).map(str::to_owned).collect();
+        for _ in 0..relays {
+            let (address, serving) = relay::bind("127.0.0.1:0").await.unwrap();
+            tokio::task::spawn_local(serving);
+            words.extend(["--url".to_owned(), format!("ws://{address}")]);
+        }
+        let scenario = Line::try_parse_from(words).map_err(|error| error.to_string()).unwrap().scenario;
+        let bench = Bench::new(scenario.common().server.clone(), Progress::quiet());
+        scenario.run(&bench).await.unwrap()
     })
 }
 
-fn plan(scenario: &'static str, documents: usize, writers: usize, readers: usize, rate: f64) -> Plan {
-    Plan {
-        scenario,
-        documents,
-        writers,
-        readers,
-        rate,
-        warm_up: Duration::from_millis(100),
-        duration: Duration::from_secs(1),
-        drain: Duration::from_secs(5),
-    }
+fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, work)
+}
+
+fn figure(outcome: &Outcome, name: &str) -> f64 {
+    outcome.figures.get(name).unwrap_or_else(|| panic!("{name} was not measured: {outcome:?}"))
 }
 
 #[test]
 fn a_fan_out_reaches_every_reader_and_every_delivery_is_counted() {
-    let plan = plan("fanout", 1, 1, 20, 50.0);
-    let measured = with_relay(|access| async move { steady::run(&plan, &[access], &Watch::default()).await.unwrap() });
-    assert_eq!((measured.missing, measured.unacknowledged, measured.refused, measured.dropped), (0, 0, 0, 0));
-    assert_eq!(measured.connections, 21);
-    let delivery = measured.delivery.unwrap();
-    let sent = measured.acknowledgement.unwrap().count;
-    assert!((45..=50).contains(&sent), "50 updates a second for a second, {sent} sent");
-    assert_eq!(delivery.count, sent * 20, "each of 20 readers, once");
-    assert!(delivery.p50_ms > 0.0 && delivery.p50_ms <= delivery.p99_ms && delivery.p99_ms <= delivery.max_ms);
-    assert!(measured.deliveries >= sent * 19, "the window holds nearly all of them, the echo included");
+    let measured = run("fanout --readers 20 --warm-up 0.1 --duration 1", 1);
+    assert!(measured.is_sound(), "{:?}", measured.faults);
+    assert_eq!((figure(&measured, "missing"), figure(&measured, "unacked")), (0.0, 0.0));
+    assert_eq!(figure(&measured, "connections"), 21.0);
+    let (sent, delivered) = (figure(&measured, "rate_sent"), figure(&measured, "deliveries"));
+    assert!((45.0..=51.0).contains(&sent), "50 updates a second, {sent} sent");
+    assert!((19.0..=22.5).contains(&(delivered / sent)), "each of 20 readers and the echo, {delivered} of {sent}");
+    let quantiles = ["delivery_p50_ms", "delivery_p90_ms", "delivery_p99_ms", "delivery_max_ms"];
+    let values = quantiles.map(|name| figure(&measured, name));
+    assert!(values[0] > 0.0 && values.is_sorted(), "{values:?}");
+    assert!(measured.plots.iter().any(|plot| plot.title == "Delivery over time"));
 }
 
 #[test]
 fn many_documents_do_not_mix() {
-    let plan = plan("many", 30, 2, 0, 10.0);
-    let measured = with_relay(|access| async move { steady::run(&plan, &[access], &Watch::default()).await.unwrap() });
-    assert_eq!((measured.missing, measured.unacknowledged, measured.refused), (0, 0, 0));
-    assert_eq!(measured.connections, 60);
-    assert_eq!(
-        measured.delivery.unwrap().count,
-        measured.acknowledgement.unwrap().count,
-        "each update goes to one other client and back to its sender"
-    );
+    let measured = run("many --documents 30 --rate 10 --warm-up 0.1 --duration 1", 1);
+    assert!(measured.is_sound(), "{:?}", measured.faults);
+    assert_eq!(figure(&measured, "connections"), 60.0);
+    let share = figure(&measured, "deliveries") / figure(&measured, "rate_sent");
+    assert!((1.8..=2.2).contains(&share), "each update goes to one other client and back to its sender: {share}");
+}
+
+#[test]
+fn acknowledgements_are_counted_at_a_total_rate() {
+    let measured = run("ack --documents 5 --rate 200 --warm-up 0.1 --duration 1", 1);
+    assert!(measured.is_sound(), "{:?}", measured.faults);
+    assert!((180.0..=204.0).contains(&figure(&measured, "rate_sent")));
+    assert!(figure(&measured, "ack_p99_ms") >= figure(&measured, "ack_p50_ms"));
+}
+
+#[test]
+fn cursors_reach_everybody_else() {
+    let measured = run("cursors --writers 10 --rate 5 --warm-up 0.1 --duration 1", 1);
+    assert!(measured.is_sound(), "{:?}", measured.faults);
+    let share = figure(&measured, "deliveries") / figure(&measured, "rate_sent");
+    assert!((8.0..=10.0).contains(&share), "nine others, {share}");
+    assert_eq!(measured.figures.get("ack_p50_ms"), None, "nobody acknowledges a cursor");
 }
 
 #[test]
 fn what_never_arrives_is_missing() {
     // Readers of one address, writers of another: nothing joins the two relays.
-    let plan = Plan { drain: Duration::from_millis(300), ..plan("fanout", 1, 1, 1, 50.0) };
-    let measured = with_relay(|first| {
-        with_second(
-            first,
-            move |accesses| async move { steady::run(&plan, &accesses, &Watch::default()).await.unwrap() },
-        )
-    });
-    assert!(measured.missing >= 45, "{} missing", measured.missing);
-    assert_eq!(measured.unacknowledged, 0, "the writer's own relay echoes");
+    let measured = run("fanout --readers 1 --warm-up 0.1 --duration 1 --drain 0.3", 2);
+    assert!(figure(&measured, "missing") >= 45.0, "{measured:?}");
+    assert_eq!(figure(&measured, "unacked"), 0.0, "the writer's own relay echoes");
+    assert!(!measured.is_sound());
+    let cursors = run("cursors --writers 2 --rate 20 --warm-up 0.1 --duration 1 --drain 0.3", 2);
+    assert!(figure(&cursors, "missing") >= 30.0, "{cursors:?}");
 }
 
-async fn with_second<T, F: Future<Output = T>>(first: Access, scenario: impl FnOnce(Vec<Access>) -> F) -> T {
-    let (address, serving) = relay::bind("127.0.0.1:0").await.unwrap();
-    tokio::task::spawn_local(serving);
-    let second = Access { target: format!("ws://{address}").parse().unwrap(), ..first.clone() };
-    scenario(vec![first, second]).await
+#[test]
+fn two_nodes_that_are_not_joined_are_found_out() {
+    let measured = run("two-nodes --readers 10 --warm-up 0.1 --duration 0.5 --drain 0.3", 2);
+    assert!(figure(&measured, "missing") > 50.0, "{measured:?}");
 }
 
-fn edits(disconnect: f64, settle: Duration) -> converge::Plan {
-    converge::Plan {
-        clients: 4,
-        edits: 200,
-        rate: 400.0,
-        disconnect,
-        offline: Duration::from_millis(200),
-        settle,
-        fresh: false,
-        seed: 11,
-        progress: false,
-    }
+#[test]
+fn a_ramp_ends_and_says_why() {
+    let measured = run("ramp --documents 2 --from 50 --to 150 --step 0.5 --refine 0", 1);
+    assert!(measured.is_sound(), "{:?}", measured.faults);
+    let why = measured.notes.join(" ");
+    assert!(why.contains("stopped because"), "{why}");
+    assert!(figure(&measured, "max_rate") >= 50.0, "{why}");
+    let limited = run("ramp --documents 2 --from 50 --to 150 --step 0.5 --refine 0 --limit-ms 0.001", 1);
+    assert_eq!(figure(&limited, "max_rate"), 0.0, "no delivery takes a microsecond");
+    assert!(limited.notes.join(" ").contains("above 0.001 ms"), "{:?}", limited.notes);
+}
+
+#[test]
+fn an_overload_is_over_when_everything_has_arrived() {
+    let measured = run("overload --documents 5 --maximum 400 --duration 1 --patience 10", 1);
+    assert!(measured.is_sound(), "{:?}", measured.faults);
+    assert!((550.0..=605.0).contains(&figure(&measured, "overload_rate")));
+    assert!(figure(&measured, "of_maximum") > 1.2, "a relay can do more than this: {measured:?}");
+}
+
+#[test]
+fn idle_connections_open_and_stay() {
+    let measured = run("idle --connections 60 --documents 3 --hold 0.2", 1);
+    // The relay has no store: the documents that were there are not, and that is found out.
+    assert_eq!(figure(&measured, "connections"), 60.0);
+    assert_eq!(figure(&measured, "missing"), 60.0 * 20.0, "{measured:?}");
+    assert!(figure(&measured, "open_ms") > 0.0);
 }
 
 #[test]
 fn editors_who_hear_everything_converge() {
-    let verdict =
-        with_relay(
-            |access| async move { converge::run(&edits(0.0, Duration::from_secs(5)), &[access]).await.unwrap() },
-        );
+    let verdict = run("converge --clients 4 --edits 200 --rate 400 --disconnect 0 --no-fresh --seed 11", 1);
     assert!(verdict.is_sound(), "{verdict:?}");
 }
 
 #[test]
 fn a_server_that_forgets_what_somebody_missed_is_found_out() {
-    let verdict =
-        with_relay(
-            |access| async move { converge::run(&edits(0.2, Duration::from_millis(500)), &[access]).await.unwrap() },
-        );
-    assert!(verdict.disconnects > 0 && !verdict.equal, "{verdict:?}");
+    let line =
+        "converge --clients 4 --edits 200 --rate 400 --disconnect 0.2 --offline 0.2 --settle 0.5 --no-fresh --seed 11";
+    let verdict = run(line, 1);
+    assert!(figure(&verdict, "disconnects") > 0.0 && !verdict.is_sound(), "{verdict:?}");
 }
 
 #[test]
-fn a_relay_that_acknowledges_and_forgets_loses_tokens() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let program = env!("CARGO_BIN_EXE_contextnexus-loadtest");
-    let report = std::env::temp_dir().join(format!("loadtest-durability-{port}.json"));
-    let outcome = Command::new(program)
-        .args(["durability", "--url", &format!("ws://127.0.0.1:{port}"), "--kills", "2", "--documents", "2"])
-        .args(["--rate", "200", "--min-load", "0.3", "--max-load", "0.5", "--quiet", "--json"])
-        .arg(&report)
-        .args(["--start", &format!("{program} relay --listen 127.0.0.1:{port}")])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&outcome.stdout);
-    let json = std::fs::read_to_string(&report).unwrap_or_default();
-    let _ = std::fs::remove_file(&report);
-    assert_eq!(outcome.status.code(), Some(1), "{said}{}", String::from_utf8_lossy(&outcome.stderr));
-    let verdict: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert!(verdict["lost_acknowledged"].as_u64().unwrap() > 50, "{verdict}");
-    assert_eq!(verdict["lost"], verdict["owed"], "a relay keeps nothing: {verdict}");
+fn a_relay_is_not_taken_for_a_server_that_waits() {
+    // Guards the other tests: without a server nothing is measured, and that is an error rather than zeroes.
+    let refused = on_one_thread(async {
+        let line = Line::try_parse_from(["loadtest", "fanout", "--url", "ws://127.0.0.1:9"]).ok().unwrap();
+        let bench = Bench::new(line.scenario.common().server.clone(), Progress::quiet());
+        tokio::time::timeout(Duration::from_secs(20), line.scenario.run(&bench)).await.unwrap().is_err()
+    });
+    assert!(refused);
 }

@@ -1,140 +1,114 @@
-//! fanout, many and ack: the same engine under three shapes, beside the relay where asked for.
+//! fanout, many, ack, cursors, two-nodes: documents, writers and readers at a constant rate. One engine, five presets.
 
-use std::error::Error;
-use std::process::Stdio;
-use std::time::Duration;
+use super::{Common, ScenarioResult, seconds};
+use crate::bench::Bench;
+use crate::engine::{Engine, Payload, Shape};
+use crate::outcome::Outcome;
+use crate::probe;
 
-use contextnexus_loadtest::client::{Access, TokenIn};
-use contextnexus_loadtest::measure::Measurement;
-use contextnexus_loadtest::report::{self, Ratios};
-use contextnexus_loadtest::steady::{self, Plan, Watch};
-use contextnexus_loadtest::wire::dialect::Dialect;
-use contextnexus_loadtest::{probe, process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-
-use super::{Verdict, accesses, prepare};
-use crate::cli::Steady;
-
-/// The shapes.
-#[derive(Clone, Copy, Debug)]
-pub enum Kind {
-    /// One document, many readers.
-    Fanout,
-    /// Many documents, two writers each.
-    Many,
-    /// A total rate over many documents.
-    Ack,
+/// Any shape at a constant rate; what is not given has the scenario's default.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What every scenario shares.
+    #[command(flatten)]
+    pub common: Common,
+    /// How many documents (many 500, ack 50, otherwise 1).
+    #[arg(long)]
+    pub documents: Option<usize>,
+    /// Writing connections per document (cursors 50, many and ack 2, otherwise 1).
+    #[arg(long)]
+    pub writers: Option<usize>,
+    /// Connections per document that only read (fanout and two-nodes 100, otherwise 0).
+    #[arg(long)]
+    pub readers: Option<usize>,
+    /// Updates a second: of each writer (fanout and two-nodes 50, many and cursors 5), of all together in ack (1000).
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Seconds of sending before the measured window.
+    #[arg(long, default_value_t = 2.0)]
+    pub warm_up: f64,
+    /// Seconds measured.
+    #[arg(long, default_value_t = 10.0)]
+    pub duration: f64,
+    /// Seconds to wait after the last send for what is still under way.
+    #[arg(long, default_value_t = 10.0)]
+    pub drain: f64,
 }
 
-/// Runs a shape as often as asked and judges.
-pub async fn run(kind: Kind, args: Steady) -> Verdict {
-    prepare(&args.common)?;
-    let plan = plan(kind, &args)?;
-    let accesses = accesses(&args.server, args.dialect)?;
-    let server_cpu = args.server_cpu.or_else(|| args.server_pid.first().copied().and_then(process::pinned_to));
-    let mut relay = match args.relay {
-        true => Some(Relay::start(server_cpu).await?),
-        false => None,
-    };
-    let watch = Watch { pids: args.server_pid.clone(), metrics: args.metrics.clone(), progress: !args.common.quiet };
-    let mut runs = Vec::new();
-    let mut relay_runs = Vec::new();
-    for run in 1..=args.runs.max(1) {
-        if let Some(relay) = &mut relay {
-            announce(&args, &plan, "relay", run);
-            let watch = Watch { pids: relay.pid.into_iter().collect(), metrics: None, progress: watch.progress };
-            let mut measured = steady::run(&plan, std::slice::from_ref(&relay.access), &watch).await?;
-            finish(&mut measured, "relay", run, &args)?;
-            relay_runs.push(measured);
-        }
-        announce(&args, &plan, "server", run);
-        let mut measured = steady::run(&plan, &accesses, &watch).await?;
-        if let Some(url) = &args.commit_probe {
-            match probe::commit_p50_ms(url, plan.rate, server_cpu).await {
-                Ok(ms) => measured.commit_p50_ms = Some(ms),
-                Err(error) => eprintln!("no commit probe: {error}"),
-            }
-        }
-        finish(&mut measured, "server", run, &args)?;
-        runs.push(measured);
-    }
-    let ratios = Ratios::new(&runs, &relay_runs);
-    report::print_table(&relay_runs.iter().chain(&runs).cloned().collect::<Vec<_>>());
-    ratios.print();
-    if let Some(file) = &args.common.json {
-        report::append_json(file, &ratios)?;
-    }
-    let broken = args.thresholds.broken(&ratios);
-    for line in &broken {
-        eprintln!("not kept: {line}");
-    }
-    Ok(broken.is_empty())
+/// The defaults of one scenario.
+#[derive(Debug)]
+pub struct Preset {
+    name: &'static str,
+    documents: usize,
+    writers: usize,
+    readers: usize,
+    rate: f64,
+    /// Whether `rate` is of all writers together.
+    total: bool,
+    payload: Payload,
+    nodes_min: usize,
 }
 
-fn plan(kind: Kind, args: &Steady) -> Result<Plan, Box<dyn Error>> {
-    let (scenario, documents, writers, readers, rate) = match kind {
-        Kind::Fanout => ("fanout", 1, 1, 100, 50.0),
-        Kind::Many => ("many", 500, 2, 0, 5.0),
-        Kind::Ack => ("ack", 50, 2, 0, 1_000.0),
+/// One writer, many readers.
+pub const FANOUT: Preset = Preset {
+    name: "fanout",
+    documents: 1,
+    writers: 1,
+    readers: 100,
+    rate: 50.0,
+    total: false,
+    payload: Payload::Text,
+    nodes_min: 1,
+};
+/// Many documents, two writers each.
+pub const MANY: Preset = Preset { name: "many", documents: 500, writers: 2, readers: 0, rate: 5.0, ..FANOUT };
+/// A total rate over many documents.
+pub const ACK: Preset =
+    Preset { name: "ack", documents: 50, writers: 2, readers: 0, rate: 1_000.0, total: true, ..FANOUT };
+/// Awareness of many in one document.
+pub const CURSORS: Preset =
+    Preset { name: "cursors", writers: 50, readers: 0, rate: 5.0, payload: Payload::Cursor, ..FANOUT };
+/// One writer on one node, readers on all.
+pub const TWO_NODES: Preset = Preset { name: "two-nodes", nodes_min: 2, ..FANOUT };
+
+/// Carries a preset out once.
+pub async fn run(preset: &Preset, args: &Args, bench: &Bench) -> ScenarioResult {
+    let shape = Shape {
+        documents: args.documents.unwrap_or(preset.documents),
+        writers: args.writers.unwrap_or(preset.writers),
+        readers: args.readers.unwrap_or(preset.readers),
+        payload: preset.payload,
     };
-    let documents = args.documents.unwrap_or(documents);
-    let writers = args.writers.unwrap_or(writers);
-    let rate = args.rate.unwrap_or(rate);
-    if documents == 0 || writers == 0 || rate.is_nan() || rate <= 0.0 || args.duration <= 0.0 {
+    let rate = args.rate.unwrap_or(preset.rate);
+    if shape.documents == 0 || shape.writers == 0 || rate.is_nan() || rate <= 0.0 || args.duration <= 0.0 {
         return Err("documents, writers, rate and duration must be above zero".into());
     }
-    Ok(Plan {
-        scenario,
-        documents,
-        writers,
-        readers: args.readers.unwrap_or(readers),
-        rate: if matches!(kind, Kind::Ack) { rate / (documents * writers) as f64 } else { rate },
-        warm_up: Duration::try_from_secs_f64(args.warm_up)?,
-        duration: Duration::try_from_secs_f64(args.duration)?,
-        drain: Duration::try_from_secs_f64(args.drain)?,
-    })
-}
-
-fn announce(args: &Steady, plan: &Plan, against: &str, run: usize) {
-    if !args.common.quiet {
-        eprintln!(
-            "{} against the {against}, run {run} of {}: {} documents x ({} writers at {}/s + {} readers)",
-            plan.scenario, args.runs, plan.documents, plan.writers, plan.rate, plan.readers
-        );
+    if bench.server.urls.len() < preset.nodes_min && !bench.is_relay {
+        return Err(format!("{} wants the address of every node: give --url more than once", preset.name).into());
     }
-}
-
-fn finish(measured: &mut Measurement, against: &str, run: usize, args: &Steady) -> std::io::Result<()> {
-    measured.against = against.to_owned();
-    measured.run = run;
-    match &args.common.json {
-        Some(file) => report::append_json(file, measured),
-        None => Ok(()),
-    }
-}
-
-/// A relay in a process of its own, so that its CPU time is its own.
-struct Relay {
-    access: Access,
-    pid: Option<u32>,
-    /// Killed when dropped.
-    _process: Child,
-}
-
-impl Relay {
-    async fn start(cpu: Option<usize>) -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["relay", "--listen", "127.0.0.1:0"]);
-        match cpu {
-            Some(cpu) => drop(command.args(["--cpu", &cpu.to_string()])),
-            None => eprintln!("the server is pinned to no CPU, so the relay is not either: ratios may not compare"),
+    let total = if preset.total { rate } else { rate * (shape.documents * shape.writers) as f64 };
+    let mut engine = Engine::open(shape, bench).await?;
+    let phase = engine.phase(total, seconds(args.warm_up)?, seconds(args.duration)?, bench).await?;
+    let drained = engine.drain(seconds(args.drain)?, |missing| {
+        bench.progress.at(|| format!("waiting for {missing} deliveries"));
+    });
+    let drained = drained.await;
+    let words = match preset.total {
+        true => format!("{} at {rate}/s together", shape.words()),
+        false => format!("{} at {rate}/s each", shape.words()),
+    };
+    let mut outcome = Outcome::new(preset.name, words);
+    phase.report(&engine, &mut outcome);
+    engine.finish(drained, &mut outcome, bench).await?;
+    if let Some(url) = &bench.server.commit_probe {
+        match probe::commit_p50_ms(url, total, bench.server_cpu()).await {
+            Ok(commit) => {
+                outcome.figures.set("commit_p50_ms", commit);
+                let beyond = outcome.figures.get("ack_p50_ms").map(|ack| ack - 3.0 * commit);
+                outcome.figures.set("ack_beyond_3_commits_ms", beyond);
+            }
+            Err(error) => outcome.notes.push(format!("no commit probe: {error}")),
         }
-        let mut process = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let stdout = process.stdout.take().ok_or("the relay has no output")?;
-        let line = BufReader::new(stdout).lines().next_line().await?.ok_or("the relay did not start")?;
-        let url = line.split(' ').next_back().ok_or("the relay named no address")?;
-        let access = Access { target: url.parse()?, dialect: Dialect::A, token: None, token_in: TokenIn::Header };
-        Ok(Self { access, pid: process.id(), _process: process })
     }
+    Ok(outcome)
 }

@@ -187,6 +187,19 @@ pub fn awareness_state(client: u64, clock: u64, json: &str) -> Vec<u8> {
     out
 }
 
+/// Calls `each` with client, clock and JSON of every state in an awareness update; false where it cannot be read.
+pub fn awareness_states(states: &[u8], mut each: impl FnMut(u64, u64, &str)) -> bool {
+    let mut reader = Reader::new(states);
+    let mut walk = || {
+        for _ in 0..reader.uint()? {
+            let (client, clock) = (reader.uint()?, reader.uint()?);
+            each(client, clock, reader.string()?);
+        }
+        Some(())
+    };
+    walk().is_some()
+}
+
 /// The answer of a client without content to a server's step 1.
 pub fn nothing_to_add(wire: &Wire) -> Vec<u8> {
     wire.step2(&update::EMPTY)
@@ -243,6 +256,16 @@ mod tests {
         let c = Wire::new(Dialect::C, "doc1");
         assert_eq!(c.read(&c.version(300)), Some(Message::Version(300)));
         assert_eq!(c.read(&hex("66 01 05")), Some(Message::Version(5)));
+    }
+
+    #[test]
+    fn awareness_is_read_as_it_is_written() {
+        let mut heard = Vec::new();
+        assert!(awareness_states(&awareness_state(1 << 40, 7, "{}"), |client, clock, json| {
+            heard.push((client, clock, json.to_owned()));
+        }));
+        assert_eq!(heard, [(1 << 40, 7, "{}".to_owned())]);
+        assert!(!awareness_states(&[1, 5], |_, _, _| ()), "half a state is none");
     }
 
     #[test]

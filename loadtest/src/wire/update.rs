@@ -33,22 +33,58 @@ const HAS_PARENT_SUB: u8 = 0x20;
 /// `text` must be ASCII, so that bytes, characters and clocks are one count.
 pub fn append_text(client: u64, clock: u32, text: &str) -> Vec<u8> {
     debug_assert!(text.is_ascii() && !text.is_empty());
-    let mut out = Vec::with_capacity(24 + text.len());
+    let place = match clock {
+        0 => Place::Alone(ROOT),
+        _ => Place::Between(Some((client, clock - 1)), None),
+    };
+    insert_text(client, clock, place, text)
+}
+
+/// Where an insertion stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// In a root of that name, which has nothing else.
+    Alone(&'a str),
+    /// Behind one character and before another, each by client and clock; at least one of both is there.
+    Between(Option<(u64, u32)>, Option<(u64, u32)>),
+}
+
+/// Inserts `text` as `client` from `clock` on.
+pub fn insert_text(client: u64, clock: u32, place: Place<'_>, text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + text.len());
     put_uint(&mut out, 1); // one client
     put_uint(&mut out, 1); // one block
     put_uint(&mut out, client);
     put_uint(&mut out, u64::from(clock));
-    if clock == 0 {
-        out.push(CONTENT_STRING);
-        put_uint(&mut out, 1); // the parent is a root, by name
-        put_bytes(&mut out, ROOT.as_bytes());
-    } else {
-        out.push(CONTENT_STRING | HAS_ORIGIN);
-        put_uint(&mut out, client);
-        put_uint(&mut out, u64::from(clock) - 1);
+    match place {
+        Place::Alone(root) => {
+            out.push(CONTENT_STRING);
+            put_uint(&mut out, 1); // the parent is a root, by name
+            put_bytes(&mut out, root.as_bytes());
+        }
+        Place::Between(left, right) => {
+            let flags = [(left, HAS_ORIGIN), (right, HAS_RIGHT_ORIGIN)];
+            out.push(flags.iter().filter(|(id, _)| id.is_some()).fold(CONTENT_STRING, |info, (_, flag)| info | flag));
+            for (client, clock) in [left, right].into_iter().flatten() {
+                put_uint(&mut out, client);
+                put_uint(&mut out, u64::from(clock));
+            }
+        }
     }
     put_bytes(&mut out, text.as_bytes());
     put_uint(&mut out, 0); // nothing deleted
+    out
+}
+
+/// Deletes `len` clocks of `client` from `clock` on.
+pub fn delete(client: u64, clock: u32, len: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16);
+    put_uint(&mut out, 0); // no blocks
+    put_uint(&mut out, 1); // one client
+    put_uint(&mut out, client);
+    put_uint(&mut out, 1); // one range
+    put_uint(&mut out, u64::from(clock));
+    put_uint(&mut out, u64::from(len));
     out
 }
 

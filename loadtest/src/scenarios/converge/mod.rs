@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::{Common, ScenarioResult};
+use crate::bench::Bench;
 use crate::client::{self, Access, ClientError, Link, Listener};
-use crate::report;
+use crate::outcome::Outcome;
 use crate::wire::dialect::Dialect;
 use editor::Editor;
 
@@ -21,57 +22,36 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two comparisons at the end.
 const COMPARE_PAUSE: Duration = Duration::from_millis(50);
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// How many editors share the document; they take the dialects in turn.
+/// Random edits.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What every scenario shares.
+    #[command(flatten)]
+    pub common: Common,
+    /// How many editors share the document; they take dialects and addresses in turn.
+    #[arg(long, default_value_t = 8)]
     pub clients: usize,
     /// Edits of all together.
+    #[arg(long, default_value_t = 1_000)]
     pub edits: usize,
     /// Edits a second of all together.
+    #[arg(long, default_value_t = 200.0)]
     pub rate: f64,
     /// Chance that an edit's author disconnects before it, to go on offline for a while.
+    #[arg(long, default_value_t = 0.02)]
     pub disconnect: f64,
-    /// The longest time offline.
-    pub offline: Duration,
-    /// How long after the last edit and reconnect all may take to be equal.
-    pub settle: Duration,
-    /// Whether a fresh client of each dialect must get the same; a relay without a store cannot.
-    pub fresh: bool,
-    /// Of the edits and disconnects.
-    pub seed: u64,
-    /// Whether to print a line a second.
-    pub progress: bool,
-}
-
-/// The outcome.
-#[derive(Debug, Serialize)]
-pub struct Verdict {
-    /// Always `converge`.
-    pub scenario: &'static str,
-    /// Of the edits.
-    pub seed: u64,
-    /// How many editors.
-    pub clients: usize,
-    /// How many edits they made.
-    pub edits: usize,
-    /// How often one of them was cut off.
-    pub disconnects: usize,
-    /// Whether all were equal in time.
-    pub equal: bool,
-    /// How long that took, in milliseconds.
-    pub settle_ms: f64,
-    /// Whether a fresh client of each dialect got the same; `None` where it was not asked for.
-    pub fresh_equal: Option<bool>,
-    /// What was refused or could not be applied, the first few.
-    pub faults: Vec<String>,
-}
-
-impl Verdict {
-    /// Whether there is nothing to complain of.
-    pub fn is_sound(&self) -> bool {
-        self.equal && self.fresh_equal != Some(false) && self.faults.is_empty()
-    }
+    /// Seconds offline, at most; work goes on meanwhile.
+    #[arg(long, default_value_t = 1.0)]
+    pub offline: f64,
+    /// Seconds after the last edit and reconnect until all must be equal.
+    #[arg(long, default_value_t = 5.0)]
+    pub settle: f64,
+    /// Do not ask for the document by fresh clients at the end (the relay has none).
+    #[arg(long)]
+    pub no_fresh: bool,
+    /// Of edits and disconnects; random where not given, and in the report.
+    #[arg(long)]
+    pub seed: Option<u64>,
 }
 
 /// Why the edits could not be made.
@@ -88,13 +68,17 @@ pub enum ConvergeError {
     Own(String),
 }
 
-/// Carries `plan` out. Needs a `LocalSet`.
-pub async fn run(plan: &Plan, accesses: &[Access]) -> Result<Verdict, ConvergeError> {
+/// Makes the edits and compares.
+pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     let name = format!("co-{:08x}", rand::random::<u32>());
-    let mut random = StdRng::seed_from_u64(plan.seed);
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let settle_patience = Duration::try_from_secs_f64(args.settle)?;
+    let offline = Duration::try_from_secs_f64(args.offline)?;
+    let accesses = bench.accesses()?;
+    let mut random = StdRng::seed_from_u64(seed);
     let faults = Rc::new(RefCell::new(Vec::new()));
     let mut people = Vec::new();
-    for number in 0..plan.clients {
+    for number in 0..args.clients {
         // Ids of both lengths that clients use today: 31 bits of Yjs 13, 53 bits of Yjs 14.
         let bits = if number % 2 == 0 { 31 } else { 53 };
         let client = rand::random_range(1..1u64 << bits);
@@ -105,11 +89,10 @@ pub async fn run(plan: &Plan, accesses: &[Access]) -> Result<Verdict, ConvergeEr
         people.push(person);
     }
 
-    let mut disconnects = 0;
+    let mut disconnects = 0usize;
     let start = Instant::now();
-    let mut told = start;
-    for number in 0..plan.edits {
-        tokio::time::sleep_until((start + Duration::from_secs_f64(number as f64 / plan.rate)).into()).await;
+    for number in 0..args.edits {
+        tokio::time::sleep_until((start + Duration::from_secs_f64(number as f64 / args.rate)).into()).await;
         for person in &mut people {
             if person.offline_until.is_some_and(|until| until <= Instant::now()) {
                 person.connect(&name, &faults).await?;
@@ -117,38 +100,34 @@ pub async fn run(plan: &Plan, accesses: &[Access]) -> Result<Verdict, ConvergeEr
         }
         let person = random.random_range(0..people.len());
         let person = &mut people[person];
-        if person.link.is_some() && random.random_bool(plan.disconnect) {
-            person.disconnect(plan.offline.mul_f64(random.random::<f64>()));
+        if person.link.is_some() && random.random_bool(args.disconnect) {
+            person.disconnect(offline.mul_f64(random.random::<f64>()));
             disconnects += 1;
         }
         person.edit(&mut random)?;
-        if plan.progress && told.elapsed() >= Duration::from_secs(1) {
-            told = Instant::now();
-            report::progress(&format!("  {} of {} edits, {disconnects} disconnects", number + 1, plan.edits));
-        }
+        bench.progress.at(|| format!("{} of {} edits, {disconnects} disconnects", number + 1, args.edits));
     }
     for person in &mut people {
         if person.link.as_ref().is_none_or(Link::is_closed) {
             person.connect(&name, &faults).await?;
         }
     }
-    let (equal, settle_ms) = settle(&people, plan.settle).await?;
-    let fresh_equal = match plan.fresh {
-        true => Some(fresh_equal(&people[0], accesses, &name, plan.settle).await?),
-        false => None,
-    };
-    let faults = faults.borrow().clone();
-    Ok(Verdict {
-        scenario: "converge",
-        seed: plan.seed,
-        clients: plan.clients,
-        edits: plan.edits,
-        disconnects,
-        equal,
-        settle_ms,
-        fresh_equal,
-        faults,
-    })
+    let (equal, settle_ms) = settle(&people, settle_patience).await?;
+    let shape = format!("{} edits by {} clients at {}/s", args.edits, args.clients, args.rate);
+    let mut outcome = Outcome::new("converge", shape);
+    outcome.figures.set("settle_ms", settle_ms);
+    outcome.figures.count("edits", args.edits);
+    outcome.figures.count("disconnects", disconnects);
+    outcome.figures.count("connections", args.clients);
+    outcome.notes.push(format!("seed {seed}"));
+    if !equal {
+        outcome.faults.push(format!("not all were equal after {settle_ms:.0} ms"));
+    }
+    if !args.no_fresh && !fresh_equal(&people[0], &accesses, &name, settle_patience).await? {
+        outcome.faults.push("a fresh client got something else".to_owned());
+    }
+    outcome.faults.extend(faults.borrow().iter().cloned());
+    Ok(outcome)
 }
 
 /// Waits until all documents are equal, or no longer.

@@ -5,7 +5,6 @@
 //! dialect read every document, and the [`ledger`] says what is missing.
 
 mod ledger;
-mod server;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,37 +13,33 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
-use serde::Serialize;
+use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use yrs::updates::decoder::Decode;
-use yrs::{Doc, GetString, OffsetKind, Options, Transact, Update, WriteTxn};
 
-pub use ledger::{Findings, Ledger, Promise};
-use server::Server;
+use ledger::{Findings, Ledger, Promise};
 
+use super::{Common, ScenarioResult};
 use crate::alarm::Alarm;
+use crate::bench::{Bench, BenchError};
 use crate::client::{self, Access, Link, Listener};
-use crate::metrics::{self, MetricsError};
-use crate::process::ProcessError;
+use crate::launch::{LaunchArgs, LaunchError, Launched, connect_patiently};
+use crate::outcome::{Line, Outcome, Plot, median};
+use crate::process::{self, ProcessError};
+use crate::reader::read_text;
 use crate::received::Received;
-use crate::report;
 use crate::wire::dialect::Dialect;
 use crate::wire::update::{self, Range};
 
-/// A read that brings no step 2 by then is tried again until the restart's patience ends.
-const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// What a server that lives on may still acknowledge after its database was killed, before the writers go for good.
 const AFTERMATH: Duration = Duration::from_millis(500);
-
 /// How long clients of two dialects may read a document differently after a restart.
 const AGREEMENT_PATIENCE: Duration = Duration::from_secs(10);
 /// Lost tokens that the report names.
 const EXAMPLES_MAX: usize = 10;
 
 /// Who is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Victim {
     /// The server's process.
     Server,
@@ -54,91 +49,65 @@ pub enum Victim {
     Both,
 }
 
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The command that starts the server in the foreground; `sh` reads it, and it must not fork away.
-    pub start: String,
-    /// Where the server's output goes; nowhere when `None`.
-    pub log: Option<PathBuf>,
+/// Kill and count.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What every scenario shares.
+    #[command(flatten)]
+    pub common: Common,
+    /// How the server is started.
+    #[command(flatten)]
+    pub launch: LaunchArgs,
     /// Who is killed.
-    pub victim: Victim,
-    /// The file whose first line is the process id of PostgreSQL: `postmaster.pid`.
+    #[arg(long, value_enum, default_value = "server")]
+    pub kill: Victim,
+    /// PostgreSQL's postmaster.pid, to kill it by.
+    #[arg(long)]
     pub database_pid_file: Option<PathBuf>,
-    /// Starts the database again, where the server does not do so itself.
+    /// The command that starts the database again, where the server does not do so itself.
+    #[arg(long)]
     pub database_start: Option<String>,
     /// How often.
+    #[arg(long, default_value_t = 20)]
     pub kills: usize,
-    /// Load lasts between these before a kill.
-    pub load: (Duration, Duration),
-    /// How long a start may take.
-    pub ready: Duration,
+    /// Seconds of load before a kill: at least.
+    #[arg(long, default_value_t = 0.05)]
+    pub min_load: f64,
+    /// Seconds of load before a kill: at most.
+    #[arg(long, default_value_t = 2.0)]
+    pub max_load: f64,
     /// How many documents.
+    #[arg(long, default_value_t = 10)]
     pub documents: usize,
     /// Writing clients per document and dialect.
+    #[arg(long, default_value_t = 2)]
     pub writers: usize,
     /// Updates a second, all writers together.
+    #[arg(long, default_value_t = 2_000.0)]
     pub rate: f64,
-    /// The server's `/metrics`, to see whether anything was quarantined: all that is written here is sound.
-    pub metrics: Option<String>,
-    /// Of the random moments.
-    pub seed: u64,
-    /// Whether to print a line a round.
-    pub progress: bool,
-}
-
-/// The outcome.
-#[derive(Debug, Serialize)]
-pub struct Verdict {
-    /// Always `durability`.
-    pub scenario: &'static str,
-    /// Who was killed.
-    pub victim: Victim,
-    /// How often.
-    pub kills: usize,
-    /// Of the random moments.
-    pub seed: u64,
-    /// Tokens sent.
-    pub sent: usize,
-    /// Tokens acknowledged or seen.
-    pub owed: usize,
-    /// Owed tokens that were missing after some restart.
-    pub lost: usize,
-    /// Of these, acknowledged to their sender.
-    pub lost_acknowledged: usize,
-    /// Tokens that stood twice in a document.
-    pub duplicated: usize,
-    /// Characters that belong to no token.
-    pub torn: usize,
-    /// Documents that clients of two dialects read differently.
-    pub differing: usize,
-    /// The first lost tokens, with the round in which each was missed.
-    pub examples: Vec<String>,
-    /// What the server refused to writers, each complaint once. No loss: what is refused is not acknowledged.
-    pub faults: BTreeSet<String>,
-    /// Rows that the server's own metrics counted as quarantined; `None` where they were not asked.
-    pub quarantined: Option<f64>,
-    /// From start to a synced client, in milliseconds: median and worst.
-    pub restart_ms_p50: f64,
-    /// See above.
-    pub restart_ms_max: f64,
+    /// Of the random moments; random where not given, and in the report.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// How many owed tokens may be missing.
+    #[arg(long, default_value_t = 0)]
+    pub max_loss: usize,
 }
 
 /// Why the rounds could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum DurabilityError {
-    /// The command did not lead to a server that syncs a client.
-    #[error("the server was not ready within {0:?}: {1}")]
-    NotReady(Duration, String),
-    /// The server ended by itself.
-    #[error("the server ended by itself: {0}")]
-    Ended(std::process::ExitStatus),
+    /// The server did not start, or ended by itself.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     /// The database's process is not known.
     #[error("no process id of the database in {0}")]
     NoDatabase(PathBuf),
     /// `--kill database|both` without a file to find it by.
     #[error("killing the database needs --database-pid-file")]
     NoPidFile,
+    /// The database's start failed.
+    #[error("the database's start ended with {0}")]
+    DatabaseStart(std::process::ExitStatus),
     /// A document could not be read after a restart.
     #[error("document {document} could not be read by dialect {dialect:?}: {why}")]
     Unreadable {
@@ -149,9 +118,9 @@ pub enum DurabilityError {
         /// What was heard last.
         why: String,
     },
-    /// The server's metrics cannot be read.
+    /// The server's metrics or credentials cannot be read.
     #[error(transparent)]
-    Metrics(#[from] MetricsError),
+    Bench(#[from] BenchError),
     /// A process could not be killed.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -160,79 +129,100 @@ pub enum DurabilityError {
     Io(#[from] std::io::Error),
 }
 
-/// Carries `plan` out over every access that `accesses` answers. It is asked until it has an answer after the first
-/// start, which may be what makes the token. Needs a `LocalSet`.
-pub async fn run(plan: &Plan, accesses: impl Fn() -> Result<Vec<Access>, String>) -> Result<Verdict, DurabilityError> {
-    if plan.victim != Victim::Server && plan.database_pid_file.is_none() {
-        return Err(DurabilityError::NoPidFile);
+/// Carries the rounds out.
+pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
+    if args.kill != Victim::Server && args.database_pid_file.is_none() {
+        return Err(DurabilityError::NoPidFile.into());
     }
-    let mut random = rand::rngs::StdRng::seed_from_u64(plan.seed);
+    let load_min = Duration::try_from_secs_f64(args.min_load)?;
+    let load_max = Duration::try_from_secs_f64(args.max_load)?.max(load_min);
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
     // Not from the seed: the same name in a second run would find the first one's document.
     let prefix = format!("du-{:08x}", rand::random::<u32>());
-    let (mut server, accesses) = Server::first(plan, accesses, &format!("{prefix}-0")).await?;
-    let accesses = accesses.as_slice();
+    let cpu = bench.server_cpu();
+    let mut server = Launched::spawn(&args.launch, cpu)?;
+    let accesses = server.wait_synced(bench, &format!("{prefix}-0"), args.launch.patience()).await?;
     let mut round = Round {
-        plan,
-        accesses,
+        args,
+        accesses: &accesses,
         prefix,
         ledger: Rc::default(),
         faults: Rc::default(),
         next_client: u64::from(rand::random_range(1_000_000u32..1 << 30)),
     };
     let mut totals = Totals::default();
-    for number in 1..=plan.kills {
-        let load = random.random_range(plan.load.0..=plan.load.1.max(plan.load.0));
+    for number in 1..=args.kills {
+        let load = random.random_range(load_min..=load_max);
         let hearing = round.load(load).await?;
-        totals.quarantined += quarantined(plan).await?; // counted since the last start, and gone with the process
-        server.kill(plan)?;
-        round.silence(hearing, plan.victim == Victim::Database).await;
-        server = server.revive(plan, accesses, &round.name(0)).await?;
-        totals.restarts.push(server.ready_ms);
+        totals.quarantined += quarantined(bench).await?; // counted since the last start, and gone with the process
+        kill(&mut server, args)?;
+        round.silence(hearing, args.kill == Victim::Database).await;
+        server = revive(server, args, bench, &round.name(0)).await?;
+        let restart_ms = server.at.elapsed().as_secs_f64() * 1e3;
+        totals.restarts.push(restart_ms);
         let before = totals.lost.len();
-        for document in 0..plan.documents {
+        for document in 0..args.documents {
             round.read(document, number, &mut totals).await?;
         }
-        if plan.progress {
-            let (sent, owed) = round.ledger.borrow().totals();
-            report::progress(&format!(
-                "  kill {number} of {} after {} ms: {sent} tokens sent, {owed} owed, {} lost now; ready again in {:.0} ms",
-                plan.kills,
-                load.as_millis(),
-                totals.lost.len() - before,
-                server.ready_ms
-            ));
+        let (sent, owed) = round.ledger.borrow().totals();
+        bench.progress.note(&format!(
+            "kill {number} of {} after {} ms: {sent} tokens sent, {owed} owed, {} lost now; ready again in {restart_ms:.0} ms",
+            args.kills,
+            load.as_millis(),
+            totals.lost.len() - before,
+        ));
+    }
+    totals.quarantined += quarantined(bench).await?;
+    server.end().await?;
+    let shape = format!(
+        "{} kills of {:?}, {} documents x {} writers of each dialect, {}/s",
+        args.kills, args.kill, args.documents, args.writers, args.rate
+    );
+    Ok(round.report(totals, shape, seed, bench))
+}
+
+/// SIGKILL to whom the arguments name. Does not wait.
+fn kill(server: &mut Launched, args: &Args) -> Result<(), DurabilityError> {
+    if args.kill != Victim::Server {
+        process::kill(database_pid(args)?)?;
+    }
+    if args.kill != Victim::Database {
+        server.kill()?;
+    }
+    Ok(())
+}
+
+/// Brings back what was killed and waits until it serves again.
+async fn revive(mut server: Launched, args: &Args, bench: &Bench, document: &str) -> Result<Launched, DurabilityError> {
+    if args.kill != Victim::Server
+        && let Some(start) = &args.database_start
+    {
+        let status = Command::new("sh").arg("-c").arg(start).stdin(std::process::Stdio::null()).status().await?;
+        if !status.success() {
+            return Err(DurabilityError::DatabaseStart(status));
         }
     }
-    totals.quarantined += quarantined(plan).await?;
-    server.end().await?;
-    let (sent, owed) = round.ledger.borrow().totals();
-    let worst = totals.restarts.iter().copied().fold(0.0, f64::max);
-    Ok(Verdict {
-        scenario: "durability",
-        victim: plan.victim,
-        kills: plan.kills,
-        seed: plan.seed,
-        sent,
-        owed,
-        lost: totals.lost.len(),
-        lost_acknowledged: totals.lost.values().filter(|promise| **promise == Promise::Acknowledged).count(),
-        duplicated: totals.duplicated.len(),
-        torn: totals.torn,
-        differing: totals.differing,
-        examples: totals.examples,
-        faults: round.faults.borrow().clone(),
-        quarantined: plan.metrics.is_some().then_some(totals.quarantined),
-        restart_ms_p50: crate::measure::median(totals.restarts).unwrap_or(0.0),
-        restart_ms_max: worst,
-    })
+    if args.kill == Victim::Database {
+        server.at = Instant::now();
+    } else {
+        server.wait().await?;
+        server = Launched::spawn(&args.launch, bench.server_cpu())?;
+    }
+    server.wait_synced(bench, document, args.launch.patience()).await?;
+    Ok(server)
+}
+
+fn database_pid(args: &Args) -> Result<u32, DurabilityError> {
+    let file = args.database_pid_file.as_ref().ok_or(DurabilityError::NoPidFile)?;
+    let text = std::fs::read_to_string(file)?;
+    let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
+    pid.ok_or_else(|| DurabilityError::NoDatabase(file.clone()))
 }
 
 /// What the server counts as quarantined.
-async fn quarantined(plan: &Plan) -> Result<f64, MetricsError> {
-    match &plan.metrics {
-        Some(address) => Ok(metrics::scrape(address).await?.sum("quarantine")),
-        None => Ok(0.0),
-    }
+async fn quarantined(bench: &Bench) -> Result<f64, BenchError> {
+    Ok(bench.scrape().await?.sum("quarantine"))
 }
 
 /// Over all rounds; what is missed in every round and by every dialect counts once.
@@ -261,7 +251,7 @@ impl Totals {
 }
 
 struct Round<'a> {
-    plan: &'a Plan,
+    args: &'a Args,
     accesses: &'a [Access],
     prefix: String,
     ledger: Rc<RefCell<Ledger>>,
@@ -286,9 +276,9 @@ impl Round<'_> {
         let mut hearing = Hearing { links: Vec::new(), tasks: JoinSet::new() };
         let mut writers = Vec::new();
         let mut syncing = Vec::new();
-        for document in 0..self.plan.documents {
+        for document in 0..self.args.documents {
             for access in self.accesses {
-                for _ in 0..self.plan.writers {
+                for _ in 0..self.args.writers {
                     let client = self.next_client;
                     self.next_client += 1;
                     self.ledger.borrow_mut().join(client, document);
@@ -309,15 +299,16 @@ impl Round<'_> {
             }
         }
         for is_synced in syncing {
-            let synced = tokio::time::timeout(self.plan.ready, is_synced).await;
+            let synced = tokio::time::timeout(self.args.launch.patience(), is_synced).await;
             if !matches!(synced, Ok(Ok(()))) {
-                return Err(DurabilityError::NotReady(self.plan.ready, "a writer was not synced".to_owned()));
+                let why = "a writer was not synced".to_owned();
+                return Err(LaunchError::NotReady(self.args.launch.patience(), why).into());
             }
         }
         let start = Instant::now();
         let mut alarm = Alarm::new()?;
         for number in 0u64.. {
-            let due = start + Duration::from_secs_f64(number as f64 / self.plan.rate);
+            let due = start + Duration::from_secs_f64(number as f64 / self.args.rate);
             if due >= start + load {
                 break;
             }
@@ -341,7 +332,7 @@ impl Round<'_> {
         tasks: &mut JoinSet<()>,
     ) -> Result<Link, DurabilityError> {
         let name = self.name(document);
-        let failed = |error: client::ClientError| DurabilityError::NotReady(self.plan.ready, error.to_string());
+        let failed = |error: client::ClientError| LaunchError::NotReady(self.args.launch.patience(), error.to_string());
         let token = client::admit(access, &name).await.map_err(failed)?;
         let opened = client::connect(access, &name, token.as_deref(), &update::EMPTY_STATE_VECTOR).await;
         let (incoming, link) = opened.map_err(failed)?;
@@ -388,79 +379,55 @@ impl Round<'_> {
     }
 
     async fn read_by(&self, access: &Access, document: usize) -> Result<String, DurabilityError> {
-        let until = Instant::now() + self.plan.ready;
-        loop {
-            match read_text(access, &self.name(document)).await {
-                Ok(text) => return Ok(text),
-                Err(why) if Instant::now() >= until => {
-                    return Err(DurabilityError::Unreadable { document, dialect: access.dialect, why });
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        let name = self.name(document);
+        let read = connect_patiently(self.args.launch.patience(), async || read_text(access, &name).await).await;
+        let dialect = access.dialect;
+        read.map_err(|error| DurabilityError::Unreadable { document, dialect, why: error.to_string() })
+    }
+
+    fn report(&self, totals: Totals, shape: String, seed: u64, bench: &Bench) -> Outcome {
+        let (sent, owed) = self.ledger.borrow().totals();
+        let mut outcome = Outcome::new("durability", shape);
+        let figures = &mut outcome.figures;
+        figures.count("kills", self.args.kills);
+        figures.count("sent", sent);
+        figures.count("owed", owed);
+        figures.count("lost", totals.lost.len());
+        let acknowledged = totals.lost.values().filter(|promise| **promise == Promise::Acknowledged).count();
+        figures.count("lost_acknowledged", acknowledged);
+        figures.count("duplicated", totals.duplicated.len());
+        figures.count("torn", totals.torn);
+        figures.count("differing", totals.differing);
+        if bench.server.metrics.is_some() {
+            figures.set("quarantined", totals.quarantined);
+        }
+        figures.set("restart_p50_ms", median(totals.restarts.iter().copied()));
+        figures.set("restart_max_ms", totals.restarts.iter().copied().reduce(f64::max));
+        outcome.notes.push(format!("seed {seed}"));
+        // What is refused is not acknowledged, so it is no loss.
+        outcome.notes.extend(self.faults.borrow().iter().map(|fault| format!("refused to a writer: {fault}")));
+        let mut fault = |count: usize, words: &str| {
+            if count > 0 {
+                outcome.faults.push(format!("{count} {words}"));
             }
-        }
-    }
-}
-
-/// A document's text as a fresh client gets it with the first step 2.
-pub async fn read_text(access: &Access, name: &str) -> Result<String, String> {
-    let words = |error: client::ClientError| error.to_string();
-    let token = client::admit(access, name).await.map_err(words)?;
-    let opened = client::connect(access, name, token.as_deref(), &update::EMPTY_STATE_VECTOR).await;
-    let (incoming, link) = opened.map_err(words)?;
-    let (synced, is_synced) = oneshot::channel();
-    let options = Options { offset_kind: OffsetKind::Utf16, ..Options::default() };
-    let doc = Rc::new(RefCell::new(Doc::with_options(options)));
-    let mut reader = Reader { doc: Rc::clone(&doc), broken: Rc::default(), synced: Some(synced) };
-    let broken = Rc::clone(&reader.broken);
-    let hears = link.clone();
-    let listening = tokio::task::spawn_local(async move { client::listen(incoming, hears, &mut reader).await });
-    let outcome = tokio::time::timeout(READ_PATIENCE, is_synced).await;
-    link.close();
-    if !matches!(outcome, Ok(Ok(()))) {
-        listening.abort();
-        return Err(format!("not synced within {READ_PATIENCE:?}: {}", broken.borrow()));
-    }
-    listening.abort();
-    if !broken.borrow().is_empty() {
-        return Err(broken.borrow().clone());
-    }
-    let doc = doc.borrow();
-    let mut txn = doc.try_transact_mut().map_err(|error| error.to_string())?;
-    Ok(txn.get_or_insert_text(update::ROOT).get_string(&txn))
-}
-
-/// A client that only reads, with a real document.
-struct Reader {
-    doc: Rc<RefCell<Doc>>,
-    broken: Rc<RefCell<String>>,
-    synced: Option<oneshot::Sender<()>>,
-}
-
-impl Listener for Reader {
-    fn asked(&mut self, _state_vector: &[u8]) -> Vec<u8> {
-        update::EMPTY.to_vec()
-    }
-
-    fn content(&mut self, update: &[u8]) {
-        let doc = self.doc.borrow();
-        let applied = Update::decode_v1(update).map_err(|error| error.to_string()).and_then(|update| {
-            let mut txn = doc.try_transact_mut().map_err(|error| error.to_string())?;
-            txn.apply_update(update).map_err(|error| error.to_string())
+        };
+        fault(if totals.lost.len() > self.args.max_loss { totals.lost.len() } else { 0 }, "owed tokens were lost");
+        fault(totals.duplicated.len(), "tokens stand twice");
+        fault(totals.torn, "characters belong to no token");
+        fault(totals.differing, "documents were read differently by dialect");
+        fault(totals.quarantined as usize, "sound rows were quarantined");
+        outcome.faults.extend(totals.examples.iter().map(|example| format!("lost at {example}")));
+        outcome.plots.push(Plot {
+            title: "Restart to the first synced client",
+            x: "kill",
+            y: "ms",
+            log: (false, false),
+            lines: vec![Line::new(
+                "restart",
+                totals.restarts.iter().enumerate().map(|(kill, ms)| (kill as f64 + 1.0, *ms)).collect(),
+            )],
         });
-        if let Err(error) = applied {
-            *self.broken.borrow_mut() = error;
-        }
-    }
-
-    fn synced(&mut self) {
-        if let Some(synced) = self.synced.take() {
-            let _ = synced.send(()); // the reader may have given up
-        }
-    }
-
-    fn refused(&mut self, why: String) {
-        *self.broken.borrow_mut() = why;
-        self.synced = None; // who is refused while opening is not synced any more
+        outcome
     }
 }
 

@@ -7,6 +7,8 @@
 //!
 //! It *acknowledges and forgets*: an echo from it promises nothing. That is what the durability checker is tested on.
 
+mod process;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,12 +24,14 @@ use crate::wire::dialect::{Dialect, Message, Wire};
 use crate::wire::update;
 use crate::wire::websocket::{Opcode, Side, accept, put_frame};
 
+pub use process::Relay;
+
 /// A request head larger than this is not a WebSocket client.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Serves until the listener fails; never returns otherwise. Needs a `LocalSet`.
 pub async fn serve(listener: TcpListener) -> std::io::Result<()> {
-    let relay = Rc::new(Relay::default());
+    let relay = Rc::new(Rooms::default());
     let flusher = Rc::clone(&relay);
     tokio::task::spawn_local(async move { flusher.flush_for_ever().await });
     loop {
@@ -47,7 +51,7 @@ pub async fn bind(listen: &str) -> std::io::Result<(SocketAddr, impl Future<Outp
 }
 
 #[derive(Default)]
-struct Relay {
+struct Rooms {
     rooms: RefCell<HashMap<String, Rc<Room>>>,
     /// Members with something in their buffer, each once.
     dirty: RefCell<Vec<Rc<Member>>>,
@@ -64,7 +68,7 @@ struct Member {
     dirty: Cell<bool>,
 }
 
-impl Relay {
+impl Rooms {
     async fn serve_one(&self, mut stream: TcpStream) -> Result<(), SocketError> {
         stream.set_nodelay(true)?;
         let (path, ahead) = upgrade(&mut stream).await?;
