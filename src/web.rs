@@ -277,10 +277,10 @@ mod tests {
 
     #[actix_web::test]
     async fn the_sign_in_form_learns_whether_this_is_a_demo() {
-        let facts: serde_json::Value =
+        let told: serde_json::Value =
             serde_json::from_slice(&read_body(ask(TestRequest::get().uri("/v1/server")).await).await).expect("json");
         assert_eq!(
-            facts,
+            told,
             serde_json::json!({"name": "ContextNexus", "version": env!("CARGO_PKG_VERSION"), "demo": true})
         );
     }

@@ -18,6 +18,7 @@ pub mod migrate;
 pub mod operation_log;
 pub mod probe;
 pub mod projects;
+pub mod quarantine;
 pub mod roles;
 pub mod sessions;
 pub mod tenants;

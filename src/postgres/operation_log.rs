@@ -13,7 +13,7 @@ use contextnexus_actors::ports::log::{
 use std::time::Duration;
 
 mod append;
-mod frames;
+pub(super) mod frames;
 mod hold;
 mod quarantine;
 mod read;

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use utoipa::openapi::path::PathItem;
 
-/// What the description does not hold, because no program calls it: the page, the description itself, and the sockets, which speak the
-/// protocols of their clients.
+/// What the description leaves out: the page, the description itself, the sockets, which speak the protocols of their clients, and calls
+/// of older clients that are there under another name too.
 const BESIDE: &[(&str, &[&str])] = &[
     ("/", &["GET", "HEAD"]),
     ("/open/{document}", &["GET", "HEAD"]),
@@ -22,6 +22,9 @@ const BESIDE: &[(&str, &[&str])] = &[
     ("/collab/", &["GET"]),
     ("/d/{id}/ws/{again}", &["GET"]),
     ("/doc/ws/{id}", &["GET"]),
+    ("/doc/{id}/as-update", &["GET"]),
+    ("/doc/{id}/update", &["POST"]),
+    ("/check_store", &["GET"]),
 ];
 
 struct Served {

@@ -16,6 +16,7 @@ mod members;
 mod methods;
 mod paging;
 mod projects;
+mod quarantine;
 mod sessions;
 mod shell;
 mod tickets;
@@ -144,6 +145,7 @@ fn resources(config: &mut ServiceConfig<'_>) {
     aliases::resources(config);
     content::resources(config);
     update::resources(config);
+    quarantine::resources(config);
     tickets::resources(config);
     ysweet::resources(config);
 }

@@ -1,6 +1,7 @@
 //! The HTTP calls of Y-Sweet, for its server SDKs and clients. The server token is an API token of ours.
 //!
-//! A document id there is a document of ours by its id, or by its name in the tenant's default project.
+//! A document id there is a document of ours by its id, or by its name in the tenant's default project. Older clients say `/doc/{id}`
+//! where newer ones say `/d/{id}`: the same calls at another address, which the description leaves out.
 
 use super::caller::Authenticated;
 use super::content::UPDATE_TYPE;
@@ -9,7 +10,7 @@ use super::update::write_update;
 use super::{ApiError, Problem, Rest, tickets, validate};
 use crate::postgres::{TenantTx, documents, projects, sessions};
 use crate::tokens;
-use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, post, routes, web};
 use bytes::Bytes;
 use chrono::TimeDelta;
 use contextnexus_actors::access::{Caller, Role};
@@ -27,8 +28,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const VALID_S_MAX: u32 = 30 * 86_400;
 
 pub(super) fn resources(config: &mut ServiceConfig<'_>) {
-    config.service(check_store).service(check_store_get).service(create).service(authorize);
-    config.service(as_update).service(as_update_deprecated).service(update).service(update_deprecated);
+    config.service(check_store).service(create).service(authorize).service(as_update).service(update);
 }
 
 /// Whether documents can be stored.
@@ -38,20 +38,15 @@ struct StoreChecked {
 }
 
 /// Y-Sweet: whether the store answers.
-#[utoipa::path(operation_id = "y_sweet_check_store", tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
+#[utoipa::path(
+    post, path = "/check_store", operation_id = "y_sweet_check_store", tag = "Y-Sweet", security(("token" = [])),
+    responses((status = 200, body = StoreChecked))
+)]
+#[routes]
 #[post("/check_store")]
-async fn check_store(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
-    store_answers(&rest, caller.user()?).await
-}
-
-/// Y-Sweet: whether the store answers.
-#[utoipa::path(operation_id = "y_sweet_check_store_get", tag = "Y-Sweet", security(("token" = [])), responses((status = 200, body = StoreChecked)))]
 #[get("/check_store")]
-async fn check_store_get(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
-    store_answers(&rest, caller.user()?).await
-}
-
-async fn store_answers(rest: &Rest, caller: &Caller) -> Result<HttpResponse, ApiError> {
+async fn check_store(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
+    let caller = caller.user()?;
     let mut db = rest.begin(caller.tenant).await?;
     projects::default(&mut db, caller).await?;
     Ok(HttpResponse::Ok().json(StoreChecked { ok: true }))
@@ -210,49 +205,41 @@ async fn authorize(
 
 /// Y-Sweet: the whole document as one update.
 #[utoipa::path(
-    operation_id = "y_sweet_as_update", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    get, path = "/d/{id}/as-update", operation_id = "y_sweet_as_update", tag = "Y-Sweet", security(("token" = [])),
+    params(("id" = String, Path)),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, body = Problem, content_type = "application/problem+json")
     )
 )]
+#[routes]
 #[get("/d/{id}/as-update")]
+#[get("/doc/{id}/as-update")]
 async fn as_update(
     rest: web::Data<Rest>,
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    read(&rest, &caller, &id).await
-}
-
-/// Y-Sweet, deprecated: the whole document as one update.
-#[utoipa::path(
-    operation_id = "y_sweet_as_update_deprecated", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
-    responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 404, body = Problem, content_type = "application/problem+json")
-    )
-)]
-#[get("/doc/{id}/as-update")]
-async fn as_update_deprecated(
-    rest: web::Data<Rest>,
-    caller: Authenticated,
-    id: web::Path<String>,
-) -> Result<HttpResponse, ApiError> {
-    read(&rest, &caller, &id).await
+    let document = resolve(&rest, &caller, &id).await?;
+    let grant = rest.authority.open(&caller, &RoomName::Id(document)).await?;
+    let key = DocumentKey { tenant: caller.tenant, document: grant.document };
+    let (_, state) = rest.documents.state(key).await?;
+    Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).content_type(UPDATE_TYPE).body(state))
 }
 
 /// Y-Sweet: writes one update, answered once it is committed.
 #[utoipa::path(
-    operation_id = "y_sweet_update", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    post, path = "/d/{id}/update", operation_id = "y_sweet_update", tag = "Y-Sweet", security(("token" = [])),
+    params(("id" = String, Path)), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")
     )
 )]
+#[routes]
 #[post("/d/{id}/update")]
+#[post("/doc/{id}/update")]
 async fn update(
     request: HttpRequest,
     rest: web::Data<Rest>,
@@ -260,47 +247,8 @@ async fn update(
     id: web::Path<String>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    write(&request, &rest, &caller, &id, payload).await
-}
-
-/// Y-Sweet, deprecated: writes one update, answered once it is committed.
-#[utoipa::path(
-    operation_id = "y_sweet_update_deprecated", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses(
-        (status = 200),
-        (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")
-    )
-)]
-#[post("/doc/{id}/update")]
-async fn update_deprecated(
-    request: HttpRequest,
-    rest: web::Data<Rest>,
-    caller: Authenticated,
-    id: web::Path<String>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    write(&request, &rest, &caller, &id, payload).await
-}
-
-async fn read(rest: &Rest, caller: &Authenticated, id: &str) -> Result<HttpResponse, ApiError> {
-    let document = resolve(rest, caller, id).await?;
-    let grant = rest.authority.open(caller, &RoomName::Id(document)).await?;
-    let key = DocumentKey { tenant: caller.tenant, document: grant.document };
-    let (_, state) = rest.documents.state(key).await?;
-    Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).content_type(UPDATE_TYPE).body(state))
-}
-
-async fn write(
-    request: &HttpRequest,
-    rest: &Rest,
-    caller: &Authenticated,
-    id: &str,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let document = resolve(rest, caller, id).await?;
-    write_update(request, rest, caller, RoomName::Id(document), payload).await?;
+    let document = resolve(&rest, &caller, &id).await?;
+    write_update(&request, &rest, &caller, RoomName::Id(document), payload).await?;
     Ok(HttpResponse::Ok().finish())
 }
 

@@ -30,6 +30,7 @@ mod rest_content;
 mod rest_documents;
 mod rest_isolation;
 mod rest_openapi;
+mod rest_quarantine;
 mod rest_sessions;
 mod rest_tickets;
 mod tidy;

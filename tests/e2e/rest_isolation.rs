@@ -19,6 +19,10 @@ fn routes() -> Vec<(String, String)> {
         }
     }
     assert!(routes.len() > 30, "{routes:?}");
+    // Of older Y-Sweet clients; the description has their newer names.
+    for (method, path) in [("GET", "/doc/{id}/as-update"), ("POST", "/doc/{id}/update"), ("GET", "/check_store")] {
+        routes.push((method.to_owned(), path.to_owned()));
+    }
     routes
 }
 
@@ -50,6 +54,7 @@ fn body(method: &str, path: &str, victim: &Company) -> Option<Value> {
 /// A path with the victim's ids in it.
 fn filled(path: &str, victim: &Company, id: Uuid) -> String {
     let path = path.replace("{user_id}", &victim.editor.user.to_string()).replace("{id}", &id.to_string());
+    let path = path.replace("{quarantine_id}", &"0".repeat(64));
     if path.ends_with("/aliases") { format!("{path}?name=x") } else { path }
 }
 
@@ -173,7 +178,7 @@ async fn hostile_text_in_every_parameter_is_no_defect() {
             continue;
         }
         for text in nasty {
-            let path = path.replace("{id}", text).replace("{user_id}", text);
+            let path = path.replace("{id}", text).replace("{user_id}", text).replace("{quarantine_id}", text);
             let path = format!("{path}?cursor={text}&limit={text}&name={text}");
             let mut call = app.call(method.parse().unwrap(), &path).token(&victim.boss.token).header("if-match", text);
             if matches!(method.as_str(), "POST" | "PATCH") {

@@ -40,7 +40,7 @@ pub(super) fn pack(raw: Vec<u8>) -> Result<Packed, TooLarge> {
 }
 
 /// `None` for what [`pack`] never made. Takes no more memory than the bytes can honestly unpack to.
-pub(super) fn unpack(codec: i16, raw_bytes: i32, bytes: Vec<u8>) -> Option<Vec<u8>> {
+pub(in crate::postgres) fn unpack(codec: i16, raw_bytes: i32, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let size = usize::try_from(raw_bytes).ok()?;
     match codec {
         RAW => (bytes.len() == size).then_some(bytes),
