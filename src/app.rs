@@ -8,7 +8,7 @@ use crate::console::{progress, say};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::demo::{self, DemoError};
 use crate::embedded::{self, EmbeddedError, EmbeddedPostgres, Urls};
-use crate::export::Exporter;
+use crate::export::{Exporter, ShowLimits};
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::origins::Origins;
@@ -19,10 +19,11 @@ use crate::postgres::migrate::{self, Progress, SchemaError};
 use crate::postgres::operation_log::{LogSettings, PostgresLog};
 use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
 use crate::process;
-use crate::redis::{BadRedisUrl, RedisBus};
-use crate::rest::{self, LoginLimits, Rest, RestSettings};
+use crate::redis::{BadRedisUrl, OutgoingLimits, RedisBus};
+use crate::rest::{self, LoginLimits, LoginRates, Rate, Rest, RestSettings};
 use crate::telemetry::RequestSpan;
 use crate::web::{self, ServerFacts};
+use crate::workers::upkeep;
 use crate::ws::{self, Sockets};
 use actix::{Addr, Arbiter};
 use actix_web::dev::ServerHandle;
@@ -43,6 +44,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tracing::{debug, info};
 use tracing_actix_web::TracingLogger;
 
@@ -207,11 +209,26 @@ pub async fn migrate(owner_url: &str) -> Result<i64, SchemaError> {
     .await
 }
 
+fn log_settings(config: &Config) -> LogSettings {
+    let database = &config.database;
+    LogSettings {
+        connections: database.log_writers as usize,
+        busy_updates_per_s: database.log_busy_updates_per_s,
+        gap: Duration::from_millis(database.log_gap_ms),
+        full_documents: database.log_full_documents,
+        batch_documents_max: database.log_batch_documents_max,
+        batch_bytes_max: database.log_batch_bytes_max,
+        waiting_bytes_max: database.log_waiting_bytes_max,
+        answer_timeout: Duration::from_secs(database.log_answer_timeout_s),
+    }
+}
+
 fn database_settings(config: &Config) -> DatabaseSettings {
     DatabaseSettings {
         connections_max: config.database.connections_max,
         acquire_timeout: Duration::from_secs(config.database.acquire_timeout_s),
-        ..DatabaseSettings::default()
+        statement_timeout: Duration::from_secs(config.database.statement_timeout_s),
+        lock_timeout: Duration::from_secs(config.database.lock_timeout_s),
     }
 }
 
@@ -275,17 +292,19 @@ async fn run(
     let probe_settings = DatabaseSettings { connections_max: 1, ..database_settings(config) };
     let probe = Database::new(&urls.application.0, &probe_settings)?;
     let watching = tokio::spawn(readiness.clone().watch(probe));
-    let upkeep = tokio::spawn(metrics.clone().keep_up());
+    let upkeep = [
+        tokio::spawn(metrics.clone().keep_up()),
+        tokio::spawn(upkeep::keep_up(database.clone(), config.retention.clone())),
+    ];
 
-    let actors = Actors::start(config, &database)?;
+    let actors = Actors::start(config, &database, &readiness)?;
     let origins = origins(config, listener.local_addr()?);
     let sockets = Sockets::new(
         ws::Settings::of(&config.server, &config.limits),
         origins.clone(),
         actors.services.clone(),
         actors.world.clock.clone(),
-    )
-    .map_err(io::Error::other)?;
+    );
     let rest = rest(config, &database, &actors, origins)?;
     let shared = Arc::new(Shared {
         readiness: Data::new(readiness.clone()),
@@ -311,7 +330,7 @@ async fn run(
     })
     .on_connect(ws::on_connect)
     .workers(config.workers())
-    .max_connections(config.server.connections_per_node_max + HTTP_CONNECTIONS)
+    .max_connections(config.server.connections_per_node_max + config.server.http_connections_max)
     .keep_alive(Duration::from_secs(config.server.keep_alive_s))
     .client_request_timeout(Duration::from_secs(config.server.header_timeout_s))
     .tcp_nodelay(true)
@@ -337,7 +356,7 @@ async fn run(
         tracing::error!(error = %chain(&error), "the HTTP server ended with an error");
     }
     watching.abort();
-    upkeep.abort();
+    upkeep.iter().for_each(JoinHandle::abort);
     database.close().await;
     info!("stopped");
     Ok(())
@@ -364,9 +383,6 @@ async fn drain(config: &Config, actors: &Actors, sockets: &Sockets, handle: &Ser
     handle.stop(true).await;
 }
 
-/// Connections that are no WebSockets: pages, REST and probes beside a full house.
-const HTTP_CONNECTIONS: usize = 1_000;
-
 /// The actors of this node, and what they need of the world.
 struct Actors {
     world: World,
@@ -377,15 +393,14 @@ struct Actors {
 }
 
 impl Actors {
-    fn start(config: &Config, database: &Database) -> Result<Self, ServeError> {
+    fn start(config: &Config, database: &Database, readiness: &Readiness) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let node = NodeId(clock.fresh_id());
-        let settings = LogSettings { connections: config.database.log_writers as usize, ..LogSettings::default() };
         let world = World {
             node,
-            log: Arc::new(PostgresLog::start(database.clone(), settings)),
+            log: Arc::new(PostgresLog::start(database.clone(), log_settings(config))),
             authority: Arc::new(PostgresAuthority::new(database.clone(), clock.clone())),
-            bus: bus(config, database, node)?,
+            bus: bus(config, database, node, readiness)?,
             clock,
             limits: Arc::new(config.limits.clone()),
             budget: Arc::new(Budget::new(config.limits.node_waiting_bytes_max)),
@@ -398,11 +413,14 @@ impl Actors {
 }
 
 /// Redis where there is one; alone, a node has nobody to tell.
-fn bus(config: &Config, database: &Database, node: NodeId) -> Result<Arc<dyn Bus>, ServeError> {
-    Ok(match config.redis.url.get() {
-        Some(url) => Arc::new(RedisBus::start(url, node, TenantBusKeys::new(database.clone()))?),
-        None => Arc::new(MemoryBus::alone(node)),
-    })
+fn bus(config: &Config, database: &Database, node: NodeId, readiness: &Readiness) -> Result<Arc<dyn Bus>, ServeError> {
+    let Some(url) = config.redis.url.get() else { return Ok(Arc::new(MemoryBus::alone(node))) };
+    let outgoing =
+        OutgoingLimits { bytes_max: config.redis.outgoing_bytes_max, messages_max: config.redis.outgoing_messages_max };
+    let bus = Arc::new(RedisBus::start_with(url, node, TenantBusKeys::new(database.clone()), outgoing)?);
+    let of_readiness = Arc::downgrade(&bus);
+    readiness.with_redis(move || of_readiness.upgrade().is_some_and(|bus| bus.is_up()));
+    Ok(bus)
 }
 
 fn origins(config: &Config, address: SocketAddr) -> Origins {
@@ -412,18 +430,30 @@ fn origins(config: &Config, address: SocketAddr) -> Origins {
 }
 
 fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins) -> Result<Rest, ServeError> {
-    let server = &config.server;
+    let (server, auth) = (&config.server, &config.auth);
+    let rate = |burst, per_s| Rate { burst, per: Duration::from_secs(per_s) };
+    let logins = LoginRates {
+        account: rate(auth.attempts_per_account, auth.attempt_per_account_s),
+        address: rate(auth.attempts_per_address, auth.attempt_per_address_s),
+    };
+    let show = ShowLimits {
+        time_max: Duration::from_secs(server.show_s_max),
+        workers: server.show_workers,
+        queue_max: server.show_queue_max,
+    };
     Ok(Rest {
         database: database.clone(),
         authority: actors.world.authority.clone(),
         documents: Arc::new(Documents::new(actors.directory.clone(), actors.world.clone())),
         clock: actors.world.clock.clone(),
-        passwords: Passwords::start()?,
-        logins: LoginLimits::default(),
+        passwords: Passwords::start_with(auth.password_threads, auth.password_queue_max)?,
+        logins: LoginLimits::new(logins),
         origins,
-        exporter: Exporter::default(),
+        exporter: Exporter::new(show),
         settings: RestSettings {
             public_url: server.public_url.clone(),
+            trusted_proxies: server.trusted_proxies.clone(),
+            login_days: auth.login_days,
             json_bytes_max: server.json_bytes_max,
             update_bytes_max: config.limits.update_bytes_max,
         },

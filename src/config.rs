@@ -7,6 +7,7 @@ mod layers;
 
 pub use layers::{ConfigError, Sources};
 
+use crate::proxies::TrustedProxies;
 use contextnexus_actors::limits::Limits;
 use serde::Deserialize;
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Config {
     pub database: Database,
     pub embedded: Embedded,
     pub redis: Redis,
+    pub auth: Auth,
+    pub retention: Retention,
     pub demo: Demo,
     pub telemetry: Telemetry,
     pub limits: Limits,
@@ -38,13 +41,17 @@ pub struct Server {
     pub workers: usize,
     pub allowed_origins: Vec<String>,
     pub cors_origins: Vec<String>,
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: TrustedProxies,
     pub connections_per_node_max: usize,
     pub connections_per_address_max: usize,
     pub connections_per_user_max: usize,
     pub header_timeout_s: u64,
     pub keep_alive_s: u64,
     pub json_bytes_max: usize,
+    pub http_connections_max: usize,
+    pub show_s_max: u64,
+    pub show_workers: usize,
+    pub show_queue_max: usize,
     pub drain_s: u64,
 }
 
@@ -58,7 +65,16 @@ pub struct Database {
     pub start_wait_s: u64,
     pub connections_max: u32,
     pub acquire_timeout_s: u64,
+    pub statement_timeout_s: u64,
+    pub lock_timeout_s: u64,
     pub log_writers: u32,
+    pub log_busy_updates_per_s: u32,
+    pub log_gap_ms: u64,
+    pub log_full_documents: usize,
+    pub log_batch_documents_max: usize,
+    pub log_batch_bytes_max: usize,
+    pub log_waiting_bytes_max: usize,
+    pub log_answer_timeout_s: u64,
     pub allow_weak_durability: bool,
 }
 
@@ -105,6 +121,32 @@ impl From<String> for Binaries {
 #[allow(missing_docs)]
 pub struct Redis {
     pub url: Secret,
+    pub outgoing_bytes_max: usize,
+    pub outgoing_messages_max: usize,
+}
+
+/// Signing in.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Auth {
+    pub login_days: i64,
+    pub attempts_per_account: u32,
+    pub attempt_per_account_s: u64,
+    pub attempts_per_address: u32,
+    pub attempt_per_address_s: u64,
+    pub password_threads: usize,
+    pub password_queue_max: usize,
+}
+
+/// How long things are kept that nobody can use any longer.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Retention {
+    pub idempotency_keys_h: i32,
+    pub ended_sessions_days: i32,
+    pub upkeep_interval_s: u64,
 }
 
 /// The demo tenant.

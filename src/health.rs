@@ -18,18 +18,28 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Whether this node should be given work. Shared by all who know a reason against it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Readiness {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug)]
+/// Whether something answers at this moment.
+type IsUp = Box<dyn Fn() -> bool + Send>;
+
 struct State {
     postgresql: bool,
     migrations: bool,
     draining: bool,
     weakened: Vec<String>,
     allow_weak: bool,
+    /// Where there is a Redis.
+    redis: Option<IsUp>,
+}
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.report().fmt(f)
+    }
 }
 
 /// The answer of `/ready`.
@@ -42,13 +52,28 @@ pub struct Report {
     pub missing: Vec<&'static str>,
     /// `full`, or `weakened`: a commit may not survive a crash of the machine.
     pub durability: &'static str,
+    /// `up`; `down`: nodes hear of each other through PostgreSQL alone, a little later, which is no reason to give this one no work;
+    /// `none`: this node was given no Redis.
+    pub redis: &'static str,
 }
 
 impl Readiness {
     /// Before the first look nothing is there. `allow_weak`: serves even where PostgreSQL may lose commits.
     pub fn new(allow_weak: bool) -> Self {
-        let state = State { postgresql: false, migrations: false, draining: false, weakened: Vec::new(), allow_weak };
+        let state = State {
+            postgresql: false,
+            migrations: false,
+            draining: false,
+            weakened: Vec::new(),
+            allow_weak,
+            redis: None,
+        };
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// There is a Redis, and this tells whether it answers. Must not wait.
+    pub fn with_redis(&self, is_up: impl Fn() -> bool + Send + 'static) {
+        self.with(|state| state.redis = Some(Box::new(is_up)));
     }
 
     /// From now on no new work. There is no way back.
@@ -74,7 +99,12 @@ impl Readiness {
             .into_iter()
             .filter_map(|(name, is_missing)| is_missing.then_some(name))
             .collect();
-            Report { ready: missing.is_empty(), missing, durability: if weak { "weakened" } else { "full" } }
+            let redis = match &state.redis {
+                None => "none",
+                Some(is_up) if is_up() => "up",
+                Some(_) => "down",
+            };
+            Report { ready: missing.is_empty(), missing, durability: if weak { "weakened" } else { "full" }, redis }
         })
     }
 
@@ -200,6 +230,17 @@ mod tests {
         readiness.with(|state| state.migrations = false);
         readiness.drain();
         assert_eq!(readiness.report().missing, ["migrations", "draining"]);
+    }
+
+    #[test]
+    fn redis_is_told_and_decides_nothing() {
+        let readiness = ready();
+        assert_eq!(readiness.report().redis, "none");
+        readiness.with_redis(|| false);
+        let report = readiness.report();
+        assert_eq!((report.ready, report.redis), (true, "down"));
+        readiness.with_redis(|| true);
+        assert_eq!(readiness.report().redis, "up");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Passwords: hashed with argon2id, on threads of their own.
 //!
-//! One hash costs 19 MiB and some 30 ms of CPU. Two threads and a short queue bound what a flood of logins can take from the
+//! One hash costs 19 MiB and some 30 ms of CPU. Few threads and a short queue bound what a flood of logins can take from the
 //! documents on the same machine; a full queue is an answer (try again), not a wait.
 
 use argon2::password_hash::phc::PasswordHash;
@@ -15,9 +15,6 @@ use tokio::sync::oneshot;
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-const THREADS: usize = 2;
-/// 32 waiting x 30 ms / 2 threads: the last in the queue waits half a second.
-const QUEUE_MAX: usize = 32;
 /// Nobody types more; argon2 would hash megabytes of it.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 /// Shorter ones fall to a list of guesses.
@@ -62,20 +59,28 @@ pub enum PasswordError {
 }
 
 impl Passwords {
-    /// Starts the threads. They end with the last clone.
+    /// Two threads, and 32 that wait: see [`start_with`](Self::start_with).
     ///
     /// # Errors
     /// When the system refuses a thread or random bytes.
     pub fn start() -> std::io::Result<Self> {
+        Self::start_with(2, 32)
+    }
+
+    /// Starts so many threads; `queue_max` may wait for them. They end with the last clone.
+    ///
+    /// # Errors
+    /// When the system refuses a thread or random bytes.
+    pub fn start_with(threads: usize, queue_max: usize) -> std::io::Result<Self> {
         let dummy = hash_now(
             &crate::tokens::fresh(contextnexus_actors::ids::TenantId(uuid::Uuid::nil()))
                 .map_err(std::io::Error::other)?
                 .0,
         )
         .map_err(std::io::Error::other)?;
-        let (queue, jobs) = sync_channel(QUEUE_MAX);
+        let (queue, jobs) = sync_channel(queue_max);
         let jobs = Arc::new(Mutex::new(jobs));
-        for n in 0..THREADS {
+        for n in 0..threads {
             let jobs = Arc::clone(&jobs);
             std::thread::Builder::new().name(format!("passwords-{n}")).spawn(move || work(&jobs))?;
         }
@@ -199,6 +204,6 @@ mod tests {
         let passwords = Passwords::start().unwrap();
         let answers = futures_util::future::join_all((0..100).map(|_| passwords.verify(password("x"), None))).await;
         let busy = answers.iter().filter(|answer| **answer == Err(PasswordError::Busy)).count();
-        assert!((100 - QUEUE_MAX - THREADS - 2..=100 - QUEUE_MAX).contains(&busy), "{busy} of 100 were turned away");
+        assert!((100 - 32 - 2 - 2..=100 - 32).contains(&busy), "{busy} of 100 were turned away");
     }
 }

@@ -24,6 +24,55 @@ fn the_default_file_says_what_the_actors_take_as_default() {
 }
 
 #[test]
+fn the_default_file_says_what_the_parts_take_as_default() {
+    use crate::export::ShowLimits;
+    use crate::postgres::DatabaseSettings;
+    use crate::postgres::operation_log::LogSettings;
+    use crate::redis::OutgoingLimits;
+    use crate::rest::LoginRates;
+    use std::time::Duration;
+    let config = load(&[]).unwrap();
+    let (database, auth) = (&config.database, &config.auth);
+    let log = LogSettings::default();
+    assert_eq!(
+        (database.log_writers as usize, database.log_busy_updates_per_s, Duration::from_millis(database.log_gap_ms)),
+        (log.connections, log.busy_updates_per_s, log.gap)
+    );
+    assert_eq!(
+        (database.log_full_documents, database.log_batch_documents_max, database.log_batch_bytes_max),
+        (log.full_documents, log.batch_documents_max, log.batch_bytes_max)
+    );
+    assert_eq!(
+        (database.log_waiting_bytes_max, Duration::from_secs(database.log_answer_timeout_s)),
+        (log.waiting_bytes_max, log.answer_timeout)
+    );
+    let pool = DatabaseSettings::default();
+    assert_eq!(
+        [database.statement_timeout_s, database.lock_timeout_s].map(Duration::from_secs),
+        [pool.statement_timeout, pool.lock_timeout]
+    );
+    let rates = LoginRates::default();
+    assert_eq!(
+        [
+            (auth.attempts_per_account, auth.attempt_per_account_s),
+            (auth.attempts_per_address, auth.attempt_per_address_s)
+        ]
+        .map(|(burst, per_s)| (burst, Duration::from_secs(per_s))),
+        [rates.account, rates.address].map(|rate| (rate.burst, rate.per))
+    );
+    let (server, show) = (&config.server, ShowLimits::default());
+    assert_eq!(
+        (Duration::from_secs(server.show_s_max), server.show_workers, server.show_queue_max),
+        (show.time_max, show.workers, show.queue_max)
+    );
+    let outgoing = OutgoingLimits::default();
+    assert_eq!(
+        (config.redis.outgoing_bytes_max, config.redis.outgoing_messages_max),
+        (outgoing.bytes_max, outgoing.messages_max)
+    );
+}
+
+#[test]
 fn every_number_has_a_range_that_holds_its_default() {
     let defaults: toml::Table = include_str!("default.toml").parse().unwrap();
     for (section, value) in defaults {
@@ -87,6 +136,11 @@ fn each_bad_value_is_refused_by_name_in_one_line() {
         ("CONTEXTNEXUS_SERVER__KEEP_ALIVE_S", "0", "`server.keep_alive_s` must be from 1 to 3600, not 0"),
         ("CONTEXTNEXUS_SERVER__KEEP_ALIVE_S", "soon", "`server.keep_alive_s` must be a whole number, not `soon`"),
         ("CONTEXTNEXUS_DEMO__ENABLED", "maybe", "`demo.enabled` must be true or false, not `maybe`"),
+        (
+            "CONTEXTNEXUS_SERVER__TRUSTED_PROXIES",
+            "10.0.0.0/8,proxy",
+            "`server.trusted_proxies` cannot be used: \"proxy\" is neither an address nor a network such as 10.0.0.0/8",
+        ),
         ("CONTEXTNEXUS_LISTEN", "here", "`server.listen` cannot be used: invalid socket address"),
         ("CONTEXTNEXUS_TELEMETRY__FORMAT", "xml", "`telemetry.format` cannot be used: unknown variant `xml`"),
     ] {

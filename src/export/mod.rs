@@ -20,18 +20,30 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// Longest time for one document: beyond it, it is read as an update.
-const TIME_MAX: Duration = Duration::from_secs(5);
-/// Side by side; more would only slow each other.
-const WORKERS: usize = 2;
-/// Beyond it, wait at the client: 16 x a few milliseconds is what a request may wait here.
-const QUEUE_MAX: usize = 16;
 /// Largest answer.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// What showing may take. The reasons stand in `default.toml`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShowLimits {
+    /// Longest time for one document.
+    pub time_max: Duration,
+    /// Documents side by side.
+    pub workers: usize,
+    /// Documents that wait.
+    pub queue_max: usize,
+}
+
+impl Default for ShowLimits {
+    fn default() -> Self {
+        Self { time_max: Duration::from_secs(5), workers: 2, queue_max: 16 }
+    }
+}
 
 /// Shows documents, a few at a time, on blocking threads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Exporter {
+    time_max: Duration,
     workers: Arc<Semaphore>,
     queue: Arc<Semaphore>,
 }
@@ -42,7 +54,7 @@ pub enum ExportError {
     /// More than 64 MiB would come out.
     #[error("the document is too large to be shown")]
     TooLarge,
-    /// It took more than 5 seconds.
+    /// It took longer than is allowed.
     #[error("the document takes too long to be shown")]
     TooSlow,
     /// Too many wait: try again.
@@ -86,11 +98,21 @@ pub enum Exported {
 
 impl Default for Exporter {
     fn default() -> Self {
-        Self { workers: Arc::new(Semaphore::new(WORKERS)), queue: Arc::new(Semaphore::new(WORKERS + QUEUE_MAX)) }
+        Self::new(ShowLimits::default())
     }
 }
 
 impl Exporter {
+    /// Within these bounds.
+    #[must_use]
+    pub fn new(limits: ShowLimits) -> Self {
+        Self {
+            time_max: limits.time_max,
+            workers: Arc::new(Semaphore::new(limits.workers)),
+            queue: Arc::new(Semaphore::new(limits.workers + limits.queue_max)),
+        }
+    }
+
     /// The document of this v1 state as one JSON object: root name to [`Exported`].
     ///
     /// # Errors
@@ -113,9 +135,10 @@ impl Exporter {
     ) -> Result<String, ExportError> {
         let waiting = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| ExportError::Busy)?;
         let working = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| ExportError::Busy)?;
+        let time_max = self.time_max;
         let done = tokio::task::spawn_blocking(move || {
             let _both = (waiting, working); // held until the work ends, also when nobody waits for it any more
-            work(Instant::now() + TIME_MAX)
+            work(Instant::now() + time_max)
         });
         done.await.map_err(|_| ExportError::Unreadable("a defect"))?
     }

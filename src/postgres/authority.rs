@@ -7,24 +7,40 @@ use contextnexus_actors::access::{Caller, Grant, Role, Scope, Token};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
 use contextnexus_actors::ports::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// A room whose name another node takes at the same moment is looked up again so often.
 const OPEN_ATTEMPTS: u32 = 3;
+/// `last_activity_at` is true to a minute: a session's row is written at most so often.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The authority of a deployment.
 #[derive(Clone)]
 pub struct PostgresAuthority {
     database: Database,
     clock: Arc<dyn Clock>,
+    /// When the sessions with open documents were last noted as active, by tenant.
+    noted: Arc<Mutex<HashMap<TenantId, Instant>>>,
 }
 
 impl PostgresAuthority {
     /// Over this database; `clock` gives new documents their ids.
     pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
-        Self { database, clock }
+        Self { database, clock, noted: Arc::default() }
+    }
+
+    /// The sessions among `held`, when it is time to note that they are active.
+    fn to_note(&self, tenant: TenantId, held: &[Held]) -> Vec<Uuid> {
+        let now = self.clock.instant();
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_empty() || noted.get(&tenant).is_some_and(|at| now.saturating_duration_since(*at) < NOTE_INTERVAL) {
+            return Vec::new();
+        }
+        noted.insert(tenant, now);
+        held.iter().map(|held| held.session.0).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
@@ -64,7 +80,7 @@ impl Authority for PostgresAuthority {
             Some(session) if session.kind != "ticket" => {
                 if session.unseen {
                     // For lists of sessions only: whether it is stored changes nothing for the caller.
-                    touch(&mut db, session.caller.session).await.ok();
+                    touch(&mut db, &[session.caller.session.0]).await.ok();
                     db.commit().await.ok();
                 }
                 return Ok(session.caller);
@@ -104,10 +120,17 @@ impl Authority for PostgresAuthority {
         let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
         // First the number, then what it stands for: a change in between is found twice, and never missed.
         let epoch = epoch(&mut db).await.map_err(unavailable)?;
-        if since == Some(epoch) || held.is_empty() {
-            return Ok(Rechecked { epoch, standings: Vec::new() });
+        let standings = match since {
+            Some(since) if since == epoch => Vec::new(),
+            _ if held.is_empty() => Vec::new(),
+            _ => standings(&mut db, held).await.map_err(unavailable)?,
+        };
+        // Whoever has a document open is there, also without presenting a token again.
+        let active = self.to_note(tenant, held);
+        if !active.is_empty() {
+            touch(&mut db, &active).await.ok();
+            db.commit().await.ok();
         }
-        let standings = standings(&mut db, held).await.map_err(unavailable)?;
         Ok(Rechecked { epoch, standings })
     }
 }
@@ -161,14 +184,16 @@ async fn session_of(db: &mut TenantTx, hash: &tokens::TokenHash) -> Result<Optio
     Ok(Some(Session { kind: row.kind, unseen: row.unseen, caller }))
 }
 
-/// Notes that the session was presented; not by many connections at once.
-async fn touch(db: &mut TenantTx, session: SessionId) -> Result<(), StoreError> {
+/// Notes that these sessions are active, those of which that is not known for a minute. Of many at once one does it.
+async fn touch(db: &mut TenantTx, sessions: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query!(
         "update user_sessions set last_activity_at = now()
-          where tenant_id = $1 and id = (select id from user_sessions where tenant_id = $1 and id = $2
-                                            for no key update skip locked)",
+          where tenant_id = $1 and id in (select id from user_sessions
+                                           where tenant_id = $1 and id = any ($2)
+                                             and coalesce(last_activity_at < now() - interval '1 minute', true)
+                                           order by id for no key update skip locked)",
         db.tenant.0,
-        session.0
+        sessions
     )
     .execute(&mut *db.tx)
     .await?;

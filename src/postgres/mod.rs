@@ -22,6 +22,7 @@ pub mod quarantine;
 pub mod roles;
 pub mod sessions;
 pub mod tenants;
+pub mod upkeep;
 pub mod users;
 
 pub use error::StoreError;

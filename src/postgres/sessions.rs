@@ -79,7 +79,7 @@ pub struct Session {
     pub created_at: DateTime<Utc>,
     /// When it ends by itself.
     pub expires_at: DateTime<Utc>,
-    /// When it was last seen, roughly.
+    /// When it was last presented or had a document open, to a minute.
     pub last_activity_at: Option<DateTime<Utc>>,
 }
 

@@ -16,7 +16,7 @@ pub struct DirectoryEntry {
     pub is_active: bool,
 }
 
-/// The tenant of that slug. One of the two questions that are asked without a tenant.
+/// The tenant of that slug. One of the three questions that are asked without a tenant.
 #[tracing::instrument(name = "pg.tenants.find_by_slug", skip_all, err)]
 pub async fn find_by_slug(database: &Database, slug: &str) -> Result<Option<DirectoryEntry>, StoreError> {
     let row = sqlx::query!("select id, slug, domain, is_active from tenant_directory where slug = $1", slug)
@@ -30,7 +30,7 @@ pub async fn find_by_slug(database: &Database, slug: &str) -> Result<Option<Dire
     }))
 }
 
-/// The tenant of that domain (of an email address, or a host). The other question that is asked without a tenant.
+/// The tenant of that domain (of an email address, or a host). Another question that is asked without a tenant.
 #[tracing::instrument(name = "pg.tenants.find_by_domain", skip_all, err)]
 pub async fn find_by_domain(database: &Database, domain: &str) -> Result<Option<DirectoryEntry>, StoreError> {
     let row = sqlx::query!(
@@ -45,6 +45,19 @@ pub async fn find_by_domain(database: &Database, domain: &str) -> Result<Option<
         domain: row.domain,
         is_active: row.is_active,
     }))
+}
+
+/// Ids of all tenants, in order, those after `after`: for duties that look at each of them. The last question without a tenant.
+#[tracing::instrument(name = "pg.tenants.ids", skip_all, err)]
+pub async fn ids(database: &Database, after: Option<TenantId>, limit: i64) -> Result<Vec<TenantId>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        "select id from tenant_directory where $1::uuid is null or id > $1 order by id limit $2",
+        after.map(|tenant| tenant.0),
+        limit
+    )
+    .fetch_all(&database.pool)
+    .await?;
+    Ok(ids.into_iter().map(TenantId).collect())
 }
 
 /// A tenant as its users see it.

@@ -11,9 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// What waits to be published, at most. More than that Redis does not take away in a second, and then the log is faster.
-const OUTGOING_BYTES_MAX: usize = 16 << 20;
-const OUTGOING_MAX: usize = 10_000;
 /// Sent in one pipeline.
 const PIPELINE_BYTES_MAX: usize = 1 << 20;
 /// Channels in one command.
@@ -28,18 +25,39 @@ const SILENCE_MAX: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// What may wait to be published. The reasons stand in `default.toml`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutgoingLimits {
+    /// Bytes.
+    pub bytes_max: usize,
+    /// Messages.
+    pub messages_max: usize,
+}
+
+impl Default for OutgoingLimits {
+    fn default() -> Self {
+        Self { bytes_max: 16 << 20, messages_max: 10_000 }
+    }
+}
+
 /// Messages that wait to be published.
 #[derive(Debug, Default)]
 pub struct Outgoing {
+    limits: OutgoingLimits,
     messages: VecDeque<BusMessage>,
     bytes: usize,
 }
 
 impl Outgoing {
+    /// Nothing waits.
+    pub fn new(limits: OutgoingLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// Whether there was room.
     pub fn push(&mut self, message: BusMessage) -> bool {
         let bytes = message.weight_bytes();
-        if self.bytes + bytes > OUTGOING_BYTES_MAX || self.messages.len() >= OUTGOING_MAX {
+        if self.bytes + bytes > self.limits.bytes_max || self.messages.len() >= self.limits.messages_max {
             return false;
         }
         self.bytes += bytes;
@@ -71,6 +89,7 @@ impl Outgoing {
 pub async fn keep(shared: Arc<Shared>) {
     let mut retry = RETRY_MIN;
     let mut was_up = true; // so that the first failure is told
+    metrics::gauge!("contextnexus_bus_up").set(0.0);
     loop {
         let began = Instant::now();
         let ended = serve(&shared).await;

@@ -12,6 +12,7 @@ use board::Board;
 use contextnexus_actors::ids::{DocumentKey, NodeId, TenantId};
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage, Subscription, events};
 use link::Outgoing;
+pub use link::OutgoingLimits;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo as _, ProtocolVersion};
 use std::collections::HashMap;
@@ -47,7 +48,7 @@ const KEY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The address of the Redis is none.
 #[derive(Debug, thiserror::Error)]
-#[error("REDIS_URL is not an address such as redis://host:6379")]
+#[error("REDIS_URL is not an address such as redis://host:6379, or rediss://host:6379 for TLS")]
 pub struct BadRedisUrl;
 
 /// What the bus and its task share.
@@ -65,8 +66,18 @@ struct Shared {
 }
 
 impl RedisBus {
-    /// Connects in the background, now and whenever the connection is lost. Needs a tokio runtime.
+    /// With the default bounds: see [`start_with`](Self::start_with).
     pub fn start(url: &str, node: NodeId, keys: impl BusKeys) -> Result<Self, BadRedisUrl> {
+        Self::start_with(url, node, keys, OutgoingLimits::default())
+    }
+
+    /// Connects in the background, now and whenever the connection is lost. Needs a tokio runtime.
+    pub fn start_with(
+        url: &str,
+        node: NodeId,
+        keys: impl BusKeys,
+        outgoing: OutgoingLimits,
+    ) -> Result<Self, BadRedisUrl> {
         let info = url.into_connection_info().map_err(|_| BadRedisUrl)?;
         let resp3 = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(resp3).set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -77,7 +88,7 @@ impl RedisBus {
             known_keys: Mutex::default(),
             board: Mutex::default(),
             board_changed: Notify::new(),
-            outgoing: Mutex::default(),
+            outgoing: Mutex::new(Outgoing::new(outgoing)),
             outgoing_waits: Notify::new(),
             is_up: AtomicBool::new(false),
         });

@@ -4,6 +4,7 @@ use super::caller::Authenticated;
 use super::{ApiError, Problem, Rest, validate};
 use crate::passwords::{PASSWORD_BYTES_MAX, Password};
 use crate::postgres::{sessions, tenants, users};
+use crate::proxies::network;
 use crate::{cookies, tokens};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,9 +14,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
-
-/// A login lasts so long: people stay signed in on their own machines.
-const LOGIN_DAYS: i64 = 30;
 
 pub(super) fn resources(config: &mut ServiceConfig<'_>) {
     config.service(login).service(logout).service(me);
@@ -104,7 +102,7 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
     let now = rest.clock.instant();
     let attempt = rest
         .logins
-        .take(now, &address(&request), &account)
+        .take(now, network(rest.settings.trusted_proxies.client_of(&request)), &account)
         .map_err(|retry_after_s| ApiError::TooManyRequests { retry_after_s })?;
     let tenant = find_tenant(&rest, tenant.as_deref(), &email).await?;
     let credentials = match &tenant {
@@ -124,7 +122,8 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
 
     let token = tokens::fresh(tenant.id)?;
     let signed_in = rest.clock.now();
-    let expires_at = signed_in + TimeDelta::days(LOGIN_DAYS);
+    let lasts = TimeDelta::days(rest.settings.login_days);
+    let expires_at = signed_in + lasts;
     let session = SessionId(rest.clock.fresh_id());
     let mut db = rest.begin(tenant.id).await?;
     sessions::create(
@@ -149,11 +148,7 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
     let mut response = HttpResponse::Ok();
     response.insert_header(("cache-control", "no-store"));
     if cookie {
-        response.cookie(cookies::signing_in(
-            &token,
-            rest.is_https(&request),
-            TimeDelta::days(LOGIN_DAYS).num_seconds(),
-        ));
+        response.cookie(cookies::signing_in(&token, rest.is_https(&request), lasts.num_seconds()));
     }
     Ok(response.json(LoggedIn {
         token: (!cookie).then_some(token.0),
@@ -186,15 +181,6 @@ async fn find_tenant(
         },
     };
     Ok(found.filter(|tenant| tenant.is_active))
-}
-
-/// Whom to count an attempt against. A network of IPv6 belongs to one customer.
-fn address(request: &HttpRequest) -> String {
-    match request.peer_addr().map(|peer| peer.ip().to_canonical()) {
-        Some(std::net::IpAddr::V4(v4)) => v4.to_string(),
-        Some(std::net::IpAddr::V6(v6)) => format!("{:x?}", &v6.segments()[..4]),
-        None => String::new(),
-    }
 }
 
 /// Ends the session of this request, and the tickets and document tokens that were made with it.

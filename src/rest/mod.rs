@@ -27,7 +27,7 @@ mod versions;
 mod ysweet;
 
 pub use error::{ApiError, Problem};
-pub use limits::LoginLimits;
+pub use limits::{LoginLimits, LoginRates, Rate};
 pub use methods::not_found;
 pub use shell::{RequestId, shell};
 
@@ -36,6 +36,7 @@ use crate::health;
 use crate::origins::Origins;
 use crate::passwords::Passwords;
 use crate::postgres::{self, Database, StoreError, TenantTx};
+use crate::proxies::TrustedProxies;
 use crate::web as web_workspace;
 use actix_web::{HttpRequest, web};
 use contextnexus_actors::clock::Clock;
@@ -73,6 +74,10 @@ pub struct Rest {
 pub struct RestSettings {
     /// `server.public_url`: the address that users type, without a slash at its end; empty: what their requests name.
     pub public_url: String,
+    /// `server.trusted_proxies`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// `auth.login_days`: how long a login lasts.
+    pub login_days: i64,
     /// `server.json_bytes_max`.
     pub json_bytes_max: usize,
     /// `limits.update_bytes_max`.
@@ -81,7 +86,13 @@ pub struct RestSettings {
 
 impl Default for RestSettings {
     fn default() -> Self {
-        Self { public_url: String::new(), json_bytes_max: 256 * 1024, update_bytes_max: 16 << 20 }
+        Self {
+            public_url: String::new(),
+            trusted_proxies: TrustedProxies::default(),
+            login_days: 30,
+            json_bytes_max: 256 * 1024,
+            update_bytes_max: 16 << 20,
+        }
     }
 }
 

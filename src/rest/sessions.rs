@@ -31,6 +31,7 @@ pub(super) struct SessionBody {
     role: Option<String>,
     created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
+    /// When it was last presented or had a document open, to a minute.
     last_activity_at: Option<DateTime<Utc>>,
 }
 

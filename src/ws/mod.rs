@@ -26,8 +26,9 @@ pub use watch::Deadlines;
 
 use crate::config;
 use crate::origins::Origins;
+use crate::proxies::TrustedProxies;
 use actix::Recipient;
-use admission::{Admission, NoNetwork, Seats, TrustedProxies};
+use admission::{Admission, Seats};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::limits::Limits;
@@ -41,7 +42,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Addresses or networks of proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: TrustedProxies,
     /// Connections of this node, and of one address on it.
     pub seats: Seats,
     /// Largest message: the largest update and its envelope.
@@ -103,7 +104,6 @@ pub struct Sockets {
     sessions: Box<dyn StartSession>,
     clock: Arc<dyn Clock>,
     origins: Origins,
-    proxies: TrustedProxies,
     admission: Arc<Admission>,
     unfinished_bytes: AtomicUsize,
     is_accepting: AtomicBool,
@@ -119,15 +119,9 @@ struct Wave {
 
 impl Sockets {
     /// Accepts from the start.
-    pub fn new(
-        settings: Settings,
-        origins: Origins,
-        sessions: impl StartSession,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Arc<Self>, NoNetwork> {
-        Ok(Arc::new(Self {
+    pub fn new(settings: Settings, origins: Origins, sessions: impl StartSession, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
             origins,
-            proxies: TrustedProxies::parse(&settings.trusted_proxies)?,
             admission: Admission::new(settings.seats),
             settings,
             sessions: Box::new(sessions),
@@ -135,7 +129,7 @@ impl Sockets {
             unfinished_bytes: AtomicUsize::new(0),
             is_accepting: AtomicBool::new(true),
             wave: OnceLock::new(),
-        }))
+        })
     }
 
     /// Turns new connections away from now on, or no longer: the node drains, or cannot serve them.

@@ -17,7 +17,6 @@ use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::session::Opening;
 use percent_encoding::percent_decode_str;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// Adds the routes of the dialects. Called once per worker; the server needs [`super::on_connect`] too.
@@ -100,7 +99,7 @@ fn try_open(
         return Err(Refused::BadRoom);
     }
     let with_cookie = check_origin(request, sockets)?;
-    let seat = sockets.admission.admit(address(request, sockets)).map_err(Refused::NoSeat)?;
+    let seat = sockets.admission.admit(sockets.settings.trusted_proxies.client_of(request)).map_err(Refused::NoSeat)?;
     let slot = request.conn_data::<Slot>().ok_or(Refused::NoDescriptor)?;
     let watch = request.app_data::<Watch>().ok_or(Refused::NoDescriptor)?;
     let socket = slot.take().ok_or(Refused::NoDescriptor)?;
@@ -128,17 +127,6 @@ fn check_origin(request: &HttpRequest, sockets: &Sockets) -> Result<bool, Refuse
     } else {
         Err(Refused::Origin)
     }
-}
-
-fn address(request: &HttpRequest, sockets: &Sockets) -> IpAddr {
-    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-    let hops: Vec<&str> = request
-        .headers()
-        .get_all(header::X_FORWARDED_FOR)
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|hops| hops.split(','))
-        .collect();
-    sockets.proxies.client(peer, hops.into_iter())
 }
 
 /// Why no socket was opened.

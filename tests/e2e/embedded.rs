@@ -1,6 +1,8 @@
 //! The first command on a fresh machine: a server with a PostgreSQL of its own.
 
 mod arrival;
+mod demo;
+mod departure;
 mod faults;
 mod fixture;
 mod operation;

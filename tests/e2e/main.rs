@@ -25,6 +25,7 @@ mod postgres_catalogue;
 mod postgres_log;
 mod postgres_measure;
 mod postgres_tenancy;
+mod postgres_upkeep;
 mod redis_bus;
 mod rest_content;
 mod rest_documents;

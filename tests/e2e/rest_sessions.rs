@@ -3,6 +3,7 @@
 use crate::support::postgres::TestDatabase;
 use crate::support::rest::{Company, PASSWORD, TestApp, login};
 use contextnexus::origins::Origins;
+use contextnexus::proxies::TrustedProxies;
 use contextnexus::rest::RestSettings;
 use serde_json::json;
 
@@ -75,6 +76,37 @@ async fn guessing_is_slowed() {
     assert_eq!(refused.code(), "too_many_requests");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
     login(&app, &company, &company.viewer).await; // others are not
+}
+
+#[actix_web::test]
+async fn behind_a_proxy_of_ours_guessing_is_counted_by_who_guesses() {
+    let db = TestDatabase::create().await;
+    Company::found(&db, "acme").await;
+    let guess = async |app: &TestApp, from: &str, account: usize| {
+        let email = format!("nobody{account}@acme.example");
+        let body = json!({ "tenant": "acme", "email": email, "password": "a wrong guess" });
+        app.post("/v1/auth/login").json(body).header("x-forwarded-for", from).send().await.status.as_u16()
+    };
+    let origins = || Origins::new(&[], &[], "", true);
+    // Every request of a test comes from 192.0.2.1.
+    let trusted_proxies = TrustedProxies::parse(&["192.0.2.0/24".into()]).unwrap();
+    let behind = RestSettings { trusted_proxies, ..RestSettings::default() };
+    let behind = TestApp::with(db.database(), behind, origins());
+    let in_front = TestApp::with(db.database(), RestSettings::default(), origins());
+    // One more attempt comes back every second: the answers below come sooner.
+    let exhaust = async |app: &TestApp| {
+        let mut guesses = 0;
+        while guess(app, "198.51.100.7", guesses).await == 401 {
+            guesses += 1;
+            assert!(guesses < 1000, "guessing many accounts from one address is slowed");
+        }
+        assert!(guesses >= 100);
+    };
+    exhaust(&behind).await;
+    assert_eq!(guess(&behind, "6.6.6.6, 198.51.100.7", 1001).await, 429, "what stands further left counts nothing");
+    assert_eq!(guess(&behind, "198.51.100.8", 1002).await, 401, "others behind the same proxy are not slowed");
+    exhaust(&in_front).await;
+    assert_eq!(guess(&in_front, "198.51.100.8", 1003).await, 429, "a stranger's word for itself counts nothing");
 }
 
 #[actix_web::test]

@@ -2,6 +2,7 @@
 
 use super::raw::Raw;
 use crate::origins::Origins;
+use crate::proxies::TrustedProxies;
 use crate::ws::admission::Seats;
 use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, StartSession, configure, on_connect};
 use actix::{Actor, ActorContext as _, Context, Handler, ResponseFuture};
@@ -54,7 +55,7 @@ pub struct Opened {
 impl Node {
     pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
-            trusted_proxies: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             seats: Seats { node: 1_000, address: 1_000 },
             message_bytes_max: 4 << 20,
             unfinished_bytes_max: 256 << 20,
@@ -72,7 +73,7 @@ impl Node {
             batches: Mutex::default(),
             disconnected: Mutex::default(),
         });
-        let sockets = Sockets::new(settings, origins, Sessions(Arc::clone(&seen)), Arc::new(SystemClock)).unwrap();
+        let sockets = Sockets::new(settings, origins, Sessions(Arc::clone(&seen)), Arc::new(SystemClock));
         let of_server = Arc::clone(&sockets);
         let (started, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {

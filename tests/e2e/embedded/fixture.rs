@@ -96,9 +96,19 @@ impl Host {
 
     /// Starts the server and waits until it is ready.
     pub fn start(&mut self) {
-        let mut running = Running::start("contextnexus", self.command(&[]));
+        self.launch();
+        self.wait_until_ready();
+    }
+
+    /// Starts the server.
+    pub fn launch(&mut self) {
+        self.running = Some(Running::start("contextnexus", self.command(&[])));
+    }
+
+    /// After [`launch`](Self::launch).
+    pub fn wait_until_ready(&mut self) {
+        let running = self.running.as_mut().expect("the server runs");
         running.wait_for_line("ContextNexus is ready at ", Duration::from_secs(120));
-        self.running = Some(running);
     }
 
     /// Starts what must not start: the one line that it ends with. Nothing else may be on stderr but progress and logs.

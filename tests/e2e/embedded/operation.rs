@@ -2,7 +2,10 @@
 
 use super::fixture::{Host, execute};
 use crate::support::cluster::Cluster;
-use std::process::Output;
+use crate::support::process::{Running, eventually, free_port, tied};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
 
 /// Its exit code and what it printed.
 fn doctor(host: &Host) -> (Option<i32>, String) {
@@ -64,6 +67,54 @@ fn doctor_is_content_with_a_fresh_machine_and_with_a_running_server() {
     let (code, report) = doctor(&host);
     assert_eq!(code, Some(1), "{report}");
     assert!(report.lines().any(|line| line.starts_with("FAIL Redis")) && !report.contains("marker"), "{report}");
+}
+
+/// A Redis that speaks TLS alone, with a certificate of an authority that nobody knows.
+fn redis_with_tls(place: &Path) -> (Running, u16) {
+    let openssl = |arguments: &str| {
+        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(place).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2"));
+    openssl(&format!(
+        "req -x509 {key} -keyout redis.key -out redis.pem -subj /CN=redis -days 2 -CA ca.pem -CAkey ca.key \
+         -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
+    ));
+    let port = free_port();
+    let mut command = tied("redis-server");
+    command.current_dir(place).args(["--port", "0", "--tls-port", &port.to_string(), "--bind", "127.0.0.1"]);
+    command.args(["--tls-cert-file", "redis.pem", "--tls-key-file", "redis.key", "--tls-ca-cert-file", "ca.pem"]);
+    command.args(["--tls-auth-clients", "no", "--save", "", "--appendonly", "no"]);
+    let mut redis = Running::start("redis-server", command);
+    redis.wait_for_line("Ready to accept connections", Duration::from_secs(20));
+    (redis, port)
+}
+
+#[test]
+fn redis_is_reached_over_tls_and_its_absence_is_told_and_no_reason_to_be_unready() {
+    let place = tempfile::tempdir().unwrap();
+    let (mut redis, port) = redis_with_tls(place.path());
+    let mut host = Host::private();
+    host.set("REDIS_URL", &format!("rediss://localhost:{port}"));
+    host.start();
+    // The system does not know the authority.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(host.get("/ready").1.contains(r#""redis":"down""#), "a certificate is checked: {}", host.get("/ready").1);
+    assert_eq!(host.get("/ready").0, 200);
+    assert!(host.get("/metrics").1.contains("\ncontextnexus_bus_up 0\n"));
+    host.terminate();
+
+    host.set("SSL_CERT_FILE", place.path().join("ca.pem").to_str().unwrap());
+    host.start();
+    let is = |state: &str| host.get("/ready").1.contains(&format!(r#""redis":"{state}""#));
+    eventually(Duration::from_secs(5), "Redis is up", || is("up"));
+    assert!(host.get("/metrics").1.contains("\ncontextnexus_bus_up 1\n"));
+    let (code, report) = doctor(&host);
+    assert_eq!(code, Some(0), "{report}");
+    redis.kill();
+    eventually(Duration::from_secs(5), "Redis is down", || is("down"));
+    assert_eq!(host.get("/ready").0, 200, "rights and heads are read from PostgreSQL anyway");
 }
 
 #[test]
