@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::bench::Bench;
-use crate::client::{self, Access};
+use crate::client::Access;
 use crate::process::{self, ProcessError};
 use crate::reader;
 
@@ -196,11 +196,5 @@ pub async fn connect_patiently<T, E: std::fmt::Display>(
             }
             Err(_) => tokio::time::sleep(10 * ATTEMPT_PAUSE).await,
         }
-    }
-}
-
-impl From<client::ClientError> for LaunchError {
-    fn from(error: client::ClientError) -> Self {
-        Self::NotReady(Duration::ZERO, error.to_string())
     }
 }

@@ -103,8 +103,8 @@ pub fn checks(moved: &BTreeMap<String, f64>, own: &Own) -> Vec<Check> {
     let known = moved.keys().any(|name| name.starts_with("contextnexus_"));
     let check = |what, counter: &'static str, generator: u64| {
         let of = |name: &str| name.split('{').next() == Some(counter);
-        let server = moved.iter().filter(|(name, _)| of(name)).map(|(_, value)| value).sum();
-        known.then_some(Check { what, counter, server, generator: generator as f64 })
+        let server: f64 = moved.iter().filter(|(name, _)| of(name)).map(|(_, value)| value).sum();
+        known.then_some(Check { what, counter, server: server + 0.0, generator: generator as f64 })
     };
     [
         check("messages received by the server", "contextnexus_ws_received_messages_total", own.messages_sent),

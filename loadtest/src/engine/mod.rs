@@ -34,6 +34,8 @@ use peer::Peer;
 pub const OPENING_MAX: usize = 64;
 /// A server that has not synced a client by then does not.
 const SYNC_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two attempts of a client that meets a server while it starts.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A server's counters may be a moment behind what it sent.
 const COUNTERS_SETTLE: Duration = Duration::from_secs(1);
 
@@ -73,10 +75,12 @@ impl Shape {
     /// For people.
     pub fn words(&self) -> String {
         let what = match self.payload {
-            Payload::Text => "writers",
-            Payload::Cursor => "cursors",
+            Payload::Text => "writer",
+            Payload::Cursor => "cursor",
         };
-        format!("{} documents x ({} {what} + {} readers)", self.documents, self.writers, self.readers)
+        let several = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        let documents = several(self.documents, "document");
+        format!("{documents} x ({} + {})", several(self.writers, what), several(self.readers, "reader"))
     }
 }
 
@@ -146,6 +150,17 @@ pub struct Engine {
     pub open_ms: f64,
 }
 
+/// How connections are opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening<'a> {
+    /// What the documents are known to hold.
+    pub known: Option<&'a Known>,
+    /// Handshakes under way at once; [`OPENING_MAX`] where not given.
+    pub at_once: Option<usize>,
+    /// For how long each client tries again, as real ones do when a server restarts; not at all where not given.
+    pub patience: Option<Duration>,
+}
+
 /// Names of documents that nobody has used.
 pub fn fresh_names(documents: usize) -> Vec<String> {
     let run: u32 = rand::random();
@@ -157,26 +172,30 @@ impl Engine {
     /// so that two nodes share the load.
     pub async fn open(shape: Shape, bench: &Bench) -> Result<Self, RunError> {
         let names = fresh_names(shape.documents);
-        Self::open_documents(shape, &names, None, OPENING_MAX, bench).await
+        Self::open_documents(shape, &names, Opening::default(), bench).await
     }
 
-    /// The same on documents of these names, with what they are known to hold, `at_once` handshakes at a time.
+    /// The same on documents of these names.
     pub async fn open_documents(
         shape: Shape,
         names: &[String],
-        known: Option<&Known>,
-        at_once: usize,
+        opening: Opening<'_>,
         bench: &Bench,
     ) -> Result<Self, RunError> {
         let mut seed = [0u8; 32];
         rand::rng().fill(&mut seed);
         let mut random = rand::rngs::StdRng::from_seed(seed);
-        let fleet = Rc::new(RefCell::new(Fleet::new(&shape, known, &mut random)));
-        let before = bench.scrape().await?;
+        let fleet = Rc::new(RefCell::new(Fleet::new(&shape, opening.known, &mut random)));
+        // A server that is only just starting has no counters yet.
+        let before = match opening.patience {
+            None => bench.scrape().await?,
+            Some(_) => Counters::default(),
+        };
         let traffic = Rc::new(Traffic::default());
-        let opener =
-            Opener { shape, accesses: bench.accesses()?, fleet: Rc::clone(&fleet), traffic: Rc::clone(&traffic) };
-        let (links, open_ms) = opener.open_all(names, at_once, bench).await?;
+        let accesses = bench.accesses()?;
+        let (fleet_of, traffic_of) = (Rc::clone(&fleet), Rc::clone(&traffic));
+        let opener = Opener { shape, accesses, fleet: fleet_of, traffic: traffic_of, patience: opening.patience };
+        let (links, open_ms) = opener.open_all(names, opening.at_once.unwrap_or(OPENING_MAX), bench).await?;
         Ok(Self { shape, fleet, links, random, traffic, before, open_ms })
     }
 
@@ -307,6 +326,7 @@ struct Opener {
     accesses: Vec<Access>,
     fleet: Rc<RefCell<Fleet>>,
     traffic: Rc<Traffic>,
+    patience: Option<Duration>,
 }
 
 impl Opener {
@@ -316,7 +336,7 @@ impl Opener {
         let mut tokens = Vec::with_capacity(names.len());
         for (document, name) in names.iter().enumerate() {
             let number = document * self.shape.per_document() + 1;
-            let admitted = self.admit(name).await;
+            let admitted = again(self.patience, async || self.admit(name).await).await;
             tokens.push(admitted.map_err(|source| RunError::Open { number, of: total, source })?);
         }
         let gate = Rc::new(Semaphore::new(at_once));
@@ -334,9 +354,11 @@ impl Opener {
             let token = token.and_then(|(_, token)| token.clone());
             let seat = Seat { number, of: total, document, own, access, name: names[document].clone(), token };
             let (fleet, traffic, gate) = (Rc::clone(&self.fleet), Rc::clone(&self.traffic), Rc::clone(&gate));
+            let patience = self.patience;
             opening.spawn_local(async move {
                 let _turn = gate.acquire().await;
-                seat.open(&fleet, traffic).await.map(|link| (number, link))
+                let opened = again(patience, async || seat.open(&fleet, Rc::clone(&traffic)).await).await;
+                opened.map(|link| (number, link))
             });
         }
         let mut links: Vec<Option<Link>> = vec![None; total];
@@ -363,6 +385,19 @@ impl Opener {
     }
 }
 
+/// Tries until `patience` has gone by; once where there is none.
+async fn again<T, E>(patience: Option<Duration>, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
+    let began = Instant::now();
+    loop {
+        match attempt().await {
+            Err(_) if patience.is_some_and(|patience| began.elapsed() < patience) => {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// One connection to be opened.
 struct Seat {
     number: usize,
@@ -375,7 +410,7 @@ struct Seat {
 }
 
 impl Seat {
-    async fn open(self, fleet: &Rc<RefCell<Fleet>>, traffic: Rc<Traffic>) -> Result<Link, RunError> {
+    async fn open(&self, fleet: &Rc<RefCell<Fleet>>, traffic: Rc<Traffic>) -> Result<Link, RunError> {
         let (number, of) = (self.number + 1, self.of);
         let empty = &update::EMPTY_STATE_VECTOR;
         let (incoming, link) = client::connect_counted(&self.access, &self.name, self.token.as_deref(), empty, traffic)
@@ -391,14 +426,16 @@ impl Seat {
             received: std::iter::repeat_with(Received::default).take(writers).collect(),
             acknowledged: 0,
             synced: Some(synced),
+            is_in: false,
         };
         let ears = link.clone();
         let home = Rc::clone(fleet);
         tokio::task::spawn_local(async move {
             let why = client::listen(incoming, ears, &mut peer).await;
             let mut fleet = home.borrow_mut();
-            if !fleet.closing {
-                fleet.dropped += 1;
+            // Who never came in is not dropped: opening fails, or is tried again.
+            if !fleet.closing && (peer.is_in || fleet.last_fault.is_empty()) {
+                fleet.dropped += u64::from(peer.is_in);
                 fleet.last_fault = why;
             }
         });

@@ -23,6 +23,8 @@ pub(super) struct Peer {
     pub(super) received: Vec<Received>,
     pub(super) acknowledged: u32,
     pub(super) synced: Option<oneshot::Sender<()>>,
+    /// Whether the first step 2 has come.
+    pub(super) is_in: bool,
 }
 
 impl Peer {
@@ -69,6 +71,7 @@ impl Listener for Peer {
     }
 
     fn synced(&mut self) {
+        self.is_in = true;
         if let Some(synced) = self.synced.take() {
             let _ = synced.send(()); // the opener may have given up
         }
@@ -115,7 +118,7 @@ impl Listener for Peer {
 
     fn refused(&mut self, why: String) {
         let mut fleet = self.fleet.borrow_mut();
-        fleet.refused += 1;
+        fleet.refused += u64::from(self.is_in);
         fleet.last_fault = why;
         self.synced = None; // who is refused while opening is not synced any more
     }

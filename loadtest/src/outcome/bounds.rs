@@ -90,12 +90,7 @@ pub fn goals(scenario: &str, documents: f64) -> Thresholds {
         "ramp" => make(&[whole], &[], &[], &[("max_rate", if documents > 1.0 { 0.25 } else { 8.0 })]),
         "overload" => make(&[whole], &[("of_maximum", 0.9)], &[], &[]),
         "idle" => make(&[("kib_each", 14.0), ("open_ms", 1_500.0), ("dropped", 0.0)], &[], &[], &[]),
-        "coldload" => make(
-            &[whole, ("feed_s", 6.0), ("cold_server_ms", 25.0), ("warm_ms", 2.0), ("document_mib", 2.0)],
-            &[],
-            &[],
-            &[],
-        ),
+        "coldload" => make(&[whole, ("feed_s", 6.0), ("cold_server_ms", 25.0), ("warm_ms", 2.0)], &[], &[], &[]),
         "storm" => make(&[whole, ("storm_ms", 400.0)], &[], &[], &[]),
         "two-nodes" => make(&[whole, ("unacked", 0.0)], &[], &[("cpu_total_us", 4.0)], &[]),
         "durability" => make(&[("lost", 0.0)], &[], &[], &[]),

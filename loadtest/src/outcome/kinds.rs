@@ -73,8 +73,8 @@ pub const KINDS: &[Kind] = &[
     plain("sync_kib", "step 2", "KiB"),
     plain("document_mib", "memory of a loaded document", "MiB"),
     // storm
-    plain("storm_ms", "from the first accepted connection until all are synced", "ms"),
-    plain("start_ms", "from the start of the process to that connection", "ms"),
+    plain("storm_ms", "from the start of the process until all are synced", "ms"),
+    plain("start_ms", "from the start of the process to the first accepted connection", "ms"),
     // durability and converge
     plain("kills", "kills", ""),
     plain("sent", "tokens sent", ""),

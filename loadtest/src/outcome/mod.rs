@@ -103,7 +103,7 @@ impl Serialize for Figures {
 /// A chart of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plot {
-    /// Charts of the same title are drawn into one when servers are compared.
+    /// Lines of one name under one title are drawn into one chart when servers are compared.
     pub title: &'static str,
     /// What runs to the right, with its unit.
     pub x: &'static str,

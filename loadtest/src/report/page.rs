@@ -54,13 +54,13 @@ pub fn render(report: &Report) -> String {
     let plots = plots(&report.groups);
     if !plots.is_empty() {
         out.push_str("<h2>Charts</h2><div class=\"plots\">");
-        for plot in &plots {
+        for (title, plot) in &plots {
             let _ = write!(
                 out,
                 "<figure><figcaption>{}</figcaption><div>{}</div>{}</figure>",
-                escape(plot.title),
+                escape(title),
                 legend(plot),
-                chart(plot)
+                chart(title, plot)
             );
         }
         out.push_str("</div>");
@@ -130,27 +130,33 @@ fn figures(groups: &[Group], out: &mut String) {
     out.push_str("</tbody></table></div>");
 }
 
-/// The charts of each group's typical run; those of one title in one chart.
-fn plots(groups: &[Group]) -> Vec<Plot> {
-    let mut all: Vec<Plot> = Vec::new();
-    for group in groups {
-        let Some(run) = group.typical() else { continue };
-        for plot in &run.plots {
-            let named = plot.lines.iter().map(|line| {
-                let name = match (groups.len(), plot.lines.len()) {
-                    (1, _) => line.name.clone(),
-                    (_, 1) => group.name.clone(),
-                    _ => format!("{} {}", group.name, line.name),
-                };
-                Line { name, points: line.points.clone() }
-            });
-            match all.iter_mut().find(|known| known.title == plot.title) {
-                Some(known) => known.lines.extend(named),
-                None => all.push(Plot { lines: named.collect(), ..plot.clone() }),
+/// The charts of each group's typical run. Several servers are drawn into one chart per line, each in its own colour.
+fn plots(groups: &[Group]) -> Vec<(String, Plot)> {
+    let typical: Vec<_> = groups.iter().map(Group::typical).collect();
+    let mut all: Vec<(String, Plot)> = Vec::new();
+    for plot in typical.iter().flatten().flat_map(|run| &run.plots) {
+        if groups.len() == 1 {
+            all.push((plot.title.to_owned(), plot.clone()));
+            continue;
+        }
+        for line in &plot.lines {
+            let title = match plot.lines.len() {
+                1 => plot.title.to_owned(),
+                _ => format!("{}: {}", plot.title, line.name),
+            };
+            if all.iter().any(|(known, _)| *known == title) {
+                continue;
             }
+            // One without this line keeps its place, so that a colour means the same server everywhere.
+            let lines = groups.iter().zip(&typical).map(|(group, run)| {
+                let same = run.and_then(|run| run.plots.iter().find(|other| other.title == plot.title));
+                let same = same.and_then(|other| other.lines.iter().find(|other| other.name == line.name));
+                Line::new(&group.name, same.map(|line| line.points.clone()).unwrap_or_default())
+            });
+            all.push((title, Plot { lines: lines.collect(), ..plot.clone() }));
         }
     }
-    all.retain(|plot| plot.lines.iter().any(|line| !line.points.is_empty()));
+    all.retain(|(_, plot)| plot.lines.iter().any(|line| !line.points.is_empty()));
     all
 }
 

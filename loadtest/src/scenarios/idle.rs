@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Common, ScenarioResult, seconds};
 use crate::bench::Bench;
-use crate::engine::{Engine, OPENING_MAX, Payload, Shape, fresh_names, mib};
+use crate::engine::{Engine, OPENING_MAX, Opening, Payload, Shape, fresh_names, mib};
 use crate::outcome::Outcome;
 use crate::process::{self, Usage};
 
@@ -40,7 +40,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     }
     let names = fresh_names(args.documents);
     let writers = Shape { documents: args.documents, writers: 1, readers: 0, payload: Payload::Text };
-    let mut author = Engine::open_documents(writers, &names, None, OPENING_MAX, bench).await?;
+    let mut author = Engine::open_documents(writers, &names, Opening::default(), bench).await?;
     let rate = 20.0 * args.documents as f64;
     author.phase(rate, Duration::ZERO, Duration::from_secs_f64(UPDATES_EACH / 20.0), bench).await?;
     let written = author.drain(Duration::from_secs(30), |_| ()).await;
@@ -55,7 +55,8 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     let before = bench.usage().await?;
     let readers = Shape { writers: 0, readers: args.connections / args.documents, ..writers };
     let known = (!bench.is_relay).then_some(&known); // a relay has no store: it owes nothing
-    let engine = Engine::open_documents(readers, &names, known, args.at_once, bench).await?;
+    let opening = Opening { known, at_once: Some(args.at_once), patience: None };
+    let engine = Engine::open_documents(readers, &names, opening, bench).await?;
     bench.progress.at(|| format!("{} connections are open", readers.connections()));
     tokio::time::sleep(SETTLE).await;
     let quiet = bench.usage().await?;

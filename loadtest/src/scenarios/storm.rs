@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Common, ScenarioResult};
 use crate::bench::Bench;
-use crate::engine::{Engine, OPENING_MAX, Payload, Shape, fresh_names};
-use crate::launch::{LaunchArgs, LaunchError, Launched, connect_patiently};
+use crate::engine::{Engine, Opening, Payload, Shape, fresh_names};
+use crate::launch::{LaunchArgs, Launched};
 use crate::outcome::Outcome;
 use crate::process;
 
@@ -44,7 +44,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
 
     let each = args.clients / args.documents;
     let writers = Shape { documents: args.documents, writers: 1, readers: each - 1, payload: Payload::Text };
-    let mut before = Engine::open_documents(writers, &names, None, OPENING_MAX, bench).await?;
+    let mut before = Engine::open_documents(writers, &names, Opening::default(), bench).await?;
     let rate = 10.0 * args.documents as f64;
     before.phase(rate, Duration::ZERO, Duration::from_secs_f64(args.updates as f64 / 10.0), bench).await?;
     let written = before.drain(patience, |missing| {
@@ -62,14 +62,9 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
 
     let mut server = Launched::spawn(&args.launch, bench.server_cpu())?;
     let accepting = server.wait_accepting(&accesses[0].target.authority, patience).await?;
-    // The first to knock may be turned away by a server that is not ready yet, as any client would be: all try again.
     let readers = Shape { writers: 0, readers: each, ..writers };
-    let engine = connect_patiently(patience, async || {
-        server.check()?;
-        let opened = Engine::open_documents(readers, &names, Some(&known), args.at_once, bench).await;
-        opened.map_err(|error| LaunchError::NotReady(accepting.elapsed(), words(&error)))
-    });
-    let engine = engine.await?;
+    let opening = Opening { known: Some(&known), at_once: Some(args.at_once), patience: Some(patience) };
+    let engine = Engine::open_documents(readers, &names, opening, bench).await?;
     let synced = Instant::now();
     let drained = engine.drain(Duration::from_secs(5), |_| ()).await;
 
@@ -78,7 +73,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
         format!("SIGKILL, restart, {} clients on {} documents", readers.connections(), args.documents),
     );
     let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1e3;
-    outcome.figures.set("storm_ms", ms(accepting, synced));
+    outcome.figures.set("storm_ms", ms(server.at, synced));
     outcome.figures.set("start_ms", ms(server.at, accepting));
     outcome.figures.set("load_average", process::load_average());
     engine.finish(drained, &mut outcome, bench).await?;
@@ -86,15 +81,4 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     outcome.moved.clear();
     server.end().await?;
     Ok(outcome)
-}
-
-/// An error with its causes.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        words.push_str(&format!(": {source}"));
-        cause = source.source();
-    }
-    words
 }
