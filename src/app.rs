@@ -35,8 +35,8 @@ use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::messages::DrainAll;
 use contextnexus_actors::directory::{self, Directory, Documents};
 use contextnexus_actors::ids::NodeId;
-use contextnexus_actors::ports::Bus;
 use contextnexus_actors::ports::memory_bus::MemoryBus;
+use contextnexus_actors::ports::{Bus, OperationLog};
 use contextnexus_actors::session::Services;
 use contextnexus_actors::world::World;
 use std::io;
@@ -115,8 +115,25 @@ impl Stop {
     }
 }
 
+/// What a program that is built on this library puts between the parts. The server itself puts nothing there.
+pub struct Seams {
+    /// Given the log in PostgreSQL, answers the one that documents write to. What it promises is the contract of [`OperationLog`].
+    pub log: fn(Arc<dyn OperationLog>) -> Arc<dyn OperationLog>,
+}
+
+impl Default for Seams {
+    fn default() -> Self {
+        Self { log: |log| log }
+    }
+}
+
 /// Serves until it is asked to stop by SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
+    serve_through(config, Seams::default()).await
+}
+
+/// The same, with something between the parts.
+pub async fn serve_through(config: Config, seams: Seams) -> Result<(), ServeError> {
     let mut stop = Stop::listen()?;
     // Before anything else is touched: a second server that is started by mistake fails here, and at once.
     let listener = listen(config.server.listen)?;
@@ -139,7 +156,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         }
         _ => None,
     };
-    let outcome = serve_with(&config, data_dir.as_ref(), postgres.as_ref(), listener, &mut stop).await;
+    let outcome = serve_with(&config, &seams, data_dir.as_ref(), postgres.as_ref(), listener, &mut stop).await;
     if let Some(postgres) = postgres {
         postgres.stop().await;
     }
@@ -148,6 +165,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 
 async fn serve_with(
     config: &Config,
+    seams: &Seams,
     data_dir: Option<&DataDir>,
     postgres: Option<&EmbeddedPostgres>,
     listener: TcpListener,
@@ -168,7 +186,7 @@ async fn serve_with(
         let alone = config.is_embedded();
         demo::seed(&database, &SystemClock, data_dir.path(), &url, &config.demo.password, alone).await?;
     }
-    run(config, &urls, database, listener, &url, stop).await
+    run(config, seams, &urls, database, listener, &url, stop).await
 }
 
 fn urls(config: &Config, postgres: Option<&EmbeddedPostgres>) -> Urls {
@@ -281,6 +299,7 @@ impl Session {
 /// Serves until asked to stop, then drains.
 async fn run(
     config: &Config,
+    seams: &Seams,
     urls: &Urls,
     database: Database,
     listener: TcpListener,
@@ -297,7 +316,7 @@ async fn run(
         tokio::spawn(upkeep::keep_up(database.clone(), config.retention.clone())),
     ];
 
-    let actors = Actors::start(config, &database, &readiness)?;
+    let actors = Actors::start(config, seams, &database, &readiness)?;
     let origins = origins(config, listener.local_addr()?);
     let sockets = Sockets::new(
         ws::Settings::of(&config.server, &config.limits),
@@ -393,12 +412,12 @@ struct Actors {
 }
 
 impl Actors {
-    fn start(config: &Config, database: &Database, readiness: &Readiness) -> Result<Self, ServeError> {
+    fn start(config: &Config, seams: &Seams, database: &Database, readiness: &Readiness) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let node = NodeId(clock.fresh_id());
         let world = World {
             node,
-            log: Arc::new(PostgresLog::start(database.clone(), log_settings(config))),
+            log: (seams.log)(Arc::new(PostgresLog::start(database.clone(), log_settings(config)))),
             authority: Arc::new(PostgresAuthority::new(database.clone(), clock.clone())),
             bus: bus(config, database, node, readiness)?,
             clock,

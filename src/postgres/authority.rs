@@ -431,7 +431,8 @@ async fn standings(db: &mut TenantTx, held: &[Held]) -> Result<Vec<(Held, Standi
                 (Some(project), Some(role)) if !row.deleted => {
                     Standing::Granted(Grant { document: right.document, project: ProjectId(project), role })
                 }
-                _ => Standing::Deleted,
+                (Some(_), Some(_)) => Standing::Deleted,
+                (None, _) => Standing::Gone,
             }
         };
         standings.insert(right, standing);

@@ -11,7 +11,7 @@ const { values } = parseArgs({
   options: {
     url: { type: 'string', default: process.env.CONTEXTNEXUS_URL ?? 'http://127.0.0.1:8080' },
     credentials: { type: 'string', default: process.env.CONTEXTNEXUS_CREDENTIALS ?? 'data/credentials.json' },
-    out: { type: 'string', default: fs.mkdtempSync(path.join(os.tmpdir(), 'contextnexus-browser-')) },
+    out: { type: 'string' },
     chromium: { type: 'string', default: process.env.CHROMIUM ?? '/usr/bin/chromium' },
   },
 });
@@ -21,7 +21,7 @@ export const url = values.url.replace(/\/$/, '');
 /** `{tenant, email, password}` as the server wrote them. */
 export const credentials = JSON.parse(fs.readFileSync(values.credentials, 'utf8'));
 /** Where screenshots go. */
-export const out = values.out;
+export const out = values.out ?? fs.mkdtempSync(path.join(os.tmpdir(), 'contextnexus-browser-'));
 fs.mkdirSync(out, { recursive: true });
 
 /** Long enough for a busy machine with two cores, short enough to notice. */

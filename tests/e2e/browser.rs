@@ -23,7 +23,9 @@ fn script(name: &str, server: &TestServer, scratch: &tempfile::TempDir) -> Comma
         .current_dir(tests().join("browser"))
         .arg(name)
         .args(["--url", &server.base, "--credentials"])
-        .arg(credentials);
+        .arg(credentials)
+        // Browsers leave their profiles behind when they are killed.
+        .env("TMPDIR", scratch.path());
     command.arg("--out").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser"));
     command
 }

@@ -5,9 +5,11 @@ use crate::support::cluster::number;
 use crate::support::fleet::{Fleet, KINDS};
 use crate::support::ledger::{Ledger, Verdict, start_load, strings, tokens_by_client};
 use crate::support::server::Options;
+use crate::support::table_lock::TableLock;
 use crate::support::world::World;
 use crate::support::{Random, scaled, seed};
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const ROOM: &str = "kills";
@@ -17,6 +19,17 @@ enum Victim {
     Server,
     Postgres,
     Both,
+}
+
+/// When something is killed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Moment {
+    /// At random under load, or while the clients still connect.
+    Load,
+    /// A snapshot is being stored.
+    Snapshot,
+    /// The document is being loaded into a server that has just started.
+    ColdLoad,
 }
 
 #[test]
@@ -37,57 +50,41 @@ fn nothing_is_lost_when_both_are_killed() {
 fn kill_again_and_again(victim: Victim, cycles: u64) {
     let seed = seed();
     let mut random = Random(seed);
-    // Small tails, so that snapshots are being written at many of the moments at which something dies.
+    // Small tails, so that there is a snapshot to store in every cycle.
     let options = Options {
         environment: vec![("CONTEXTNEXUS_LIMITS__SNAPSHOT_TAIL_UPDATES".to_owned(), "50".to_owned())],
         ..Default::default()
     };
     let mut world = World::start_private(options);
     let mut ledger = Ledger::default();
+    let (mut storing, mut loading) = (0, 0);
     for cycle in 0..cycles {
-        let mut fleet = Fleet::with_seed(seed);
-        start_load(
-            &mut fleet,
-            &world.base(),
-            ROOM,
-            &world.token(),
-            &cycle.to_string(),
-            scaled(40, 150),
-            &ledger.file(),
-        );
-        // A third of the kills come while the clients still connect and the document is loaded cold.
-        let pause = if random.below(3) == 0 { random.below(200) } else { 300 + random.below(1_500) };
-        std::thread::sleep(Duration::from_millis(pause));
-        match victim {
-            Victim::Server => world.server.kill(),
-            Victim::Postgres => {
-                world.postgres().kill();
-                // The server goes on without its database for a moment: it must not promise anything now.
-                std::thread::sleep(Duration::from_millis(random.below(500)));
-                world.server.kill();
-            }
-            Victim::Both if random.below(2) == 0 => {
-                world.server.kill();
-                world.postgres().kill();
-            }
-            Victim::Both => {
-                world.postgres().kill();
-                world.server.kill();
-            }
+        let moment = [Moment::Load, Moment::Snapshot, Moment::ColdLoad][(cycle % 3) as usize];
+        if moment == Moment::ColdLoad {
+            world.server.restart(); // the judge has warmed it
         }
+        let mut fleet = Fleet::with_seed(seed);
+        let load = Load { prefix: cycle.to_string(), log: ledger.file(), held: cycle / 3 % 2 == 0 };
+        let lock = run_until(moment, &world, &mut fleet, &load, &mut random);
+        kill(victim, &mut world, &mut random);
+        // Only where the step could not end before the kill it is known to have been under way.
+        storing += u64::from(moment == Moment::Snapshot && lock.is_some());
+        loading += u64::from(moment == Moment::ColdLoad && lock.is_some());
+        drop(lock);
+        // What the killed server had sent still counts: it is read to the end before the clients go.
+        fleet.wait(&[], "disconnected", Duration::from_secs(20));
         fleet.kill();
         if victim != Victim::Server {
             world.postgres().restart();
         }
         world.server.restart();
         let promised = ledger.promises();
-        judge(&world, &promised.all(), &format!("cycle {cycle} after {pause} ms, CNX_SEED={seed}"));
-        eprintln!(
-            "cycle {cycle}: killed after {pause} ms, {} acknowledged, {} seen",
-            promised.acked.len(),
-            promised.seen.len()
-        );
+        judge(&world, &promised.all(), &format!("cycle {cycle}, {moment:?}, CNX_SEED={seed}"));
+        eprintln!("cycle {cycle}, {moment:?}: {} acknowledged, {} seen", promised.acked.len(), promised.seen.len());
     }
+    eprintln!("of {cycles} kills, {storing} while a snapshot was stored, {loading} while a document was loaded cold");
+    assert!(storing > 0, "no kill while a snapshot was being stored");
+    assert!(loading > 0, "no kill while a document was being loaded");
     let promised = ledger.promises();
     assert!(promised.acked.len() as u64 > cycles * 20, "hardly anything was acknowledged: the load did not run");
     assert!(promised.seen.len() as u64 > cycles * 20, "hardly anything was seen by others: the load did not run");
@@ -98,6 +95,58 @@ fn kill_again_and_again(victim: Victim, cycles: u64) {
     );
     let mut fleet = Fleet::start();
     world.assert_one_truth(&mut fleet, ROOM);
+}
+
+/// What the writers of one cycle write, and where it is noted.
+struct Load {
+    prefix: String,
+    log: PathBuf,
+    /// Whether the step at which the kill comes is held until then, or was let go some milliseconds before, so that all its later
+    /// instants are among the kills too.
+    held: bool,
+}
+
+/// Starts writers and answers at that moment, with the lock that holds the server there where it is to be held.
+fn run_until(moment: Moment, world: &World, fleet: &mut Fleet, load: &Load, random: &mut Random) -> Option<TableLock> {
+    let mut lock = match moment {
+        Moment::Load => None,
+        Moment::Snapshot => Some(TableLock::on_storing_snapshots(world)),
+        Moment::ColdLoad => Some(TableLock::on_loading(world)),
+    };
+    start_load(fleet, &world.base(), ROOM, &world.token(), &load.prefix, scaled(40, 150), &load.log);
+    let Some(taken) = &mut lock else {
+        // A third of these kills come while the clients still connect.
+        let pause = if random.below(3) == 0 { random.below(200) } else { 300 + random.below(1_500) };
+        std::thread::sleep(Duration::from_millis(pause));
+        return None;
+    };
+    taken.wait_for_somebody(Duration::from_secs(60));
+    if load.held {
+        return lock;
+    }
+    drop(lock);
+    std::thread::sleep(Duration::from_micros(random.below(8_000)));
+    None
+}
+
+fn kill(victim: Victim, world: &mut World, random: &mut Random) {
+    match victim {
+        Victim::Server => world.server.kill(),
+        Victim::Postgres => {
+            world.postgres().kill();
+            // The server goes on without its database for a moment: it must not promise anything now.
+            std::thread::sleep(Duration::from_millis(random.below(500)));
+            world.server.kill();
+        }
+        Victim::Both if random.below(2) == 0 => {
+            world.server.kill();
+            world.postgres().kill();
+        }
+        Victim::Both => {
+            world.postgres().kill();
+            world.server.kill();
+        }
+    }
 }
 
 /// PostgreSQL dies and returns under a server that goes on, with clients that stay.

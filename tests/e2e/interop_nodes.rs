@@ -1,8 +1,7 @@
 //! Acceptance 5: two nodes on one PostgreSQL, with a Redis that comes and goes, a node that dies and one that is frozen.
 
-use crate::support::cluster::{Cluster, copy};
 use crate::support::fleet::{Fleet, KINDS};
-use crate::support::ledger::{Ledger, Verdict, strings};
+use crate::support::ledger::strings;
 use crate::support::redis::Redis;
 use crate::support::server::{Options, TestServer};
 use crate::support::world::World;
@@ -11,7 +10,7 @@ use serde_json::json;
 use std::time::Duration;
 
 /// Eight clients over two nodes, all dialects on each side of the middle.
-const CLIENTS: [(&str, &str, usize); 8] = [
+pub const CLIENTS: [(&str, &str, usize); 8] = [
     ("a3-first", "a3", 0),
     ("a4-second", "a4", 1),
     ("b2-first", "b2", 0),
@@ -22,9 +21,9 @@ const CLIENTS: [(&str, &str, usize); 8] = [
     ("a3-second", "a3", 1),
 ];
 
-struct Nodes {
-    second: TestServer,
-    world: World,
+pub struct Nodes {
+    pub second: TestServer,
+    pub world: World,
     redis: Redis,
 }
 
@@ -34,7 +33,7 @@ impl Nodes {
     }
 
     /// With a PostgreSQL of the test's own where it says so.
-    fn start_as(world: fn(Options) -> World) -> Self {
+    pub fn start_as(world: fn(Options) -> World) -> Self {
         let redis = Redis::start();
         let options = Options { redis: Some(redis.url()), ..Options::default() };
         let world = world(options.clone());
@@ -42,14 +41,17 @@ impl Nodes {
         Self { second, world, redis }
     }
 
-    fn base(&self, node: usize) -> String {
+    pub fn base(&self, node: usize) -> String {
         if node == 0 { self.world.base() } else { self.second.base.clone() }
     }
 
-    fn open(&self, fleet: &mut Fleet, room: &str) {
+    pub fn token(&self, node: usize) -> &str {
+        if node == 0 { &self.world.server.token } else { &self.second.token }
+    }
+
+    pub fn open(&self, fleet: &mut Fleet, room: &str) {
         for (name, kind, node) in CLIENTS {
-            let token = if node == 0 { &self.world.server.token } else { &self.second.token };
-            fleet.open(name, kind, &self.base(node), room, token);
+            fleet.open(name, kind, &self.base(node), room, self.token(node));
         }
         fleet.wait(&[], "synced", Duration::from_secs(10));
     }
@@ -175,11 +177,10 @@ fn one_name_created_on_two_nodes_at_once_is_one_document() {
         let room = format!("race-{room}");
         let mut opening = Vec::new();
         for (name, kind, node) in CLIENTS {
-            let token = if node == 0 { &nodes.world.server.token } else { &nodes.second.token };
-            opening.push(fleet.send(
-                "open",
-                json!({ "client": name, "kind": kind, "base": nodes.base(node), "room": room, "token": token }),
-            ));
+            let (base, token) = (nodes.base(node), nodes.token(node));
+            opening.push(
+                fleet.send("open", json!({ "client": name, "kind": kind, "base": base, "room": room, "token": token })),
+            );
         }
         for pending in opening {
             fleet.finish(pending, &json!(room));
@@ -195,67 +196,6 @@ fn one_name_created_on_two_nodes_at_once_is_one_document() {
         for (name, ..) in CLIENTS {
             fleet.call("close", json!({ "client": name }));
         }
-    }
-}
-
-/// PostgreSQL loses its newest commits under a running node (an asynchronous replica promoted, a backup restored). Nothing forks, and clients that
-/// are connected bring back what the database lost.
-#[test]
-fn clients_bring_back_what_a_restored_database_lost() {
-    let mut nodes = Nodes::start_as(World::start_private);
-    let seed = seed();
-    let mut ledger = Ledger::default();
-    let mut fleet = Fleet::with_seed(seed);
-    nodes.open(&mut fleet, "restored");
-    fleet.call("edit", json!({ "seed": seed, "count": 100 }));
-    fleet.wait(&[], "saved", Duration::from_secs(5));
-    let backup = Backup::take(nodes.world.postgres());
-    fleet.wait(&[], "saved", Duration::from_secs(10));
-    let log = ledger.file();
-    let names: Vec<&str> = CLIENTS.iter().map(|(name, ..)| *name).collect();
-    fleet.call("load", json!({ "clients": names, "perSecond": 20, "prefix": "r", "log": log }));
-    std::thread::sleep(Duration::from_secs(2));
-    fleet.call("stopLoad", json!({}));
-    fleet.wait(&[], "saved", Duration::from_secs(5));
-    let lost_from = nodes.world.log("restored").len();
-    backup.restore(nodes.world.postgres());
-    let after = nodes.world.log("restored").len();
-    assert!(after < lost_from, "the restored database lacks {lost_from} - {after} updates");
-    // Somebody writes: both nodes find that their prefix is gone.
-    fleet.call("write", json!({ "client": "a3-first", "token": "tok-after" }));
-    fleet.call("write", json!({ "client": "c-second", "token": "tok-after-too" }));
-    std::thread::sleep(Duration::from_secs(3));
-    for name in &names {
-        fleet.call("online", json!({ "client": name }));
-    }
-    fleet.wait(&[], "synced", Duration::from_secs(45));
-    fleet.call("converge", json!({ "timeoutMs": 10_000 }));
-    fleet.wait(&[], "saved", Duration::from_secs(10));
-    let promised = ledger.promises().all();
-    assert!(promised.len() > 100, "the load ran");
-    let held = strings(&fleet.call("tokens", json!({ "client": "b4-first" })));
-    let verdict = Verdict::of(&promised, &held);
-    assert!(verdict.is_clean(), "{verdict:?} (CNX_SEED={seed})");
-    nodes.world.assert_one_truth_on(&mut fleet, "restored", &[nodes.base(0), nodes.base(1)]);
-}
-
-/// A copy of the cluster's files while it was down.
-struct Backup(tempfile::TempDir);
-
-impl Backup {
-    fn take(cluster: &mut Cluster) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        cluster.stop();
-        copy(&cluster.data(), &directory.path().join("data"));
-        cluster.restart();
-        Self(directory)
-    }
-
-    fn restore(&self, cluster: &mut Cluster) {
-        cluster.kill();
-        std::fs::remove_dir_all(cluster.data()).expect("the data can be removed");
-        copy(&self.0.path().join("data"), &cluster.data());
-        cluster.restart();
     }
 }
 

@@ -1,8 +1,8 @@
 //! What clients are told, and when: nothing before the commit, everything exactly once after it.
 
-use crate::support::commit_gate::CommitGate;
 use crate::support::fleet::{Fleet, KINDS};
 use crate::support::ledger::strings;
+use crate::support::table_lock::TableLock;
 use crate::support::world::World;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn nothing_is_acknowledged_or_shown_before_the_commit() {
     let world = World::start();
     let mut fleet = Fleet::start();
     open_all(&mut fleet, &world, "gate");
-    let gate = CommitGate::close(&world);
+    let gate = TableLock::on_appends(&world);
     for kind in KINDS {
         fleet.call("write", json!({ "client": kind, "token": format!("tok-{kind}") }));
     }
@@ -56,7 +56,7 @@ fn after_a_reconnect_102_waits_for_the_content() {
     fleet.call("offline", json!({ "client": "c" }));
     fleet.wait(&["c"], "disconnected", Duration::from_secs(5));
     fleet.call("write", json!({ "client": "c", "token": "tok-offline" }));
-    let gate = CommitGate::close(&world);
+    let gate = TableLock::on_appends(&world);
     fleet.call("online", json!({ "client": "c" }));
     fleet.wait(&["c"], "synced", Duration::from_secs(10));
     for _ in 0..10 {

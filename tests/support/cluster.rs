@@ -102,6 +102,51 @@ impl Cluster {
         }
     }
 
+    /// A streaming replica, asynchronous, that has caught up. It has `wal_level` and everything else of its primary.
+    pub fn replica(&self) -> Self {
+        let directory = own(tempfile::Builder::new().prefix("cnx-pg-").tempdir().expect("a temporary directory"));
+        let output = tied_unprivileged(binaries().join("pg_basebackup"))
+            .args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync", "--dbname"])
+            .arg(self.superuser_url("postgres"))
+            .arg("--pgdata")
+            .arg(directory.path().join("data"))
+            .output()
+            .expect("pg_basebackup runs");
+        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        let mut replica = Self { port: free_port(), directory, postgres: None };
+        replica.restart();
+        let position = "select (pg_current_wal_insert_lsn() - '0/0')::int8";
+        let sent = number(&self.superuser_url("postgres"), position);
+        let replayed = "select (pg_last_wal_replay_lsn() - '0/0')::int8";
+        eventually(Duration::from_secs(30), "the replica catches up", || {
+            number(&replica.superuser_url("postgres"), replayed) >= sent
+        });
+        replica
+    }
+
+    /// Cuts replication: a replica stays as it is, and its primary does not notice.
+    pub fn stop_replicating(&self) {
+        let url = self.superuser_url("postgres");
+        execute(&url, "alter system set primary_conninfo = ''");
+        execute(&url, "select pg_reload_conf()");
+        eventually(Duration::from_secs(30), "the replica receives no more", || {
+            number(&url, "select count(*) from pg_stat_wal_receiver") == 0
+        });
+    }
+
+    /// A dead primary's address leads here now. Still a standby: whoever writes is refused until [`promote`](Self::promote).
+    pub fn take_address_of(&mut self, primary: &Self) {
+        assert!(primary.postgres.is_none(), "the primary runs");
+        self.stop();
+        self.port = primary.port;
+        self.restart();
+    }
+
+    /// Makes a replica a primary.
+    pub fn promote(&self) {
+        execute(&self.superuser_url("postgres"), "select pg_promote()");
+    }
+
     fn wait_until_gone(&self) {
         let socket = self.port;
         eventually(Duration::from_secs(20), "PostgreSQL's processes end", || {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The notes of one fleet, written as things happened.
+/// The notes of one fleet, written as things happened, each by a system call of its own before the client heard anything else: the kernel has
+/// them when the fleet is killed, and the kernel itself nobody kills here, so they are not synchronised with the disk.
 pub struct Ledger {
     directory: tempfile::TempDir,
     files: Vec<PathBuf>,

@@ -1,14 +1,15 @@
 //! What the end-to-end tests stand on.
 
 pub mod cluster;
-pub mod commit_gate;
 pub mod fleet;
 pub mod ledger;
+pub mod liar;
 pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod rest;
 pub mod server;
+pub mod table_lock;
 pub mod world;
 
 /// The long forms were asked for.

@@ -15,8 +15,9 @@ pub struct TestServer {
     name: String,
     listen: String,
     environment: Vec<(String, String)>,
-    data_dir: tempfile::TempDir,
+    // Dropped before the directory in which it writes.
     running: Option<Running>,
+    data_dir: tempfile::TempDir,
 }
 
 /// How to start one.
@@ -65,7 +66,16 @@ impl TestServer {
     /// Any subcommand of the binary, with this node's settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = tied(binary());
-        command.args(arguments).current_dir(self.data_dir.path()).env_clear();
+        command.args(arguments);
+        self.settings(command)
+    }
+
+    /// The command with this node's settings as its environment, and no other.
+    pub fn settings(&self, mut command: Command) -> Command {
+        let own: Vec<_> =
+            command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+        command.current_dir(self.data_dir.path()).env_clear();
+        command.envs(own.into_iter().filter_map(|(name, value)| Some((name, value?))));
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("CONTEXTNEXUS_DATA_DIR", self.data_dir.path().join("data"));
         command.env("CONTEXTNEXUS_LISTEN", &self.listen);

@@ -56,6 +56,11 @@ impl World {
         self.cluster.as_mut().expect("this world has a PostgreSQL of its own")
     }
 
+    /// Another PostgreSQL stands at the address of this world's own, which is dead and is answered.
+    pub fn exchange_postgres(&mut self, other: Cluster) -> Cluster {
+        std::mem::replace(self.postgres(), other)
+    }
+
     pub fn base(&self) -> String {
         self.server.base.clone()
     }
@@ -78,6 +83,11 @@ impl World {
             let row = sqlx::query(sql).bind(argument).fetch_optional(&mut connection).await.expect("the query runs");
             row.map(|row| row.get(0))
         })
+    }
+
+    /// The one text that this query answers for `$1`.
+    pub fn text(&self, sql: &'static str, argument: &str) -> String {
+        self.one(sql, argument).unwrap_or_else(|| panic!("{sql} found nothing for {argument}"))
     }
 
     pub fn tenant(&self) -> Uuid {

@@ -51,6 +51,8 @@ pub enum Standing {
     Forbidden,
     /// The document was deleted: close with 4404.
     Deleted,
+    /// There is no such document, although one was open: the database has lost it. Close with 1012.
+    Gone,
 }
 
 /// A room as clients name it: a document's UUID, `{project-slug}/{name}`, or `{name}` in the tenant's default project.

@@ -33,7 +33,8 @@ pub trait OperationLog: Send + Sync + 'static {
     /// The answer holds every row after `held`; the lock ends when it is used or dropped, and after 2 s at the latest.
     async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError>;
 
-    /// Of the documents given, those whose head differs from the position given or which are deleted or gone. One query.
+    /// Of the documents given, those whose head differs from the position given or which are deleted. One query. A document that the log has
+    /// never heard of (its database was restored, or a replica promoted) stands at the start, as far as this question goes.
     async fn changed_heads(
         &self,
         tenant: TenantId,
@@ -157,7 +158,7 @@ pub struct LogRow {
 pub struct Head {
     /// Where the log ends.
     pub position: Position,
-    /// The document has a tombstone (or is gone).
+    /// The document has a tombstone.
     pub deleted: bool,
 }
 

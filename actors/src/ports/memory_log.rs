@@ -140,7 +140,7 @@ impl MemoryLog {
     pub fn changed_heads_now(&self, tenant: TenantId, held: &[(DocumentId, Position)]) -> Vec<(DocumentId, Head)> {
         let documents = self.lock();
         let head_of = |document: DocumentId| {
-            let gone = Head { position: Position::START, deleted: true };
+            let gone = Head { position: Position::START, deleted: false };
             documents.get(&DocumentKey { tenant, document }).and_then(|found| found.head).unwrap_or(gone)
         };
         let changed = |(document, held): &(DocumentId, Position)| {

@@ -79,6 +79,7 @@ pub const KINDS: &[Kind] = &[
     plain("kills", "kills", ""),
     plain("sent", "tokens sent", ""),
     plain("owed", "of these owed: acknowledged or seen", ""),
+    plain("acknowledged_rate", "tokens acknowledged while sending", "/s"),
     plain("lost", "owed and lost", ""),
     plain("lost_acknowledged", "of these acknowledged", ""),
     plain("duplicated", "tokens that stand twice", ""),

@@ -75,7 +75,7 @@ pub(super) async fn changed_heads(
                 (Some(seq), Some(tip), Some(deleted)) => {
                     Head { position: Position { seq: number(seq), tip: Tip(tip) }, deleted }
                 }
-                _ => Head { position: Position::START, deleted: true },
+                _ => Head { position: Position::START, deleted: false },
             };
             (DocumentId(row.document_id), head)
         })

@@ -240,9 +240,15 @@ impl DocumentState {
                 self.log = LogWork::Rebuilding;
                 self.effects.push(Effect::Rebuild);
             }
-            LogError::NoSuchDocument => self.die(close::NOT_FOUND, "document deleted"),
+            LogError::NoSuchDocument => self.gone(),
             LogError::Corrupt { .. } => self.die(close::TRY_AGAIN_LATER, "document cannot be read"),
         }
+    }
+
+    /// The database has lost this document altogether (a restored backup, a promoted replica). Whoever is here still has it, comes back by
+    /// its name, which makes it anew, and brings it back.
+    pub(super) fn gone(&mut self) {
+        self.die(close::SERVICE_RESTART, "document is rebuilt");
     }
 
     /// 100 ms, doubling, at most 2 s: after an outage everybody waits for the first answer.

@@ -63,6 +63,7 @@ impl DocumentState {
                     }
                     Standing::Forbidden => self.expel(follower, close::FORBIDDEN, "not a member", false, now),
                     Standing::Deleted => self.expel(follower, close::NOT_FOUND, "document deleted", false, now),
+                    Standing::Gone => self.gone(),
                 }
             }
         }

@@ -4,6 +4,7 @@ use crate::document::close;
 use crate::document::messages::Input;
 use crate::limits::Limits;
 use crate::ports::log::{AppendOutcome, Snapshot};
+use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 
 #[test]
@@ -74,6 +75,20 @@ fn a_restored_backup_is_noticed_and_clients_bring_back_what_was_lost() {
     bench.say(&ann, Input::Step2(ann.step2(&step1.expect("every connection gets a step 1"))));
     assert_eq!(bench.text(), "kept lost");
     assert_eq!(bench.died, None);
+}
+
+/// Its tombstone would be final; this is not: who comes back by name makes it anew.
+#[test]
+fn a_document_that_the_database_has_lost_altogether_sends_everybody_round_again() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "lost")));
+    bench.log.restore(MemoryLog::new().backup());
+    let heads = bench.log.changed_heads_now(bench.key.tenant, &[(bench.key.document, bench.state.position())]);
+    let effects = bench.state.head_moved(heads[0].1);
+    bench.perform(effects);
+    bench.log_answers();
+    assert_eq!(bench.died, Some(close::SERVICE_RESTART));
 }
 
 #[test]

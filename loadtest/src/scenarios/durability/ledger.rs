@@ -74,6 +74,12 @@ impl Ledger {
         (sent, owed)
     }
 
+    /// How many tokens were acknowledged to their senders.
+    pub fn acknowledged_total(&self) -> usize {
+        let promised = self.writers.values().flat_map(|writer| &writer.promised);
+        promised.filter(|promise| **promise == Some(Promise::Acknowledged)).count()
+    }
+
     /// B and C: the oldest `count` tokens of a writer are acknowledged.
     pub fn acknowledged(&mut self, client: u64, count: usize) {
         let Some(writer) = self.writers.get_mut(&client) else { return };
@@ -95,8 +101,8 @@ impl Ledger {
             if writer.ends[number] > clocks.end {
                 break;
             }
-            if start >= clocks.start {
-                writer.promised[number].get_or_insert(promise);
+            if start >= clocks.start && writer.promised[number] != Some(Promise::Acknowledged) {
+                writer.promised[number] = Some(promise);
             }
         }
     }

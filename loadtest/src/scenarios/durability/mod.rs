@@ -155,6 +155,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     for number in 1..=args.kills {
         let load = random.random_range(load_min..=load_max);
         let hearing = round.load(load).await?;
+        totals.load += hearing.began.elapsed();
         totals.quarantined += quarantined(bench).await?; // counted since the last start, and gone with the process
         kill(&mut server, args)?;
         round.silence(hearing, args.kill == Victim::Database).await;
@@ -228,6 +229,8 @@ async fn quarantined(bench: &Bench) -> Result<f64, BenchError> {
 /// Over all rounds; what is missed in every round and by every dialect counts once.
 #[derive(Default)]
 struct Totals {
+    /// Time of sending.
+    load: Duration,
     lost: HashMap<String, Promise>,
     duplicated: HashSet<String>,
     torn: usize,
@@ -264,6 +267,8 @@ struct Round<'a> {
 struct Hearing {
     links: Vec<Link>,
     tasks: JoinSet<()>,
+    /// When the first update was sent.
+    began: Instant,
 }
 
 impl Round<'_> {
@@ -273,7 +278,7 @@ impl Round<'_> {
 
     /// Opens fresh writers on every document in every dialect and lets them write for `load`.
     async fn load(&mut self, load: Duration) -> Result<Hearing, DurabilityError> {
-        let mut hearing = Hearing { links: Vec::new(), tasks: JoinSet::new() };
+        let mut hearing = Hearing { links: Vec::new(), tasks: JoinSet::new(), began: Instant::now() };
         let mut writers = Vec::new();
         let mut syncing = Vec::new();
         for document in 0..self.args.documents {
@@ -306,6 +311,7 @@ impl Round<'_> {
             }
         }
         let start = Instant::now();
+        hearing.began = start;
         let mut alarm = Alarm::new()?;
         for number in 0u64.. {
             let due = start + Duration::from_secs_f64(number as f64 / self.args.rate);
@@ -392,6 +398,7 @@ impl Round<'_> {
         figures.count("kills", self.args.kills);
         figures.count("sent", sent);
         figures.count("owed", owed);
+        figures.set("acknowledged_rate", self.ledger.borrow().acknowledged_total() as f64 / totals.load.as_secs_f64());
         figures.count("lost", totals.lost.len());
         let acknowledged = totals.lost.values().filter(|promise| **promise == Promise::Acknowledged).count();
         figures.count("lost_acknowledged", acknowledged);
