@@ -31,7 +31,7 @@ impl TrustedProxies {
 
     /// Who sent this request, as far as we can know.
     pub fn client_of(&self, request: &HttpRequest) -> IpAddr {
-        let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        let peer = peer_of(request);
         let hops: Vec<&str> = request
             .headers()
             .get_all(header::X_FORWARDED_FOR)
@@ -39,6 +39,18 @@ impl TrustedProxies {
             .flat_map(|hops| hops.split(','))
             .collect();
         self.client(peer, hops.into_iter())
+    }
+
+    /// `http://host:port`, as the client of this request reaches the server: what a proxy of ours says about it, else what came here.
+    pub fn base_of(&self, request: &HttpRequest) -> String {
+        if self.contain(peer_of(request)) {
+            let info = request.connection_info();
+            return format!("{}://{}", info.scheme(), info.host());
+        }
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        // Over HTTP/2 there is no such header, but an authority.
+        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        format!("{}://{}", request.uri().scheme_str().unwrap_or("http"), host.unwrap_or(request.app_config().host()))
     }
 
     /// Who is at the other end of `peer`: `peer` itself, or, where it is a proxy of ours, the last address in
@@ -60,6 +72,10 @@ impl TrustedProxies {
     fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address.to_canonical()))
     }
+}
+
+fn peer_of(request: &HttpRequest) -> IpAddr {
+    request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
 }
 
 impl TryFrom<Vec<String>> for TrustedProxies {

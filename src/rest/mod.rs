@@ -107,21 +107,15 @@ impl Rest {
         postgres::begin(&self.database, tenant).await
     }
 
-    /// Whether the browser reached the server over TLS, here or at a proxy. Only decides what a cookie is called and where an
-    /// answer's addresses point, so a client that lies about it fools itself.
+    /// Whether the browser reached the server over TLS, here or at a proxy.
     fn is_https(&self, request: &HttpRequest) -> bool {
-        if self.settings.public_url.is_empty() {
-            request.connection_info().scheme() == "https"
-        } else {
-            self.settings.public_url.starts_with("https://")
-        }
+        self.base_url(request).starts_with("https://")
     }
 
     /// `http://host:port`, as this client reaches the server.
     fn base_url(&self, request: &HttpRequest) -> String {
         if self.settings.public_url.is_empty() {
-            let info = request.connection_info();
-            format!("{}://{}", info.scheme(), info.host())
+            self.settings.trusted_proxies.base_of(request)
         } else {
             self.settings.public_url.trim_end_matches('/').to_owned()
         }

@@ -110,6 +110,33 @@ async fn behind_a_proxy_of_ours_guessing_is_counted_by_who_guesses() {
 }
 
 #[actix_web::test]
+async fn where_a_client_came_from_is_believed_of_a_proxy_of_ours_alone() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    // Every request of a test comes from 192.0.2.1.
+    for (proxies, says) in [
+        (vec!["192.0.2.1".to_owned()], ("wss://collab.example/d/", "__Host-contextnexus=")),
+        (vec!["192.0.2.9".to_owned()], ("ws://127.0.0.1:8080/d/", "contextnexus=")),
+        (vec![], ("ws://127.0.0.1:8080/d/", "contextnexus=")),
+    ] {
+        let trusted_proxies = TrustedProxies::parse(&proxies).unwrap();
+        let settings = RestSettings { trusted_proxies, ..RestSettings::default() };
+        let app = TestApp::with(db.database(), settings, Origins::new(&[], &[], "", true));
+        let post = |path: &str| {
+            app.post(path).header("x-forwarded-proto", "https").header("x-forwarded-host", "collab.example")
+        };
+        let client = post(&format!("/doc/{}/auth", company.document)).token(&company.editor.token).send().await;
+        let url = client.expect(200).json()["url"].as_str().unwrap().to_owned();
+        assert!(url.starts_with(says.0), "{proxies:?}: {url}");
+        let body = json!({ "tenant": "acme", "email": company.editor.email, "password": PASSWORD, "cookie": true });
+        let answer = post("/v1/auth/login").json(body).send().await.expect(200);
+        let cookie = answer.header("set-cookie");
+        assert!(cookie.starts_with(says.1), "{proxies:?}: {cookie}");
+        assert_eq!(cookie.contains("Secure"), says.0.starts_with("wss"), "{cookie}");
+    }
+}
+
+#[actix_web::test]
 async fn a_cookie_counts_only_from_pages_of_ours() {
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
