@@ -28,6 +28,8 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     frames: VecDeque<Bytes>,
+    /// Bytes of acknowledgements that were taken above the budget, since less than the budget last waited.
+    above: usize,
     closing: bool,
     /// The pump is gone or the close frame is taken: what is pushed is dropped.
     closed: bool,
@@ -56,8 +58,8 @@ pub enum Drained {
 }
 
 impl Outbox {
-    /// An empty outbox. `budget` is in bytes; a frame is taken while less than that waits, so the memory bound is the budget
-    /// and one frame (acknowledgements and the close frame may stand above it, at most twice the budget).
+    /// An empty outbox. `budget` is in bytes; a frame is taken while less than that waits, so the memory bound is the budget and one
+    /// frame. Above it may stand one state (a step 2), acknowledgements of as many bytes as the budget, and the close frame.
     pub fn new(budget: usize) -> Self {
         Self {
             queue: Mutex::new(Queue::default()),
@@ -71,12 +73,25 @@ impl Outbox {
 
     /// Queues a finished frame.
     pub fn push(&self, frame: Bytes) -> Pushed {
-        self.push_within(frame, self.budget)
+        self.push_if(frame, |waiting, _| waiting < self.budget)
     }
 
-    /// Queues a small frame that must not be lost for lack of room (an acknowledgement): up to twice the budget.
+    /// Queues the state of a document, however large. Full where twice the budget waits already: it is never one of many.
+    pub fn push_state(&self, frame: Bytes) -> Pushed {
+        self.push_if(frame, |waiting, _| waiting < 2 * self.budget)
+    }
+
+    /// Queues a small frame that must not be lost for lack of room (an acknowledgement), behind a state of any size too.
     pub fn push_control(&self, frame: Bytes) -> Pushed {
-        self.push_within(frame, 2 * self.budget)
+        let bytes = frame.len();
+        self.push_if(frame, |waiting, above| {
+            if waiting < self.budget {
+                return true;
+            }
+            let fits = *above < self.budget;
+            *above += if fits { bytes } else { 0 };
+            fits
+        })
     }
 
     /// Queues the close frame as the last one, behind all that waits.
@@ -173,6 +188,9 @@ impl Outbox {
             }
         }
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        if self.waiting.load(Ordering::Relaxed) < self.budget {
+            queue.above = 0;
+        }
         if queue.frames.is_empty() {
             queue.closed = queue.closing;
             if let Some(asker) = queue.on_drained.take() {
@@ -184,12 +202,12 @@ impl Outbox {
         Poll::Ready(Drained::Frames(frames))
     }
 
-    fn push_within(&self, frame: Bytes, budget: usize) -> Pushed {
+    fn push_if(&self, frame: Bytes, has_room: impl FnOnce(usize, &mut usize) -> bool) -> Pushed {
         let mut queue = self.lock();
         if queue.closed || queue.closing {
             return Pushed::Closed;
         }
-        if self.waiting.load(Ordering::Relaxed) >= budget {
+        if !has_room(self.waiting.load(Ordering::Relaxed), &mut queue.above) {
             return Pushed::Full;
         }
         self.waiting.fetch_add(frame.len(), Ordering::Relaxed);
@@ -250,6 +268,21 @@ mod tests {
         assert_eq!(outbox.push(frame(1)), Pushed::Full);
         assert_eq!(outbox.push_control(frame(2)), Pushed::Queued);
         assert_eq!(outbox.push_control(frame(3)), Pushed::Full);
+    }
+
+    #[test]
+    fn acknowledgements_stand_behind_a_state_of_any_size() {
+        let outbox = Outbox::new(25);
+        assert_eq!(outbox.push_state(Bytes::from(vec![0; 1_000])), Pushed::Queued);
+        for of in 0..3 {
+            assert_eq!(outbox.push_control(frame(of)), Pushed::Queued);
+        }
+        assert_eq!(outbox.push_control(frame(3)), Pushed::Full);
+        assert_eq!(outbox.push_state(frame(4)), Pushed::Full);
+        frames(drain(&outbox, 1)); // the state
+        assert_eq!(outbox.push_control(frame(5)), Pushed::Full);
+        frames(drain(&outbox, 10)); // one of the three
+        assert_eq!(outbox.push_control(frame(6)), Pushed::Queued);
     }
 
     #[test]

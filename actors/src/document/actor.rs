@@ -112,6 +112,12 @@ impl DocumentActor {
                     metrics::counter!("contextnexus_fanout_total").increment(shown);
                 }
             }
+            Effect::ShowAnew { state: whole, through } => {
+                if let Some(state) = &mut self.state {
+                    let shown = self.lines.show_anew(&whole, through, state);
+                    metrics::counter!("contextnexus_fanout_total").increment(shown);
+                }
+            }
             Effect::ShowPresence { entries, except } => self.lines.show_presence(&entries, except),
             Effect::Publish { from, through, updates } => {
                 let bytes: usize = updates.iter().map(Bytes::len).sum();

@@ -42,7 +42,12 @@ impl Line {
             Outgoing::ReadOnly => encode(&self.address, Message::Denied("read-only")),
             Outgoing::KeepAlive => encode(&self.address, Message::Awareness(EMPTY_AWARENESS)),
         };
-        if self.outbox.push_control(frame) == Pushed::Full {
+        // An update for one alone repeats what it sent, which may be a whole document.
+        let pushed = match what {
+            Outgoing::Update(_) => self.outbox.push_state(frame),
+            _ => self.outbox.push_control(frame),
+        };
+        if pushed == Pushed::Full {
             self.outbox.close_now(close_frame(super::close::TRY_AGAIN_LATER, "too slow"));
         }
     }
@@ -50,7 +55,7 @@ impl Line {
     /// The step 2, through `seq`. Everything after it follows.
     pub fn welcome(&mut self, update: &[u8], seq: u64) {
         let frame = encode(&self.address, Message::Step2(update));
-        if self.outbox.push_control(frame) == Pushed::Full {
+        if self.outbox.push_state(frame) == Pushed::Full {
             return self.outbox.close_now(close_frame(super::close::TRY_AGAIN_LATER, "too slow"));
         }
         self.receiving = true;
@@ -74,6 +79,12 @@ impl Line {
             }
             Pushed::Closed => None,
         }
+    }
+
+    /// The log's numbers stand for other updates than before: whoever is behind, or falls behind with what comes now, gets everything.
+    pub fn forget_numbers(&mut self) {
+        self.sent_seq = 0;
+        self.behind_since = self.behind_since.map(|_| 0);
     }
 
     /// It was the sole sender, and has it already.

@@ -79,6 +79,14 @@ impl Lines {
         shown
     }
 
+    /// The whole state, after the document was loaded anew; to how many it was shown.
+    pub fn show_anew(&mut self, update: &Bytes, through: Position, state: &mut DocumentState) -> u64 {
+        for line in self.lines.values_mut() {
+            line.forget_numbers();
+        }
+        self.show(update, through, None, state)
+    }
+
     /// Presence for everybody but the one it came from.
     pub fn show_presence(&self, entries: &[AwarenessEntry], except: Option<FollowerId>) {
         let update = encode_awareness(entries);

@@ -141,6 +141,13 @@ impl Member {
         }
     }
 
+    /// The connection is gone, or let go: nothing more is sent to it, and what it said of itself last is not said after it.
+    pub fn leave(&mut self) {
+        self.left = true;
+        self.receiving = false;
+        self.held_presence = None;
+    }
+
     /// The client began a synchronisation: in B everything owed and pending is cancelled, and its next step 2 gets one status.
     pub fn began(&mut self) {
         if let Statuses::Counted { step2_due, valid_from, silent } = &mut self.statuses {

@@ -181,6 +181,14 @@ pub enum Effect {
         /// B and C: the only sender, who has it already. (A hears it: the echo is the acknowledgement.)
         sole_sender: Option<FollowerId>,
     },
+    /// The document was loaded anew: its whole state, for everybody who is receiving. What they were sent before counts for nothing:
+    /// its numbers may stand for other updates now.
+    ShowAnew {
+        /// Encoded once per dialect.
+        state: Bytes,
+        /// The log stands here with it.
+        through: Position,
+    },
     /// Presence for everybody.
     ShowPresence {
         /// Newest states.

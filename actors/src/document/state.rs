@@ -186,8 +186,7 @@ impl DocumentState {
         self.presence.leave(follower, now);
         self.flush_presence(now);
         if let Some(member) = self.members.get_mut(&follower) {
-            member.left = true;
-            member.receiving = false;
+            member.leave();
             if member.waiting == 0 {
                 self.members.remove(&follower);
             }
@@ -421,8 +420,7 @@ impl DocumentState {
 
     fn close(&mut self, follower: FollowerId, code: u16, reason: &'static str) {
         if let Some(member) = self.members.get_mut(&follower) {
-            member.left = true;
-            member.receiving = false;
+            member.leave();
         }
         self.effects.push(Effect::Close { follower, code, reason, whole_socket: false });
     }

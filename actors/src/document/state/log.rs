@@ -176,7 +176,11 @@ impl DocumentState {
         self.log = LogWork::Nothing;
         self.restore(stored, now)?;
         if let Some(state) = self.read_replica(Replica::state) {
-            self.effects.push(Effect::Show { update: state, through: self.position, sole_sender: None });
+            let through = self.position;
+            for member in self.members.values_mut().filter(|member| member.receiving) {
+                member.seen_seq = through.seq;
+            }
+            self.effects.push(Effect::ShowAnew { state, through });
         }
         let state_vector = self.index.state_vector();
         for follower in self.receiving() {

@@ -79,8 +79,7 @@ impl DocumentState {
     ) {
         if let Some(member) = self.members.get_mut(&follower) {
             member.role = Role::Viewer;
-            member.left = true;
-            member.receiving = false;
+            member.leave();
             if member.waiting == 0 {
                 self.members.remove(&follower);
             }

@@ -303,6 +303,11 @@ impl Bench {
                         }
                     }
                 }
+                Effect::ShowAnew { state, .. } => {
+                    for inbox in self.inboxes.values_mut() {
+                        inbox.0.push(Sent::Update(state.clone()));
+                    }
+                }
                 Effect::ShowPresence { entries, except } => {
                     let all: Vec<FollowerId> = self.inboxes.keys().copied().collect();
                     for to in all.into_iter().filter(|to| Some(*to) != except) {

@@ -1,0 +1,32 @@
+//! Faults that are planted where the world meets the states: a driver that misbehaves, a log that does not keep its contract. The
+//! states are those of production. Each must be found, or the simulation proves nothing.
+
+/// What is wrong with this world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A connection is told that its update is saved when it arrives.
+    AcknowledgedBeforeCommit,
+    /// An append's updates are shown when it is sent.
+    ShownBeforeCommit,
+    /// Where a snapshot is loaded, the rows after it are not.
+    LostTail,
+    /// An append is taken for done while it is under way, so that the next one overtakes it.
+    TwoInFlight,
+    /// A bus message is folded wherever the node stands.
+    GapIgnored,
+    /// The log takes an append that was admitted against a shorter prefix.
+    StalePrefix,
+    /// Positions are compared by their number alone.
+    EqualNumber,
+}
+
+/// Each, and the number of seeds within which it must be found.
+pub const PLANTED: [(Fault, u64); 7] = [
+    (Fault::AcknowledgedBeforeCommit, 20),
+    (Fault::ShownBeforeCommit, 20),
+    (Fault::LostTail, 20),
+    (Fault::TwoInFlight, 20),
+    (Fault::GapIgnored, 20),
+    (Fault::StalePrefix, 20),
+    (Fault::EqualNumber, 60),
+];

@@ -1,0 +1,146 @@
+//! Simulation: whole deployments in one thread, without a clock, from one seed each.
+//!
+//! A [`schedule`] is drawn first and lived through after: editors with yrs documents behind the stock clients' side of each dialect,
+//! two or three nodes made of the states of production ([`node`] performs what they decide), slow sockets, a log that fails, answers
+//! late or not at all, a bus that loses, doubles and reorders, kills, clock skew, snapshots, and databases that are restored from a
+//! backup under running nodes. During all that, and after everybody came to rest ([`world`]):
+//!
+//! * whatever is acknowledged, shown, published or read is in the log at that moment;
+//! * each client is acknowledged exactly as often as its dialect says;
+//! * positions grow, and each is a prefix of the log; queues keep their bounds; nothing sound is quarantined, nobody honest is closed;
+//! * editors, nodes, the log folded, and a snapshot with its tail are equal, and nothing that was ever committed is missing.
+//!
+//! ```text
+//! cargo test -p contextnexus-actors --test simulation                                        60 worlds of 200 steps, and the planted faults
+//! CNX_LONG=1 cargo test --release -p contextnexus-actors --test simulation                   1,000 worlds
+//! CNX_SIMULATION_SEED=17 cargo test -p contextnexus-actors --test simulation worlds -- --nocapture   this one alone
+//! ```
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+
+mod editor;
+mod faults;
+mod node;
+mod schedule;
+mod service;
+mod store;
+mod world;
+
+use faults::{Fault, PLANTED};
+use schedule::{draw, shrink};
+use std::sync::Once;
+use world::{Failure, run};
+
+/// Steps of one world.
+const STEPS: usize = 200;
+/// Worlds of the short form.
+const SEEDS: u64 = 60;
+/// Worlds of the long form (`CNX_LONG=1`).
+const SEEDS_LONG: u64 = 1_000;
+
+/// Worlds that once failed, each with what it found.
+const REGRESSIONS: [u64; 0] = [];
+
+/// Lives through a seed's world. When it fails: its schedule, made as short as it can be, and what went wrong.
+fn failure(seed: u64, fault: Option<Fault>) -> Option<String> {
+    let (setting, schedule) = draw(seed, STEPS);
+    let first = run(&setting, &schedule, fault).err()?;
+    let is_same = |failure: &Failure| failure.kind() == first.kind();
+    let shorter = shrink(schedule, |shorter| run(&setting, shorter, fault).is_err_and(|failure| is_same(&failure)));
+    let last = run(&setting, &shorter, fault).err().unwrap_or_else(|| first.clone());
+    let steps: Vec<String> = shorter.iter().enumerate().map(|(at, step)| format!("  {at:3} {step:?}")).collect();
+    Some(format!(
+        "seed {seed} fails: {}\nCNX_SIMULATION_SEED={seed} lives through it alone. {setting:?}, {} steps are enough:\n{}\nat step {:?}: {}",
+        first.what,
+        shorter.len(),
+        steps.join("\n"),
+        last.at,
+        last.what
+    ))
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+fn is_found(seed: u64, fault: Fault) -> bool {
+    let (setting, schedule) = draw(seed, STEPS);
+    run(&setting, &schedule, Some(fault)).is_err()
+}
+
+/// A panic of a state is a finding like any other, and told once: by the message of the test.
+fn hush() {
+    static HUSHED: Once = Once::new();
+    HUSHED.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.location().is_some_and(|place| place.file().ends_with("simulation/main.rs")) {
+                usual(panic);
+            }
+        }));
+    });
+}
+
+#[test]
+fn all_worlds_keep_every_promise() {
+    hush();
+    let chosen = number("CNX_SIMULATION_SEED");
+    let is_long = std::env::var("CNX_LONG").is_ok_and(|long| long == "1");
+    let seeds: Vec<u64> = match chosen {
+        Some(seed) => vec![seed],
+        None => REGRESSIONS
+            .into_iter()
+            .chain(0..number("CNX_SIMULATION_SEEDS").unwrap_or(if is_long { SEEDS_LONG } else { SEEDS }))
+            .collect(),
+    };
+    for seed in seeds {
+        if let Some(failure) = failure(seed, None) {
+            panic!("{failure}");
+        }
+    }
+}
+
+#[test]
+fn every_planted_fault_is_found() {
+    hush();
+    for (fault, seeds) in PLANTED {
+        let found = (0..seeds).find(|seed| is_found(*seed, fault));
+        let Some(found) = found else { panic!("{fault:?} was not found in {seeds} worlds") };
+        eprintln!("{fault:?} is found by seed {found}");
+    }
+}
+
+#[test]
+fn one_seed_is_one_world() {
+    hush();
+    for seed in 0..10 {
+        let (setting, schedule) = draw(seed, STEPS);
+        assert_eq!(run(&setting, &schedule, None), run(&setting, &schedule, None), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failing_schedule_becomes_short() {
+    hush();
+    let seed = (0..SEEDS).find(|seed| is_found(*seed, Fault::AcknowledgedBeforeCommit)).unwrap();
+    let (setting, schedule) = draw(seed, STEPS);
+    let fails = |steps: &[schedule::Step]| run(&setting, steps, Some(Fault::AcknowledgedBeforeCommit)).is_err();
+    assert!(fails(&schedule));
+    let shorter = shrink(schedule, fails);
+    assert!(fails(&shorter) && shorter.len() <= 30, "{shorter:?}");
+}
+
+#[test]
+fn worlds_are_full_of_trouble() {
+    hush();
+    let mut seen = std::collections::BTreeMap::<&str, u64>::new();
+    for seed in 0..SEEDS {
+        let (setting, schedule) = draw(seed, STEPS);
+        let summary = run(&setting, &schedule, None).unwrap();
+        *seen.entry("updates").or_default() += summary.seq;
+        *seen.entry("rows").or_default() += summary.rows as u64;
+        for (what, count) in summary.seen {
+            *seen.entry(what).or_default() += count;
+        }
+    }
+    eprintln!("{seen:#?}");
+}

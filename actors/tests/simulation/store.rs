@@ -1,0 +1,138 @@
+//! The log as the nodes see it, and what is true: everything that was ever committed.
+
+use crate::faults::Fault;
+use bytes::Bytes;
+use contextnexus_actors::ids::{DocumentKey, Position};
+use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest, Head, LogError, Stored, Tail};
+use contextnexus_actors::ports::memory_log::{MemoryHead, MemoryLog, MemoryLogBackup};
+use contextnexus_gate::{Caps, Content, Delta, Index, Update, admit};
+use std::time::Instant;
+use yrs::updates::decoder::Decode;
+use yrs::{ReadTxn, Transact};
+
+/// One document's log, and the eye on it.
+pub struct Store {
+    pub log: MemoryLog,
+    pub key: DocumentKey,
+    pub fault: Option<Fault>,
+    /// Appends of unknown outcome that may still be written.
+    pub late: Vec<AppendRequest>,
+    backup: Option<MemoryLogBackup>,
+    /// A backup was restored: nodes may stand where the log does not.
+    pub was_restored: bool,
+    ever: Ever,
+}
+
+/// Everything that was ever committed, whatever database was lost after.
+struct Ever {
+    index: Index,
+    doc: yrs::Doc,
+}
+
+impl Store {
+    pub fn new(key: DocumentKey, fault: Option<Fault>) -> Self {
+        let log = MemoryLog::new();
+        log.create(key);
+        let ever = Ever { index: Index::new(), doc: crate::editor::doc(0) };
+        Self { log, key, fault, late: Vec::new(), backup: None, was_restored: false, ever }
+    }
+
+    pub fn append(&mut self, mut request: AppendRequest, head: Option<MemoryHead>, now: Instant) -> AppendOutcome {
+        let there = self.head().position;
+        let is_blind = match self.fault {
+            Some(Fault::StalePrefix) => true,
+            Some(Fault::EqualNumber) => there.seq == request.held.seq,
+            _ => false,
+        };
+        if is_blind {
+            request.held = there;
+        }
+        let outcome = match head {
+            Some(head) if !is_blind => head.append_now(&request, now),
+            _ => self.log.append_now(&request, now),
+        };
+        if matches!(outcome, AppendOutcome::Committed(_)) {
+            for update in request.rows.iter().flat_map(|row| &row.updates) {
+                self.ever.committed(update);
+            }
+        }
+        outcome
+    }
+
+    pub fn tail(&self, held: Position) -> Result<Tail, LogError> {
+        self.log.tail_now(self.key, self.believed(held))
+    }
+
+    pub fn load(&self) -> Result<Stored, LogError> {
+        let mut stored = self.log.load_now(self.key)?;
+        if self.fault == Some(Fault::LostTail) && stored.snapshot.is_some() {
+            stored.tail.rows.clear();
+        }
+        Ok(stored)
+    }
+
+    /// The head, if it is not where the node stands.
+    pub fn changed_head(&self, held: Position) -> Option<Head> {
+        let held = self.believed(held);
+        self.log.changed_heads_now(self.key.tenant, &[(self.key.document, held)]).pop().map(|(_, head)| head)
+    }
+
+    pub fn head(&self) -> Head {
+        let gone = Head { position: Position::START, deleted: true };
+        self.log
+            .changed_heads_now(self.key.tenant, &[(self.key.document, Position { seq: u64::MAX, ..Position::START })])
+            .pop()
+            .map_or(gone, |(_, head)| head)
+    }
+
+    /// Where somebody believes to stand who looks at the number alone.
+    fn believed(&self, held: Position) -> Position {
+        if self.fault != Some(Fault::EqualNumber) {
+            return held;
+        }
+        let row = self.log.rows(self.key).into_iter().find(|row| row.seq_to == held.seq);
+        row.map_or(held, |row| Position { seq: row.seq_to, tip: row.tip })
+    }
+
+    pub fn back_up(&mut self) {
+        self.backup = Some(self.log.backup());
+    }
+
+    pub fn restore(&mut self) {
+        if let Some(backup) = self.backup.take() {
+            self.log.restore(backup);
+            self.was_restored = true;
+        }
+    }
+
+    /// Whether all of this update was committed at some time.
+    pub fn holds(&self, update: &Bytes) -> bool {
+        let Ok(update) = Update::parse(update.clone(), &Caps::default()) else { return false };
+        let admitted = admit(&self.ever.index, &mut Delta::default(), &update, &Caps::default(), &mut |_| true);
+        admitted.is_ok_and(|admission| admission.content == Content::Nothing && admission.missing.is_none())
+    }
+
+    /// All that was ever committed, as one document.
+    pub fn ever(&self) -> &yrs::Doc {
+        &self.ever.doc
+    }
+}
+
+impl Ever {
+    fn committed(&mut self, bytes: &Bytes) {
+        let decoded = yrs::Update::decode_v1(bytes).unwrap();
+        self.doc.try_transact_mut().unwrap().apply_update(decoded).unwrap();
+        self.trust(bytes);
+        // Some deletes every replica makes by itself (the losers of concurrent map entries): they are committed with their cause.
+        let deletes = {
+            let transaction = self.doc.try_transact().unwrap();
+            Bytes::from(transaction.encode_diff_v1(&transaction.state_vector()))
+        };
+        self.trust(&deletes);
+    }
+
+    fn trust(&mut self, bytes: &Bytes) {
+        let update = Update::parse(bytes.clone(), &Caps::default()).unwrap();
+        self.index.trust(&update).unwrap();
+    }
+}
