@@ -6,10 +6,12 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::process::{Usage, is_beside};
+use crate::process::{OwnTime, Usage, is_beside};
 
 /// Above this share of its core the generator measures itself.
 pub const GENERATOR_CPU_MAX: f64 = 0.9;
+/// A generator that waits longer than this share of the time for its core shares it with others.
+pub const WAITED_MAX: f64 = 0.2;
 /// Sends later than this (p99) mean that the schedule was not kept.
 pub const LATE_MS_MAX: f64 = 5.0;
 
@@ -86,29 +88,42 @@ pub struct Quantiles {
 pub struct Generator {
     /// CPU time over wall time of the measured window: 1.0 is one core.
     pub cpu: f64,
+    /// Time in which it could have run but something else had its core, over wall time.
+    pub waited: f64,
     /// How late the latest percent of sends were.
     pub late_p99_ms: f64,
     /// True when it had no CPU time left: these figures describe the generator rather than the server.
     pub was_the_limit: bool,
-    /// True when it did not keep its schedule though it had time: something else used its core.
+    /// True when others left it too little of its core, or it did not keep its schedule.
     pub was_disturbed: bool,
 }
 
 impl Generator {
     /// Judges a window.
-    pub fn new(cpu: Duration, window: Duration, late: &Latencies) -> Self {
-        let cpu = cpu.as_secs_f64() / window.as_secs_f64();
+    pub fn new(own: OwnTime, window: Duration, late: &Latencies) -> Self {
+        let share = |of: Duration| of.as_secs_f64() / window.as_secs_f64();
+        let (cpu, waited) = (share(own.used), share(own.waited));
         let late_p99_ms = late.quantiles().map_or(0.0, |quantiles| quantiles.p99_ms);
         let was_the_limit = cpu >= GENERATOR_CPU_MAX;
-        Self { cpu, late_p99_ms, was_the_limit, was_disturbed: !was_the_limit && late_p99_ms > LATE_MS_MAX }
+        let was_disturbed = !was_the_limit && (late_p99_ms > LATE_MS_MAX || waited > WAITED_MAX);
+        Self { cpu, waited, late_p99_ms, was_the_limit, was_disturbed }
+    }
+
+    /// Whether it had no time left, for whatever reason: what it measured then is its own slowness.
+    pub fn had_no_time(&self) -> bool {
+        self.cpu + self.waited >= GENERATOR_CPU_MAX
     }
 
     /// A word of caution for people.
     pub fn caution(&self) -> Option<String> {
+        let Self { cpu, waited, late_p99_ms, .. } = self;
         if self.was_the_limit {
-            Some(format!("THE GENERATOR WAS THE LIMIT ({:.0} % of its core)", self.cpu * 100.0))
+            Some(format!("THE GENERATOR WAS THE LIMIT ({:.0} % of its core)", cpu * 100.0))
         } else if self.was_disturbed {
-            Some(format!("the generator was disturbed (a hundredth of its sends {:.0} ms late)", self.late_p99_ms))
+            Some(format!(
+                "the generator was disturbed: it waited for its core {:.0} % of the time, a hundredth of its sends came {late_p99_ms:.0} ms late",
+                waited * 100.0
+            ))
         } else {
             None
         }
@@ -166,14 +181,18 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_or_late_generator_says_so() {
+    fn a_busy_late_or_starved_generator_says_so() {
         let second = Duration::from_secs(1);
+        let judge = |used: u32, waited: u32, late: &Latencies| {
+            Generator::new(OwnTime { used: second * used / 100, waited: second * waited / 100 }, second, late)
+        };
         let mut late = Latencies::default();
         late.record(100_000);
-        assert!(!Generator::new(second / 2, second, &late).was_the_limit);
-        assert!(Generator::new(second * 95 / 100, second, &late).was_the_limit);
-        assert!(Generator::new(second / 2, second, &late).caution().is_none());
+        assert!(judge(50, 0, &late).caution().is_none());
+        assert!(judge(95, 0, &late).was_the_limit);
+        assert!(judge(50, 30, &late).was_disturbed && !judge(50, 30, &late).had_no_time());
+        assert!(judge(50, 45, &late).had_no_time() && !judge(50, 45, &late).was_the_limit);
         late.record(9_000_000);
-        assert!(Generator::new(second / 2, second, &late).was_disturbed);
+        assert!(judge(50, 0, &late).was_disturbed);
     }
 }

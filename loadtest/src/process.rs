@@ -134,10 +134,29 @@ fn memory_bytes(pid: u32) -> u64 {
     kib("smaps_rollup", "Pss:").or_else(|| kib("status", "VmRSS:")).unwrap_or(0) * 1024
 }
 
-/// CPU time of this process so far.
-pub fn own_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+/// What this process has had of its CPU so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnTime {
+    /// CPU time used.
+    pub used: Duration,
+    /// Time in which the calling thread could have run and something else did; zero where the kernel does not say.
+    pub waited: Duration,
+}
+
+impl OwnTime {
+    /// As of now.
+    pub fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let used = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32);
+        let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let waited = schedstat.split_whitespace().nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+        Self { used, waited: Duration::from_nanos(waited) }
+    }
+
+    /// What came since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self { used: self.used.saturating_sub(before.used), waited: self.waited.saturating_sub(before.waited) }
+    }
 }
 
 /// The machine's load average over the last minute; disturbed measurements show here.

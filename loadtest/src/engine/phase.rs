@@ -117,7 +117,7 @@ async fn observe(
     tokio::time::sleep_until(from.into()).await;
     let began = Instant::now();
     let step = ((to - from) / 10).clamp(Duration::from_millis(250), Duration::from_secs(1));
-    let own_before = process::own_cpu();
+    let own_before = process::OwnTime::now();
     let before = bench.usage().await?;
     let mut memory_max = before.as_ref().map_or(0, process::Usage::memory_bytes);
     let mut last = (began, own_before, before.clone(), 0, 0);
@@ -125,7 +125,7 @@ async fn observe(
     loop {
         tokio::time::sleep_until((last.0 + step).min(to).into()).await;
         let usage = bench.usage().await?;
-        let own = process::own_cpu();
+        let own = process::OwnTime::now();
         let moment = Instant::now();
         memory_max = memory_max.max(usage.as_ref().map_or(0, process::Usage::memory_bytes));
         let mut fleet = fleet.borrow_mut();
@@ -143,7 +143,7 @@ async fn observe(
             p50_ms: recent.map(|recent| recent.p50_ms),
             p99_ms: recent.map(|recent| recent.p99_ms),
             server_cpu,
-            own_cpu: own.saturating_sub(last.1).as_secs_f64() / seconds,
+            own_cpu: own.since(&last.1).used.as_secs_f64() / seconds,
             memory_mib: usage.as_ref().map(|usage| mib(usage.memory_bytes())),
         };
         fleet.recent.clear();
@@ -155,7 +155,7 @@ async fn observe(
         }
     }
     let elapsed = began.elapsed();
-    let own_cpu = process::own_cpu().saturating_sub(own_before);
+    let own = process::OwnTime::now().since(&own_before);
     let fleet = fleet.borrow();
     let server = before
         .zip(last.2)
@@ -167,7 +167,7 @@ async fn observe(
         deliveries: fleet.window_deliveries,
         messages: fleet.window_messages,
         server,
-        generator: Generator::new(own_cpu, elapsed, &fleet.late),
+        generator: Generator::new(own, elapsed, &fleet.late),
         ticks,
     })
 }
@@ -216,6 +216,7 @@ impl Phase {
             outcome.cpu_by_process.clone_from(&usage.cpu);
         }
         figures.set("generator_percent", self.generator.cpu * 100.0);
+        figures.set("generator_waited_percent", self.generator.waited * 100.0);
         figures.set("late_p99_ms", self.generator.late_p99_ms);
         outcome.cautions.extend(self.generator.caution());
         outcome.plots.push(Plot {

@@ -109,6 +109,7 @@ pub const KINDS: &[Kind] = &[
     plain("memory_mib", "memory, at most", "MiB"),
     plain("memory_after_mib", "memory after", "MiB"),
     plain("generator_percent", "CPU of the generator", "%"),
+    plain("generator_waited_percent", "the generator waited for its core", "%"),
     plain("late_p99_ms", "sends late, p99", "ms"),
     plain("load_average", "load average of the machine", ""),
 ];

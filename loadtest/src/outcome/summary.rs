@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Outcome, kind};
 
 /// What must not be is summed up by its worst run, everything else by its median.
-const WORST: [&str; 14] = [
+const WORST: [&str; 15] = [
     "missing",
     "unacked",
     "refused",
@@ -22,6 +22,7 @@ const WORST: [&str; 14] = [
     "memory_mib",
     "late_p99_ms",
     "generator_percent",
+    "generator_waited_percent",
 ];
 
 /// The runs against one server.

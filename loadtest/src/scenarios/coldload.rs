@@ -10,9 +10,10 @@ use tokio::sync::oneshot;
 use super::{Common, ScenarioResult};
 use crate::alarm::Alarm;
 use crate::bench::Bench;
-use crate::client::{self, Access, Link, Listener};
+use crate::client::{self, Access, Link, Listener, Traffic};
 use crate::engine::mib;
 use crate::launch::{LaunchArgs, Launched, connect_patiently};
+use crate::metrics::{self, Own};
 use crate::outcome::{Line, Outcome, Plot, median};
 use crate::process;
 use crate::reader;
@@ -87,7 +88,9 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
         format!("{} updates, {} characters in the end", script.len(), script.end.chars().count()),
     );
     outcome.notes.push(format!("trace: {}", trace.source));
+    let before = bench.scrape().await?;
     let fed = feed(access, &name, &script, client, bench).await?;
+    outcome.checks = metrics::checks(&bench.scrape().await?.since(&before), &fed.own);
     outcome.figures.set("feed_s", fed.took.as_secs_f64());
     outcome.figures.set("feed_rate", script.len() as f64 / fed.took.as_secs_f64());
     outcome.plots.push(Plot {
@@ -123,6 +126,7 @@ struct Fed {
     took: Duration,
     /// Seconds and updates acknowledged.
     curve: Vec<(f64, f64)>,
+    own: Own,
 }
 
 /// Plays the script by one writer, as fast as the server takes it, until the last update is acknowledged.
@@ -134,7 +138,9 @@ async fn feed(
     bench: &Bench,
 ) -> Result<Fed, Box<dyn std::error::Error>> {
     let token = client::admit(access, name).await?;
-    let opened = client::connect(access, name, token.as_deref(), &update::EMPTY_STATE_VECTOR).await?;
+    let traffic = Rc::new(Traffic::default());
+    let empty = &update::EMPTY_STATE_VECTOR;
+    let opened = client::connect_counted(access, name, token.as_deref(), empty, Rc::clone(&traffic)).await?;
     let (incoming, link) = opened;
     let (synced, is_synced) = oneshot::channel();
     let acknowledged = Rc::new(Acknowledged::default());
@@ -190,7 +196,12 @@ async fn feed(
     let took = began.elapsed();
     look(true);
     link.close();
-    Ok(Fed { took, curve })
+    let own = Own {
+        messages_sent: traffic.messages_sent.get(),
+        updates_sent: script.len() as u64,
+        update_messages_received: traffic.update_messages.get(),
+    };
+    Ok(Fed { took, curve, own })
 }
 
 async fn ended(listening: tokio::task::JoinHandle<String>, acknowledged: &Acknowledged) -> String {

@@ -85,6 +85,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     }
     figures.set("memory_after_mib", memory_after.map(mib));
     figures.set("generator_percent", phase.generator.cpu * 100.0);
+    figures.set("generator_waited_percent", phase.generator.waited * 100.0);
     outcome.cautions.extend(phase.generator.caution());
     outcome.plots.extend(over_time(&phase.ticks));
     engine.finish(drained, &mut outcome, bench).await?;
