@@ -45,6 +45,17 @@ pub async fn drive(scenario: &Scenario) -> Verdict {
     finish(&report, &common.output)
 }
 
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        words.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    words
+}
+
 /// Pins the generator and takes as many sockets as it may have.
 pub fn prepare(output: &OutputArgs) -> Result<(), Box<dyn Error>> {
     process::raise_file_limit()?;

@@ -6,6 +6,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
+use contextnexus_loadtest::driver;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -13,13 +14,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            let mut text = format!("error: {error}");
-            let mut cause = error.source();
-            while let Some(source) = cause {
-                text.push_str(&format!(": {source}"));
-                cause = source.source();
-            }
-            eprintln!("{text}");
+            eprintln!("error: {}", driver::chain(error.as_ref()));
             ExitCode::from(2)
         }
     }

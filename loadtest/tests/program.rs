@@ -182,6 +182,7 @@ fn a_comparison_runs_every_server_and_names_what_it_skips() {
             "--server",
             &format!("name=first url=ws://127.0.0.1:{port} start={PROGRAM} relay --listen 127.0.0.1:{port}"),
         ])
+        .args(["--server", "name=broken url=ws://127.0.0.1:9 start=false"])
         .args(["--server", "y-sweet", "--"])
         .args(["fanout", "--readers", "3", "--warm-up", "0.1", "--duration", "0.5", "--max", "missing=0"])
         .env("PATH", "/usr/bin:/bin")
@@ -191,6 +192,7 @@ fn a_comparison_runs_every_server_and_names_what_it_skips() {
     assert_eq!(outcome.status.code(), Some(0), "{text}");
     assert!(text.contains("relay") && text.contains("first"), "{text}");
     assert!(text.contains("y-sweet was skipped: no y-sweet in the path"), "{text}");
+    assert!(text.contains("broken could not carry it out: the server ended by itself"), "{text}");
     let lines = json.lines();
     let first = lines.iter().find(|line| line["against"] == "first" && line["summary"] == true).unwrap();
     assert!(first["beside_relay"]["deliveries"].as_f64().unwrap() > 0.5, "{first}");

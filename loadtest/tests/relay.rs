@@ -101,12 +101,12 @@ fn two_nodes_that_are_not_joined_are_found_out() {
 
 #[test]
 fn a_ramp_ends_and_says_why() {
-    let measured = run("ramp --documents 2 --from 50 --to 150 --step 0.5 --refine 0", 1);
+    let measured = run("ramp --documents 2 --from 50 --to 100 --factor 2 --step 0.5 --refine 0", 1);
     assert!(measured.is_sound(), "{:?}", measured.faults);
     let why = measured.notes.join(" ");
     assert!(why.contains("stopped because"), "{why}");
     assert!(figure(&measured, "max_rate") >= 50.0, "{why}");
-    let limited = run("ramp --documents 2 --from 50 --to 150 --step 0.5 --refine 0 --limit-ms 0.001", 1);
+    let limited = run("ramp --documents 2 --from 50 --factor 50 --step 0.5 --refine 0 --limit-ms 0.001", 1);
     assert_eq!(figure(&limited, "max_rate"), 0.0, "no delivery takes a microsecond");
     assert!(limited.notes.join(" ").contains("above 0.001 ms"), "{:?}", limited.notes);
 }
@@ -121,7 +121,7 @@ fn an_overload_is_over_when_everything_has_arrived() {
 
 #[test]
 fn idle_connections_open_and_stay() {
-    let measured = run("idle --connections 60 --documents 3 --hold 0.2", 1);
+    let measured = run("idle --connections 60 --documents 3 --hold 0.2 --settle 0.2 --patience 0.3", 1);
     // The relay has no store: the documents that were there are not, and that is found out.
     assert_eq!(figure(&measured, "connections"), 60.0);
     assert_eq!(figure(&measured, "missing"), 60.0 * 20.0, "{measured:?}");

@@ -10,8 +10,6 @@ use crate::process::{self, Usage};
 
 /// Updates that each document has before it is opened.
 const UPDATES_EACH: f64 = 20.0;
-/// Memory is read when a server has had time to put away what opening needed.
-const SETTLE: Duration = Duration::from_secs(3);
 
 /// Idle connections.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,9 +23,15 @@ pub struct Args {
     /// On how many documents, which exist and hold something.
     #[arg(long, default_value_t = 100)]
     pub documents: usize,
+    /// Seconds until all that the documents hold must have arrived.
+    #[arg(long, default_value_t = 10.0)]
+    pub patience: f64,
     /// Handshakes under way at once.
     #[arg(long, default_value_t = OPENING_MAX)]
     pub at_once: usize,
+    /// Seconds to leave a server alone before its memory is read, so that it puts away what opening needed.
+    #[arg(long, default_value_t = 3.0)]
+    pub settle: f64,
     /// Seconds to look on while nobody does anything.
     #[arg(long, default_value_t = 5.0)]
     pub hold: f64,
@@ -38,6 +42,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     if args.documents == 0 || args.connections < args.documents || args.at_once == 0 {
         return Err("there must be a document, a handshake at once, and at least one connection per document".into());
     }
+    let settle = seconds(args.settle)?;
     let names = fresh_names(args.documents);
     let writers = Shape { documents: args.documents, writers: 1, readers: 0, payload: Payload::Text };
     let mut author = Engine::open_documents(writers, &names, Opening::default(), bench).await?;
@@ -50,7 +55,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     let known = author.known();
     drop(author);
     bench.progress.at(|| "the documents are there; waiting for quiet".to_owned());
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(settle).await;
 
     let before = bench.usage().await?;
     let readers = Shape { writers: 0, readers: args.connections / args.documents, ..writers };
@@ -58,7 +63,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     let opening = Opening { known, at_once: Some(args.at_once), patience: None };
     let engine = Engine::open_documents(readers, &names, opening, bench).await?;
     bench.progress.at(|| format!("{} connections are open", readers.connections()));
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(settle).await;
     let quiet = bench.usage().await?;
     let began = Instant::now();
     tokio::time::sleep(seconds(args.hold)?).await;
@@ -85,7 +90,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     if before.is_none() {
         outcome.notes.push("no --server-pid: memory was not measured".to_owned());
     }
-    let drained = engine.drain(Duration::from_secs(5), |_| ()).await;
+    let drained = engine.drain(seconds(args.patience)?, |_| ()).await;
     engine.finish(drained, &mut outcome, bench).await?;
     outcome.checks.clear(); // nobody sent anything
     Ok(outcome)

@@ -328,7 +328,8 @@ impl Search {
                 self.refine -= 1;
                 Some((kept * broken).sqrt())
             }
-            (None, Some(broken)) if broken > 1.0 => Some(broken / self.factor / self.factor),
+            // Twice down for each way up; below one update a second nothing is worth knowing.
+            (None, Some(broken)) => Some(broken / self.factor / self.factor).filter(|next| *next >= 1.0),
             _ => None,
         };
     }

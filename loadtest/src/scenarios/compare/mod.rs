@@ -95,15 +95,26 @@ pub async fn run(args: &Args) -> Verdict {
 
     let relay = relay_runs(args, &output).await?;
     let mut groups: Vec<Group> = relay.into_iter().collect();
-    let first_server = groups.len();
-    for contender in &contenders {
-        let runs = contender_runs(contender, args, &output).await;
-        let runs = runs.map_err(|error| format!("{}: {error}", contender.name))?;
-        let group = Group::new(&contender.name, runs, groups.first().filter(|_| first_server == 1));
-        groups.push(group);
+    let relay = groups.first().cloned();
+    let mut broken = Vec::new();
+    for (number, contender) in contenders.iter().enumerate() {
+        // One that cannot take the scenario must not cost the figures of the others.
+        match contender_runs(contender, args, &output).await {
+            Ok(runs) => {
+                let group = Group::new(&contender.name, runs, relay.as_ref());
+                if number == 0 {
+                    let thresholds = inner(args, &contender.arguments())?.common().thresholds.clone();
+                    broken = driver::judge(&group, &thresholds);
+                }
+                groups.push(group);
+            }
+            Err(error) => {
+                let words = format!("{} could not carry it out: {}", contender.name, driver::chain(error.as_ref()));
+                progress.note(&words);
+                if number == 0 { &mut broken } else { &mut warnings }.push(words);
+            }
+        }
     }
-    let thresholds = inner(args, &contenders[0].arguments())?.common().thresholds.clone();
-    let broken = driver::judge(&groups[first_server], &thresholds);
     driver::finish(&Report { groups, broken, warnings }, &output)
 }
 
