@@ -27,6 +27,8 @@ pub enum Sender {
         answer: oneshot::Sender<Result<Written, WriteRefused>>,
         /// So that a repetition is recognised.
         idempotency: Option<IdempotencyKey>,
+        /// It had a gap, and the log was looked at since: what it builds on is not there.
+        looked: bool,
     },
 }
 

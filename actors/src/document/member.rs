@@ -208,9 +208,11 @@ impl Member {
         receipts
     }
 
-    /// A part of it was left out, or it was dropped for lack of room: its acknowledgement is owed until a step 2 brings it whole.
+    /// A part of it was left out, or it was dropped for lack of room: its acknowledgement is owed until a step 2 brings it whole. So
+    /// there is a gap to be asked about, even where a step 2 of the same batch has just closed the one before.
     pub fn owe(&mut self, ordinal: u64) {
         self.owed.insert(ordinal);
+        self.gap.get_or_insert_with(|| Gap::new(Vec::new()));
     }
 
     /// It was refused: no acknowledgement, ever.

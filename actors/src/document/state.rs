@@ -68,6 +68,8 @@ pub struct DocumentState {
     presence: Presence,
     waiting: VecDeque<Proposal>,
     waiting_bytes: usize,
+    /// Requests that build on what we lack: another node may have answered for it, so the log is looked at before they are refused.
+    set_aside: Vec<Proposal>,
     log: LogWork,
     in_flight: Option<Batch>,
     lost_races: u32,
@@ -112,6 +114,7 @@ impl DocumentState {
             presence,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            set_aside: Vec::new(),
             log: LogWork::Nothing,
             in_flight: None,
             lost_races: 0,
@@ -134,13 +137,13 @@ impl DocumentState {
 
     /// Nothing waits for the log.
     pub fn is_settled(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_none() && self.log == LogWork::Nothing
+        self.waiting.is_empty() && self.set_aside.is_empty() && self.in_flight.is_none() && self.log == LogWork::Nothing
     }
 
     /// So many updates wait (in flight ones included), of so many bytes.
     pub fn waiting(&self) -> (usize, usize) {
         let in_flight = self.in_flight.as_ref().map_or(0, |batch| batch.items.len());
-        (self.waiting.len() + in_flight, self.waiting_bytes)
+        (self.waiting.len() + self.set_aside.len() + in_flight, self.waiting_bytes)
     }
 
     /// Memory in use, guessed: yrs takes about three bytes for each of a state (stack.md), the rest is counted.
@@ -243,7 +246,7 @@ impl DocumentState {
             Err((_, refusal)) => self.effects.push(Effect::Answer(answer, Err(refusal))),
             Ok(update) => {
                 if self.has_room(update.bytes().len()) {
-                    let sender = Sender::Request { role: by.role, answer, idempotency };
+                    let sender = Sender::Request { role: by.role, answer, idempotency, looked: false };
                     self.enqueue(Proposal { sender, session: by.session, user: by.user, update, is_step2: false });
                 } else {
                     let refusal = WriteRefused::Unavailable { retry_after_s: 1 };
@@ -272,7 +275,10 @@ impl DocumentState {
                 if through.seq <= self.position.seq {
                     // Seen already, or a fork, which the head check tells.
                 } else if self.log == LogWork::Nothing && from == self.position && !updates.is_empty() {
-                    self.take_in(updates.into_iter().map(Some), through, now);
+                    if self.take_in(updates.into_iter().map(Some), through, now).is_err() {
+                        // Whatever row it was, loading finds it in the log, and only there.
+                        self.die(close::SERVICE_RESTART, "document is rebuilt");
+                    }
                 } else {
                     self.look_at_the_log();
                 }
@@ -431,6 +437,7 @@ impl DocumentState {
         }
         self.log = LogWork::Nothing;
         self.wait_again();
+        self.bring_back();
         for proposal in std::mem::take(&mut self.waiting) {
             self.give_back(&proposal);
             if let Sender::Request { answer, .. } = proposal.sender {

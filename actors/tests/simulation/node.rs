@@ -12,7 +12,7 @@ use contextnexus_actors::document::member::Member;
 use contextnexus_actors::document::messages::{Detached, Effect, Input, Outgoing};
 use contextnexus_actors::document::replica::verify_state;
 use contextnexus_actors::document::state::{DocumentState, HeldDecision, News, Unsound};
-use contextnexus_actors::document::{FollowerId, close};
+use contextnexus_actors::document::FollowerId;
 use contextnexus_actors::ids::{AppendId, ConnectionId, NodeId, Position, SessionId, UserId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
@@ -474,9 +474,7 @@ impl Node {
     }
 
     fn die(&mut self, code: u16, reason: &'static str, shared: &mut Shared) {
-        if code != close::SERVICE_RESTART {
-            shared.must_not_be(format!("the document ended with {code}: {reason}"));
-        }
+        shared.must_not_be(format!("the document ended with {code}: {reason}"));
         self.lines.close_all(code, reason, true);
         for socket in self.sockets.values() {
             socket.outbox.close(close_frame(code, reason));

@@ -75,13 +75,12 @@ impl Service {
                 }
                 self.pending = None;
             }
-            Ok(Err(WriteRefused::Gap { state_vector })) => {
-                // The database lost what it built on (or another node has not heard of it).
+            // Only a database that lost something lacks what was read from it.
+            Ok(Err(WriteRefused::Gap { state_vector })) if shared.store.was_restored => {
                 let body = diff(&self.doc, &state_vector);
                 self.ask(body);
             }
-            // It holds what its connected author has not brought yet (after a restore), or what this node has not heard of.
-            Ok(Err(WriteRefused::ClientIdInUse)) => pending.answer = None,
+            Ok(Err(WriteRefused::ClientIdInUse)) if shared.store.was_restored => pending.answer = None,
             Ok(Err(WriteRefused::Unavailable { .. })) | Err(TryRecvError::Closed) => pending.answer = None,
             Ok(Err(refused)) => shared.must_not_be(format!("an honest request was refused: {refused}")),
         }

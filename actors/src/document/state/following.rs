@@ -16,36 +16,32 @@ impl DocumentState {
             } else {
                 row.updates.into_iter().map(Some).collect()
             };
-            if !self.take_in(updates.into_iter(), Position { seq: row.seq_to, tip: row.tip }, now) {
+            let through = Position { seq: row.seq_to, tip: row.tip };
+            if let Err((reason, update)) = self.take_in(updates.into_iter(), through, now) {
+                self.effects.push(Effect::Quarantine(unsound(row.seq_from, reason, update)));
+                self.die(close::SERVICE_RESTART, "document is rebuilt");
                 return false;
             }
         }
+        self.bring_back();
         true
     }
 
-    /// Folds updates that other nodes admitted against exactly our prefix, and shows them.
+    /// Folds updates that other nodes admitted against exactly our prefix, and shows them. After an error, which names the update,
+    /// this instance is the fold of nothing any more.
     pub(super) fn take_in(
         &mut self,
         updates: impl Iterator<Item = Option<Bytes>>,
         through: Position,
         now: Instant,
-    ) -> bool {
+    ) -> Result<(), (&'static str, Bytes)> {
         let from = self.position;
         let mut shown = Vec::new();
         for (seq, update) in (from.seq + 1..).zip(updates) {
             let Some(update) = update else { continue };
-            let folded = self.fold_stored(update.clone());
-            match folded {
-                Ok(Some(update)) => {
-                    shown.push(update.clone());
-                    self.remember(seq, update, now);
-                }
-                Ok(None) => {}
-                Err(reason) => {
-                    self.effects.push(Effect::Quarantine(unsound(from.seq + 1, reason, update)));
-                    self.die(close::SERVICE_RESTART, "document is rebuilt");
-                    return false;
-                }
+            if let Some(folded) = self.fold_stored(update.clone()).map_err(|reason| (reason, update))? {
+                shown.push(folded.clone());
+                self.remember(seq, folded, now);
             }
         }
         self.position = through;
@@ -53,7 +49,7 @@ impl DocumentState {
             self.show(&shown, None);
             self.consider_snapshot(now);
         }
-        true
+        Ok(())
     }
 
     /// Folds one stored update through the gate, which trims what overlaps. `None`: nothing of it was new.

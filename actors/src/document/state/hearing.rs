@@ -42,7 +42,6 @@ impl DocumentState {
             // Dropped unadmitted; a step 1 brings it back when there is room.
             if let Some(member) = self.members.get_mut(&from) {
                 member.owe(ordinal);
-                member.gap.get_or_insert_with(|| Gap::new(Vec::new()));
             }
             return self.wake_slowly(now);
         }

@@ -112,11 +112,13 @@ impl DocumentState {
         match tail {
             Ok(tail) => {
                 self.log = LogWork::Nothing;
-                if self.take_in_tail(tail, now)
-                    && let Some((held, rows)) = self.form_batch(now)
-                {
-                    self.log = LogWork::Appending;
-                    decision = HeldDecision::Append { held, rows };
+                if self.take_in_tail(tail, now) {
+                    if let Some((held, rows)) = self.form_batch(now) {
+                        self.log = LogWork::Appending;
+                        decision = HeldDecision::Append { held, rows };
+                    } else if self.look_again {
+                        self.read_tail();
+                    }
                 }
             }
             // Another node holds it right now: back to the ordinary way.
@@ -175,6 +177,7 @@ impl DocumentState {
         self.position = Position::START;
         self.log = LogWork::Nothing;
         self.restore(stored, now)?;
+        self.bring_back();
         if let Some(state) = self.read_replica(Replica::state) {
             let through = self.position;
             for member in self.members.values_mut().filter(|member| member.receiving) {
@@ -267,6 +270,13 @@ impl DocumentState {
             for (proposal, _) in batch.items.into_iter().rev() {
                 self.waiting.push_front(proposal);
             }
+        }
+    }
+
+    /// The log was looked at: what was set aside until then is admitted again, or refused.
+    pub(super) fn bring_back(&mut self) {
+        for proposal in self.set_aside.drain(..).rev() {
+            self.waiting.push_front(proposal);
         }
     }
 }

@@ -53,7 +53,7 @@ impl DocumentState {
         None
     }
 
-    pub(super) fn admit_into(&mut self, batch: &mut Batch, proposal: Proposal, now: Instant) {
+    pub(super) fn admit_into(&mut self, batch: &mut Batch, mut proposal: Proposal, now: Instant) {
         if !self.may_write(&proposal) {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
         }
@@ -73,6 +73,12 @@ impl DocumentState {
         let left_out = admission.missing.is_some() || !admission.withheld.is_empty();
         if left_out && let Some(before) = before {
             batch.delta = before; // over HTTP an update is all or nothing
+            if let Sender::Request { looked, .. } = &mut proposal.sender
+                && !std::mem::replace(looked, true)
+            {
+                self.look_again = true; // another node may have it
+                return self.set_aside.push(proposal);
+            }
             let refusal = if admission.withheld.is_empty() {
                 WriteRefused::Gap { state_vector: self.index.state_vector() }
             } else {
@@ -215,6 +221,7 @@ impl DocumentState {
                 }
             } else {
                 member.owe(ordinal);
+                self.wake_slowly(now);
             }
         }
     }

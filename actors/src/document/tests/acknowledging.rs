@@ -37,6 +37,23 @@ fn a_gap_in_hocuspocus_is_owed_and_paid_once() {
 }
 
 #[test]
+fn what_is_owed_is_asked_for_although_a_step_2_of_its_batch_was_whole() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);
+    bench.whisper(&ann, Input::Update(ann.type_at(0, "one ")));
+    bench.whisper(&ann, Input::Step2(ann.step2(&[0])));
+    let _lost = ann.type_at(4, "lost ");
+    bench.whisper(&ann, Input::Update(ann.type_at(9, "seen")));
+    bench.log_answers();
+    bench.time_passes(Duration::from_millis(600));
+    assert_eq!(bench.count(&ann, &Sent::Status(true)), 1, "acknowledged what is not in the log");
+    assert!(bench.inbox(&ann).iter().any(|sent| matches!(sent, Sent::Step1(_))), "nobody asks for it");
+    bench.say(&ann, Input::Step2(ann.step2(&[0])));
+    assert_eq!(bench.count(&ann, &Sent::Status(true)), 2);
+    assert_eq!(bench.text(), "one lost seen");
+}
+
+#[test]
 fn a_new_step_1_cancels_what_hocuspocus_was_owed() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);

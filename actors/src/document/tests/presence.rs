@@ -33,6 +33,21 @@ fn presence_waits_for_postgresql_no_longer_than_100_ms() {
 }
 
 #[test]
+fn presence_that_waited_goes_with_its_connection() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    bench.whisper(&ann, Input::Update(ann.type_at(0, "hello")));
+    bench.whisper(&ann, Input::Awareness(ann.announcement(1, "{}")));
+    let effects = bench.state.leave(ann.follower, bench.now);
+    bench.perform(effects);
+    bench.time_passes(Duration::from_millis(200));
+    bench.log_answers();
+    assert!(bench.state.everybody().is_empty(), "a cursor of nobody");
+    assert_eq!(bench.count(&bob, &Sent::Awareness(1)), 0);
+}
+
+#[test]
 fn a_closing_sockets_clients_are_gone_at_once() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);

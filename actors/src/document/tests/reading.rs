@@ -1,10 +1,19 @@
 use super::bench::{Bench, Sent};
 use crate::access::Role;
+use crate::document::line::Line;
+use crate::document::lines::Lines;
 use crate::document::messages::Input;
-use crate::ids::{SessionId, UserId};
+use crate::ids::{Position, SessionId, UserId};
+use crate::limits::Limits;
+use crate::outbox::{Drained, Outbox};
 use crate::ports::documents::{WriteRefused, Writer};
 use crate::protocol::Dialect;
-use tokio::sync::oneshot;
+use crate::protocol::codec::{Incoming, decode};
+use bytes::Bytes;
+use futures_util::task::noop_waker;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 fn writer(role: Role) -> Writer {
@@ -62,6 +71,7 @@ fn over_http_an_update_is_all_or_nothing() {
     let mut effects = bench.state.write(writer(Role::Editor), second.clone(), None, answer);
     effects.extend(bench.state.advance(bench.now));
     bench.perform(effects);
+    bench.log_answers(); // another node may have what it builds on
     assert!(matches!(answered.try_recv().unwrap(), Err(WriteRefused::Gap { .. })));
     assert!(bench.log.rows(bench.key).is_empty());
     for update in [first, second] {
@@ -74,6 +84,74 @@ fn over_http_an_update_is_all_or_nothing() {
         answered.try_recv().unwrap().unwrap();
     }
     assert_eq!(bench.text(), "first second");
+}
+
+#[test]
+fn a_request_may_build_on_what_another_node_committed() {
+    let mut here = Bench::new();
+    let mut there = Bench::over(here.log.clone(), here.key, Limits::default());
+    let ann = here.editor(1, Dialect::YWebsocket, Role::Editor);
+    here.say(&ann, Input::Update(ann.type_at(0, "first ")));
+    let (answer, mut answered) = oneshot::channel();
+    let mut effects = there.state.write(writer(Role::Editor), ann.type_at(6, "second"), None, answer);
+    effects.extend(there.state.advance(there.now));
+    there.perform(effects);
+    assert!(answered.try_recv().is_err(), "refused although the log has what it builds on");
+    there.log_answers();
+    answered.try_recv().unwrap().unwrap();
+    assert_eq!(there.text(), "first second");
+    assert!(there.state.is_settled());
+}
+
+/// What a connection of dialect A is sent, off its socket.
+fn updates_on(outbox: &Outbox) -> Vec<Bytes> {
+    let Poll::Ready(Drained::Frames(frames)) =
+        outbox.poll_drain(&mut Context::from_waker(&noop_waker()), usize::MAX / 2)
+    else {
+        return Vec::new();
+    };
+    let update = |frame: Bytes| match decode(Dialect::YWebsocket, &frame.slice(if frame[1] == 126 { 4 } else { 2 }..)) {
+        Ok((_, Incoming::Step2(update) | Incoming::Update(update))) => Some(update),
+        _ => None,
+    };
+    frames.into_iter().filter_map(update).collect()
+}
+
+#[test]
+fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
+    let backup = bench.log.backup();
+    let outbox = Arc::new(Outbox::new(10));
+    let mut lines = Lines::new(mpsc::channel(1).0);
+    lines.insert(bob.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
+    lines.welcome(bob.follower, &[0, 0], 0);
+    for (at, word) in [(0, "lost "), (5, "for "), (9, "ever")] {
+        let update = ann.type_at(at, word);
+        bench.say(&ann, Input::Update(update.clone()));
+        lines.show(&update, bench.state.position(), None, &mut bench.state);
+    }
+
+    bench.log.restore(backup);
+    let mut other = Bench::over(bench.log.clone(), bench.key, Limits::default());
+    let cid = other.editor(3, Dialect::YWebsocket, Role::Editor);
+    other.say(&cid, Input::Update(cid.type_at(0, "new ")));
+    other.say(&cid, Input::Update(cid.type_at(4, "words")));
+    let head = bench.log.load_now(bench.key).unwrap().tail.head;
+    let effects = bench.state.head_moved(head);
+    bench.perform(effects);
+    bench.log_answers();
+    let (through, state, _) = bench.state.read().unwrap();
+    assert_eq!(through, Position { seq: 2, ..other.state.position() });
+    lines.show_anew(&state, through, &mut bench.state);
+
+    let before = updates_on(&outbox);
+    lines.catch_up(&mut bench.state);
+    for update in before.iter().chain(&updates_on(&outbox)) {
+        bob.apply(update);
+    }
+    assert!(bob.text().contains("new words"), "{}", bob.text());
 }
 
 #[test]

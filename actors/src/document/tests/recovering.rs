@@ -2,7 +2,9 @@ use super::bench::{Bench, Sent};
 use crate::access::Role;
 use crate::document::close;
 use crate::document::messages::Input;
+use crate::ids::{NodeId, Position, Tip};
 use crate::limits::Limits;
+use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::log::{AppendOutcome, Snapshot};
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
@@ -111,6 +113,22 @@ fn an_equal_number_is_not_an_equal_prefix() {
     bench.say(&ann, Input::Step2(ann.step2(&step1.expect("the fork is noticed"))));
     let text = bench.text();
     assert!(text.contains("bob") && text.contains("ann!"), "{text}");
+}
+
+#[test]
+fn a_bus_message_that_cannot_be_folded_convicts_no_row() {
+    let mut bench = Bench::new();
+    let ann = bench.stranger(1, Dialect::YWebsocket, Role::Editor, 1);
+    let sound = ann.type_at(0, "sound");
+    let _missing = ann.type_at(5, " missing");
+    let updates = vec![sound, ann.type_at(13, " beyond")];
+    let (from, node) = (bench.state.position(), NodeId(uuid::Uuid::from_u128(9)));
+    let through = Position { seq: 2, tip: Tip(uuid::Uuid::from_u128(9)) };
+    let message = BusMessage::Committed { key: bench.key, node, from, through, updates };
+    let effects = bench.state.hear_bus(BusEvent::Message(message), bench.now);
+    bench.perform(effects);
+    assert_eq!(bench.died, Some(close::SERVICE_RESTART));
+    assert!(bench.quarantined.is_empty(), "a message is not the log");
 }
 
 #[test]
