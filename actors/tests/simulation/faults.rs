@@ -26,7 +26,7 @@ pub const PLANTED: [(Fault, u64); 7] = [
     (Fault::ShownBeforeCommit, 20),
     (Fault::LostTail, 20),
     (Fault::TwoInFlight, 20),
-    (Fault::GapIgnored, 20),
+    (Fault::GapIgnored, 60),
     (Fault::StalePrefix, 20),
     (Fault::EqualNumber, 60),
 ];

@@ -10,10 +10,13 @@
 //! * positions grow, and each is a prefix of the log; queues keep their bounds; nothing sound is quarantined, nobody honest is closed;
 //! * editors, nodes, the log folded, and a snapshot with its tail are equal, and nothing that was ever committed is missing.
 //!
+//! Beside that, faults are planted ([`faults`]), and each must be found.
+//!
 //! ```text
-//! cargo test -p contextnexus-actors --test simulation                                        60 worlds of 200 steps, and the planted faults
-//! CNX_LONG=1 cargo test --release -p contextnexus-actors --test simulation                   1,000 worlds
-//! CNX_SIMULATION_SEED=17 cargo test -p contextnexus-actors --test simulation worlds -- --nocapture   this one alone
+//! cargo test -p contextnexus-actors --test simulation                          60 worlds of 200 steps, and the planted faults
+//! CNX_LONG=1 cargo test --release -p contextnexus-actors --test simulation     1,000 worlds
+//! CNX_SIMULATION_SEEDS=50000 CNX_SIMULATION_STEPS=600 …                        as many and as long as you like
+//! CNX_SIMULATION_SEED=17 …                                                     this one alone
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
@@ -31,7 +34,7 @@ use std::collections::BTreeMap;
 use std::sync::Once;
 use world::{Failure, run};
 
-/// Steps of one world.
+/// Steps of one world (`CNX_SIMULATION_STEPS`).
 const STEPS: usize = 200;
 /// Worlds of the short form.
 const SEEDS: u64 = 60;
@@ -40,20 +43,25 @@ const SEEDS_LONG: u64 = 1_000;
 
 /// Lives through a seed's world. When it fails: its schedule, made as short as it can be, and what went wrong.
 fn failure(seed: u64, fault: Option<Fault>) -> Option<String> {
-    let (setting, schedule) = draw(seed, STEPS);
+    let (setting, schedule) = draw(seed, steps());
     let first = run(&setting, &schedule, fault).err()?;
     let is_same = |failure: &Failure| failure.kind() == first.kind();
     let shorter = shrink(schedule, |shorter| run(&setting, shorter, fault).is_err_and(|failure| is_same(&failure)));
     let last = run(&setting, &shorter, fault).err().unwrap_or_else(|| first.clone());
-    let steps: Vec<String> = shorter.iter().enumerate().map(|(at, step)| format!("  {at:3} {step:?}")).collect();
+    let lines: Vec<String> = shorter.iter().enumerate().map(|(at, step)| format!("  {at:3} {step:?}")).collect();
     Some(format!(
-        "seed {seed} fails: {}\nCNX_SIMULATION_SEED={seed} lives through it alone. {setting:?}, {} steps are enough:\n{}\nat step {:?}: {}",
+        "seed {seed} fails: {}\nCNX_SIMULATION_SEED={seed} CNX_SIMULATION_STEPS={} lives through it alone. {setting:?}, {} steps are enough:\n{}\nat step {:?}: {}",
         first.what,
+        steps(),
         shorter.len(),
-        steps.join("\n"),
+        lines.join("\n"),
         last.at,
         last.what
     ))
+}
+
+fn steps() -> usize {
+    number("CNX_SIMULATION_STEPS").map_or(STEPS, |steps| steps as usize)
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -61,7 +69,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn is_found(seed: u64, fault: Fault) -> bool {
-    let (setting, schedule) = draw(seed, STEPS);
+    let (setting, schedule) = draw(seed, steps());
     run(&setting, &schedule, Some(fault)).is_err()
 }
 
@@ -108,7 +116,7 @@ fn every_planted_fault_is_found() {
 fn one_seed_is_one_world() {
     hush();
     for seed in 0..10 {
-        let (setting, schedule) = draw(seed, STEPS);
+        let (setting, schedule) = draw(seed, steps());
         assert_eq!(run(&setting, &schedule, None), run(&setting, &schedule, None), "seed {seed}");
     }
 }
@@ -117,7 +125,7 @@ fn one_seed_is_one_world() {
 fn a_failing_schedule_becomes_short() {
     hush();
     let seed = (0..SEEDS).find(|seed| is_found(*seed, Fault::AcknowledgedBeforeCommit)).unwrap();
-    let (setting, schedule) = draw(seed, STEPS);
+    let (setting, schedule) = draw(seed, steps());
     let fails = |steps: &[schedule::Step]| run(&setting, steps, Some(Fault::AcknowledgedBeforeCommit)).is_err();
     assert!(fails(&schedule));
     let shorter = shrink(schedule, fails);
@@ -125,11 +133,12 @@ fn a_failing_schedule_becomes_short() {
 }
 
 /// What sixty worlds are full of, and how much of it there is at least: a simulation in which nothing happens finds nothing.
-const TROUBLE: [(&str, u64); 16] = [
+const TROUBLE: [(&str, u64); 17] = [
     ("a bus message followed on", 100),
     ("a bus message left a gap", 30),
     ("a bus message was old", 100),
-    ("a document was rebuilt", 1),
+    ("a document was rebuilt", 5),
+    ("a document was unloaded", 2),
     ("a head was held", 1),
     ("a mark was returned", 100),
     ("a recovery began", 50),
@@ -149,7 +158,7 @@ fn worlds_are_full_of_trouble() {
     hush();
     let mut seen = BTreeMap::<&str, u64>::new();
     for seed in 0..SEEDS {
-        let (setting, schedule) = draw(seed, STEPS);
+        let (setting, schedule) = draw(seed, steps());
         // A world that fails is told by another test.
         for (what, count) in run(&setting, &schedule, None).unwrap_or_default().seen {
             *seen.entry(what).or_default() += count;

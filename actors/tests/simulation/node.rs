@@ -6,13 +6,13 @@ use crate::store::Store;
 use bytes::Bytes;
 use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budget;
+use contextnexus_actors::document::FollowerId;
 use contextnexus_actors::document::line::Line;
 use contextnexus_actors::document::lines::Lines;
 use contextnexus_actors::document::member::Member;
 use contextnexus_actors::document::messages::{Detached, Effect, Input, Outgoing};
 use contextnexus_actors::document::replica::verify_state;
 use contextnexus_actors::document::state::{DocumentState, HeldDecision, News, Unsound};
-use contextnexus_actors::document::FollowerId;
 use contextnexus_actors::ids::{AppendId, ConnectionId, NodeId, Position, SessionId, UserId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
@@ -35,6 +35,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
+
+mod log;
+mod sockets;
+
+use log::Work;
+use sockets::Socket;
 
 /// What all nodes share.
 pub struct Shared {
@@ -69,48 +75,6 @@ impl Shared {
     pub fn must_not_be(&mut self, what: impl Into<String>) {
         self.violation.get_or_insert_with(|| what.into());
     }
-}
-
-/// The server's end of a socket.
-pub struct Socket {
-    dialect: Dialect,
-    user: UserId,
-    session: SessionState,
-    pub outbox: Arc<Outbox>,
-    /// Frames on their way here.
-    pub inbound: VecDeque<Bytes>,
-    /// The client is gone: nothing follows what is on its way.
-    pub is_gone: bool,
-    is_open: bool,
-    followers: BTreeMap<Bytes, (FollowerId, Arc<Detached>)>,
-}
-
-impl Socket {
-    fn is_talking(&self) -> bool {
-        !self.is_open || !self.inbound.is_empty() || self.is_gone
-    }
-}
-
-/// Something that was asked of the log.
-enum Work {
-    Load,
-    Append(AppendRequest, Option<MemoryHead>),
-    ReadTail(Position),
-    Hold(Position),
-    Recover {
-        not_before: Instant,
-    },
-    Rebuild,
-    Save(Snapshot),
-    /// It is done; this is the answer.
-    Answer(Answer),
-}
-
-enum Answer {
-    Appended(AppendOutcome),
-    Tail(Result<Tail, LogError>),
-    News(Option<News>),
-    Heads(Head),
 }
 
 /// One process.
@@ -178,23 +142,6 @@ impl Node {
         shared.now + self.skew
     }
 
-    pub fn accept(&mut self, connection: ConnectionId, dialect: Dialect, user: UserId, shared: &Shared) -> Arc<Outbox> {
-        let outbox = Arc::new(Outbox::new(shared.limits.outbox_bytes_max));
-        let session = SessionState::new(dialect, shared.limits.clone());
-        let socket = Socket {
-            dialect,
-            user,
-            session,
-            outbox: outbox.clone(),
-            inbound: VecDeque::new(),
-            is_gone: false,
-            is_open: false,
-            followers: BTreeMap::new(),
-        };
-        self.sockets.insert(connection, socket);
-        outbox
-    }
-
     /// Something asked of the log is not done, or not answered.
     pub fn has_work(&self) -> bool {
         !self.work.is_empty()
@@ -209,121 +156,6 @@ impl Node {
     pub fn has_post(&mut self) -> bool {
         self.collect_post();
         !self.post.is_empty()
-    }
-
-    /// Reads frames of one socket, unless the document is being loaded, or too much of the connection waits.
-    pub fn hear(&mut self, which: usize, frames: usize, shared: &mut Shared) {
-        let talking: Vec<ConnectionId> =
-            self.sockets.iter().filter(|(_, socket)| socket.is_talking()).map(|(connection, _)| *connection).collect();
-        let Some(connection) = talking.get(which % talking.len().max(1)).copied() else { return };
-        if self.state.is_none() {
-            return self.open(shared);
-        }
-        if self.is_waiting() {
-            return;
-        }
-        let Some(socket) = self.sockets.get_mut(&connection) else { return };
-        let is_full = self
-            .state
-            .as_ref()
-            .is_some_and(|state| socket.followers.values().any(|(follower, _)| state.is_window_full(*follower)));
-        if is_full && !socket.is_gone {
-            return;
-        }
-        let gone: Vec<Bytes> = socket
-            .followers
-            .iter()
-            .filter(|(_, (_, detached))| detached.is_set())
-            .map(|(address, _)| address.clone())
-            .collect();
-        let gone: Vec<FollowerId> = gone
-            .iter()
-            .filter_map(|address| {
-                socket.session.detached(address);
-                Some(socket.followers.remove(address)?.0)
-            })
-            .collect();
-        for follower in gone {
-            self.leave(follower, shared);
-        }
-        let Some(socket) = self.sockets.get_mut(&connection) else { return };
-        let mut effects = Vec::new();
-        if !std::mem::replace(&mut socket.is_open, true) && socket.dialect != Dialect::Hocuspocus {
-            effects = socket.session.opened(crate::editor::ROOM);
-        }
-        let count = frames.min(socket.inbound.len());
-        let is_over = socket.is_gone && count == socket.inbound.len();
-        let read: Vec<Bytes> = socket.inbound.drain(..count).collect();
-        self.perform_session(connection, effects, shared);
-        if let Some(socket) = self.sockets.get_mut(&connection) {
-            let effects = socket.session.hear(read);
-            self.perform_session(connection, effects, shared);
-        }
-        if is_over && let Some(socket) = self.sockets.remove(&connection) {
-            for (follower, _) in socket.followers.into_values() {
-                self.leave(follower, shared);
-            }
-        }
-    }
-
-    fn leave(&mut self, follower: FollowerId, shared: &mut Shared) {
-        self.lines.remove(follower);
-        self.turn(shared, |state, now| state.leave(follower, now));
-    }
-
-    fn perform_session(&mut self, connection: ConnectionId, effects: Vec<SessionEffect>, shared: &mut Shared) {
-        let mut effects = VecDeque::from(effects);
-        while let Some(effect) = effects.pop_front() {
-            let Some(socket) = self.sockets.get_mut(&connection) else { return };
-            match effect {
-                SessionEffect::Open { address, attachment, .. } => {
-                    let follower = FollowerId { connection, attachment };
-                    let detached = Arc::new(Detached::default());
-                    socket.followers.insert(address.clone(), (follower, detached.clone()));
-                    let (dialect, user) = (socket.dialect, socket.user);
-                    let line = Line::new(dialect, address.clone(), socket.outbox.clone(), detached);
-                    self.lines.insert(follower, line);
-                    let member = Member::new(dialect, user, SessionId(user.0), Role::Editor);
-                    self.turn(shared, |state, _| state.join(follower, member));
-                    let Some(socket) = self.sockets.get_mut(&connection) else { return };
-                    for effect in socket.session.joined(&address, true).into_iter().rev() {
-                        effects.push_front(effect);
-                    }
-                }
-                SessionEffect::Deliver { address, inputs } => {
-                    if let Some((follower, _)) = socket.followers.get(&address) {
-                        let follower = *follower;
-                        self.deliver(follower, inputs, shared);
-                    }
-                }
-                SessionEffect::Authenticated { address, may_write } => {
-                    let scope = if may_write { "read-write" } else { "readonly" };
-                    let _ = socket.outbox.push_control(encode(&address, Message::Authenticated(scope)));
-                }
-                SessionEffect::Leave { .. } | SessionEffect::Detached { .. } | SessionEffect::Pong => {}
-                SessionEffect::Refuse { code, reason, .. } | SessionEffect::Close { code, reason } => {
-                    shared.must_not_be(format!("an honest client was refused with {code}: {reason}"));
-                }
-            }
-        }
-    }
-
-    fn deliver(&mut self, follower: FollowerId, inputs: Vec<Input>, shared: &mut Shared) {
-        if shared.fault == Some(Fault::AcknowledgedBeforeCommit) {
-            let updates = inputs.iter().filter(|input| matches!(input, Input::Update(_))).count();
-            for _ in 0..updates {
-                self.lines.send(follower, &Outgoing::Status(true));
-            }
-            *self.given.entry(follower).or_default() += updates;
-        }
-        self.turn(shared, |state, now| {
-            let mut effects = Vec::new();
-            for input in inputs {
-                effects.extend(state.hear(follower, input, now));
-            }
-            effects.extend(state.advance(now));
-            effects
-        });
     }
 
     /// The document is being loaded: everything else waits.
@@ -341,6 +173,28 @@ impl Node {
             self.subscription = self.bus.subscribe(shared.store.key).now_or_never();
             self.work.push(Work::Load);
         }
+    }
+
+    /// Nobody is connected, and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        let is_settled = self.state.as_ref().is_some_and(DocumentState::is_settled);
+        self.sockets.is_empty() && is_settled && !self.is_waiting()
+    }
+
+    /// Ends the document if nobody is connected and nothing waits; what it asked of the log for itself goes on without it.
+    pub fn unload(&mut self, shared: &mut Shared) {
+        if !self.is_idle() {
+            return;
+        }
+        shared.saw("a document was unloaded");
+        for work in std::mem::take(&mut self.work) {
+            if let Work::Save(snapshot) = work {
+                let _ = shared.store.log.save_snapshot_now(shared.store.key, snapshot); // nobody hears of it
+            }
+        }
+        self.state = None;
+        self.subscription = None;
+        self.post.clear();
     }
 
     /// Lets the state decide, and performs what it wants.
@@ -490,152 +344,6 @@ impl Node {
         self.post.clear();
     }
 
-    /// Does one of the things that were asked of the log, or answers one that is done.
-    pub fn log_does(&mut self, which: usize, luck: Luck, is_away: bool, shared: &mut Shared) {
-        let blocking = self.work.iter().position(|work| matches!(work, Work::Load | Work::Rebuild));
-        let Some(at) = blocking.or_else(|| which.checked_rem(self.work.len())) else { return };
-        let luck = if is_away { Luck::Away } else { luck };
-        let is_done = matches!(luck, Luck::Good | Luck::Slow);
-        let away = || LogError::Unavailable("simulated".into());
-        let answer = match self.work.remove(at) {
-            Work::Load | Work::Rebuild if !is_done => return self.work.push(Work::again(self.state.is_some())),
-            Work::Load => return self.load(shared),
-            Work::Rebuild => return self.rebuild(shared),
-            Work::Append(request, head) => {
-                let mut write = |request, head| shared.store.append(request, head, shared.now);
-                Answer::Appended(match luck {
-                    Luck::Good | Luck::Slow => write(request, head),
-                    Luck::Away => AppendOutcome::Unavailable,
-                    Luck::Lost => AppendOutcome::Unknown,
-                    Luck::Unheard => {
-                        write(request, head);
-                        AppendOutcome::Unknown
-                    }
-                    Luck::Late => {
-                        shared.store.late.push(request);
-                        AppendOutcome::Unknown
-                    }
-                })
-            }
-            Work::ReadTail(held) => Answer::Tail(if is_done { shared.store.tail(held) } else { Err(away()) }),
-            Work::Hold(held) => {
-                let head = match is_done {
-                    true => shared.store.log.hold_now(shared.store.key, held, shared.now),
-                    false => Err(away()),
-                };
-                return self.held(head, shared);
-            }
-            Work::Recover { not_before } if shared.now < not_before => {
-                return self.work.push(Work::Recover { not_before });
-            }
-            Work::Recover { .. } => {
-                let position = self.state.as_ref().map_or(Position::START, DocumentState::position);
-                Answer::News(is_done.then(|| (Vec::new(), shared.store.tail(position))))
-            }
-            Work::Save(snapshot) => return self.save(snapshot, is_done, shared),
-            Work::Answer(answer) => return self.answer(answer, shared),
-        };
-        match luck {
-            Luck::Slow => self.work.push(Work::Answer(answer)),
-            _ => self.answer(answer, shared),
-        }
-    }
-
-    fn answer(&mut self, answer: Answer, shared: &mut Shared) {
-        match answer {
-            Answer::Appended(outcome) => {
-                shared.saw(match outcome {
-                    AppendOutcome::Committed(_) => "an append was committed",
-                    AppendOutcome::Behind => "an append was behind",
-                    AppendOutcome::Unknown => "an append's outcome was unknown",
-                    AppendOutcome::AlreadyDone(_) => "a request had been done already",
-                    _ => "an append found PostgreSQL away",
-                });
-                self.turn(shared, |state, now| state.appended(outcome, now));
-            }
-            Answer::Tail(tail) => self.turn(shared, |state, now| state.tail_read(tail, now)),
-            Answer::News(news) => self.turn(shared, |state, now| state.recovered(news, now)),
-            Answer::Heads(head) => self.turn(shared, |state, _| state.head_moved(head)),
-        }
-    }
-
-    fn load(&mut self, shared: &mut Shared) {
-        let stored = shared.store.load().unwrap();
-        let now = self.now(shared);
-        match DocumentState::load(stored, shared.limits.clone(), self.budget.clone(), now) {
-            Ok(state) => {
-                self.state = Some(state);
-                self.look(shared);
-                self.perform(Effect::QueryPresence, shared);
-            }
-            Err(unsound) => self.unsound(&unsound, shared),
-        }
-    }
-
-    fn rebuild(&mut self, shared: &mut Shared) {
-        let stored = shared.store.load().unwrap();
-        let now = self.now(shared);
-        let Some(state) = &mut self.state else { return };
-        match state.rebuilt(stored, now) {
-            Ok(effects) => {
-                self.look(shared);
-                for effect in effects {
-                    self.perform(effect, shared);
-                }
-            }
-            Err(unsound) => self.unsound(&unsound, shared),
-        }
-    }
-
-    fn unsound(&mut self, unsound: &Unsound, shared: &mut Shared) {
-        shared.must_not_be(format!("the log cannot be loaded: {unsound:?}"));
-    }
-
-    fn held(&mut self, head: Result<MemoryHead, LogError>, shared: &mut Shared) {
-        let now = self.now(shared);
-        let Some(state) = &mut self.state else { return };
-        let (head, tail) = match head {
-            Ok(mut head) => {
-                let tail = head.take_tail();
-                (Some(head), Ok(tail))
-            }
-            Err(error) => (None, Err(error)),
-        };
-        let (decision, effects) = state.held(tail, now);
-        if let (HeldDecision::Append { held, rows }, Some(head)) = (decision, head) {
-            self.append(held, rows, Some(head), shared);
-        }
-        self.look(shared);
-        for effect in effects {
-            self.perform(effect, shared);
-        }
-    }
-
-    fn save(&mut self, snapshot: Snapshot, is_done: bool, shared: &mut Shared) {
-        let position = snapshot.position;
-        if verify_state(&snapshot.state, &snapshot.state_vector).is_err() {
-            shared.must_not_be(format!("the snapshot at {position} does not read back"));
-        }
-        let stored = is_done && shared.store.log.save_snapshot_now(shared.store.key, snapshot).is_ok();
-        self.turn(shared, |state, _| {
-            state.snapshot_stored(stored.then_some(position));
-            Vec::new()
-        });
-    }
-
-    /// Compares the head; the answer may come late.
-    pub fn compare_heads(&mut self, is_slow: bool, shared: &mut Shared) {
-        let Some(at) = self.state.as_ref().map(DocumentState::position) else { return };
-        if self.is_waiting() {
-            return;
-        }
-        match shared.store.changed_head(at) {
-            Some(head) if is_slow => self.work.push(Work::Answer(Answer::Heads(head))),
-            Some(head) => self.turn(shared, |state, _| state.head_moved(head)),
-            None => {}
-        }
-    }
-
     fn collect_post(&mut self) {
         if let Some(subscription) = &mut self.subscription {
             let waker = noop_waker();
@@ -734,11 +442,5 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Snapshot => "a snapshot was taken",
         Effect::Answer(..) => "a request was answered",
         _ => "something else happened",
-    }
-}
-
-impl Work {
-    fn again(is_open: bool) -> Self {
-        if is_open { Self::Rebuild } else { Self::Load }
     }
 }

@@ -48,6 +48,10 @@ pub enum Step {
     Away { is_away: bool },
     /// A node is killed, and started again. Appends under way are written, or not.
     Kill { node: usize, are_written: bool },
+    /// A node that nobody is connected to unloads the document.
+    Unload { node: usize },
+    /// The newest snapshot is damaged on disk.
+    Damage,
     /// A backup is taken.
     Backup,
     /// The last backup is restored, under running nodes.
@@ -90,14 +94,19 @@ pub fn draw(seed: u64, steps: usize) -> (Setting, Vec<Step>) {
     let trouble = [0.05, 0.2, 0.5][rng.random_range(0..3)];
     let mut schedule: Vec<Step> =
         (0..setting.editors).map(|editor| Step::Connect { editor, node: rng.random_range(0..setting.nodes) }).collect();
-    let backups = rng.random_bool(0.4);
     while schedule.len() < steps {
-        schedule.push(draw_step(&mut rng, &setting, trouble, backups));
+        schedule.push(draw_step(&mut rng, &setting, trouble));
+    }
+    // Some databases lose what was committed; in the others nothing whatever may be missing.
+    if rng.random_bool(0.35) && steps >= 40 {
+        let backup = rng.random_range(steps / 4..3 * steps / 4);
+        schedule[backup] = Step::Backup;
+        schedule[rng.random_range(backup + 1..steps)] = Step::Restore;
     }
     (setting, schedule)
 }
 
-fn draw_step(rng: &mut StdRng, setting: &Setting, trouble: f64, backups: bool) -> Step {
+fn draw_step(rng: &mut StdRng, setting: &Setting, trouble: f64) -> Step {
     let editor = rng.random_range(0..setting.editors);
     let node = rng.random_range(0..setting.nodes);
     let is_troubled = rng.random_bool(trouble);
@@ -129,16 +138,16 @@ fn draw_step(rng: &mut StdRng, setting: &Setting, trouble: f64, backups: bool) -
         890..915 => Step::Heads { node, is_slow: is_troubled },
         915..940 => Step::Request { node, what: rng.random() },
         940..955 => Step::Cursor { editor },
-        955..970 => Step::Connect { editor, node },
-        970..977 => Step::Disconnect { editor, unsent: rng.random_range(0..4) },
+        955..965 => Step::Connect { editor, node },
+        965..971 => Step::Unload { node },
+        971..977 => Step::Disconnect { editor, unsent: rng.random_range(0..4) },
         977..982 => Step::Kill { node, are_written: rng.random_bool(0.5) },
         982..986 => Step::Away { is_away: rng.random_bool(0.4) },
         986..989 => Step::Cut { node, is_cut: rng.random_bool(0.5) },
         989..991 => Step::Skew { node, ms: rng.random_range(0..20_000) },
-        991..993 => Step::Late,
-        _ if !backups => Step::Heads { node, is_slow: false },
-        993..996 => Step::Backup,
-        _ => Step::Restore,
+        991 => Step::Late,
+        992 => Step::Damage,
+        _ => Step::Heads { node, is_slow: false },
     }
 }
 

@@ -94,6 +94,13 @@ impl Store {
         row.map_or(held, |row| Position { seq: row.seq_to, tip: row.tip })
     }
 
+    /// The newest snapshot fails its checksum from now on.
+    pub fn damage_snapshot(&mut self) {
+        if let Ok(Stored { snapshot: Some(snapshot), .. }) = self.log.load_now(self.key) {
+            self.log.damage_snapshot(self.key, snapshot.position.seq);
+        }
+    }
+
     pub fn back_up(&mut self) {
         self.backup = Some(self.log.backup());
     }

@@ -145,6 +145,11 @@ impl World {
                 let fresh = Node::start(&mut self.shared);
                 std::mem::replace(&mut self.nodes[node], fresh).kill(are_written && !self.is_away, &mut self.shared);
             }
+            Step::Unload { node } => {
+                let node = self.busy(node, |node| node.is_idle());
+                self.nodes[node].unload(&mut self.shared);
+            }
+            Step::Damage => self.shared.store.damage_snapshot(),
             Step::Backup => self.shared.store.back_up(),
             Step::Restore => self.shared.store.restore(),
         }
