@@ -6,6 +6,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 /// The group that migrations grant to; the role of `DATABASE_URL` is a member.
 pub const APPLICATION_ROLE: &str = "contextnexus_application";
 
+/// Names the lock of those who make roles and the database.
+const PREPARING: i64 = 0x636e_785f_726f_6c65;
+
 /// A role that signs in.
 #[derive(Clone)]
 pub struct Login<'a> {
@@ -24,7 +27,10 @@ pub async fn prepare(
     application: Login<'_>,
     database: &str,
 ) -> Result<(), StoreError> {
-    let mut connection = PgConnection::connect_with(&parse(superuser_url)?).await?;
+    let options = parse(superuser_url)?.options([("lock_timeout", "60000")]);
+    let mut connection = PgConnection::connect_with(&options).await?;
+    // One at a time: what a start that was killed had asked for, PostgreSQL may still be doing.
+    sqlx::query("select pg_advisory_lock($1)").bind(PREPARING).execute(&mut connection).await?;
     let group = Login { name: APPLICATION_ROLE, password: "" };
     for (login, can_login) in [(&group, false), (&owner, true), (&application, true)] {
         let exists: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")

@@ -1,6 +1,7 @@
 //! The operation log on a real PostgreSQL: the contract, and what only a database can do to it.
 
-use crate::support::postgres::{PrivateCluster, TestDatabase, TestTenant, fresh};
+use crate::support::cluster::Cluster;
+use crate::support::postgres::{TestDatabase, TestTenant, fresh};
 use async_trait::async_trait;
 use bytes::Bytes;
 use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
@@ -267,7 +268,7 @@ async fn nothing_acknowledged_is_lost_when_connections_break() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
-    let cluster = PrivateCluster::start();
+    let mut cluster = Cluster::start();
     let database = TestDatabase::create_on(&cluster.server()).await;
     let tenant = database.tenant("one").await;
     let key = DocumentKey { tenant: tenant.id, document: tenant.document().await };
@@ -276,7 +277,7 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
         panic!("not committed")
     };
 
-    cluster.signal("STOP");
+    cluster.freeze_all();
     let started = Instant::now();
     let request = append(key, at, &[b"y"]);
     let expected = request.position_after();
@@ -288,7 +289,7 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
     let outcome = log.append(append(key, at, &[b"z"])).await;
     assert!(matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown), "hanging still: {outcome:?}");
     assert!(started.elapsed() < Duration::from_secs(6), "hanging still: {:?}", started.elapsed());
-    cluster.signal("CONT");
+    cluster.thaw_all();
 
     // The first one was on its way: it may have become true, and nothing else may.
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -311,7 +312,7 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
         outcomes.iter().all(|outcome| matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown)),
         "gone: {outcomes:?}"
     );
-    cluster.start_again();
+    cluster.restart();
     let started = Instant::now();
     loop {
         let held = match log.tail(key, at).await {

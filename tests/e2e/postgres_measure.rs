@@ -1,7 +1,9 @@
 //! Figures of the log writer, on a PostgreSQL with fsync. Not a test: `cargo nextest run --release --run-ignored only
 //! -E 'test(postgres_measure)' --no-capture`.
 
-use crate::support::postgres::{PrivateCluster, TestDatabase, TestTenant, fresh};
+use crate::support::cluster::Cluster;
+use crate::support::postgres::{TestDatabase, TestTenant, fresh};
+use crate::support::process::cpu_of;
 use bytes::Bytes;
 use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
 use contextnexus_actors::ids::{AppendId, DocumentKey, Position, SessionId};
@@ -77,7 +79,7 @@ async fn documents(tenant: &TestTenant, count: usize) -> Vec<DocumentKey> {
 #[ignore = "figures, not a test"]
 async fn the_log_writer() {
     let long = Duration::from_secs(4);
-    let cluster = PrivateCluster::start_durable();
+    let cluster = Cluster::start();
     let database = TestDatabase::create_on(&cluster.server()).await;
     let tenant = database.tenant("one").await;
     let keys = documents(&tenant, 200).await;
@@ -119,5 +121,5 @@ async fn the_log_writer() {
 
 /// CPU seconds of this process.
 fn own_cpu() -> f64 {
-    crate::support::postgres::cpu_of("self", false)
+    cpu_of("self", false)
 }

@@ -1,6 +1,7 @@
 //! Reading and writing documents over HTTP.
 
-use crate::support::postgres::{PrivateCluster, TestDatabase};
+use crate::support::cluster::Cluster;
+use crate::support::postgres::TestDatabase;
 use crate::support::rest::{Company, TestApp, typing};
 use contextnexus::origins::Origins;
 use contextnexus::rest::RestSettings;
@@ -116,7 +117,7 @@ async fn what_is_no_update_is_refused_and_changes_nothing() {
 
 #[actix_web::test]
 async fn without_postgresql_everybody_is_asked_to_come_back() {
-    let cluster = PrivateCluster::start();
+    let mut cluster = Cluster::start();
     let db = TestDatabase::create_on(&cluster.server()).await;
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());

@@ -1,6 +1,6 @@
 //! A PostgreSQL of the test's own, which it may kill, stop and promote. With fsync, as in production.
 
-use super::process::{Running, eventually, free_port, is_root, signal_pid, tied_unprivileged};
+use super::process::{Running, cpu_of, eventually, free_port, is_root, signal_pid, tied_unprivileged};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,17 @@ pub struct DatabaseUrls {
     pub superuser: String,
 }
 
-/// Where PostgreSQL's programs are.
+/// Programs of the newest PostgreSQL that is installed, 15 or later; or those in `PG_BIN`.
 pub fn binaries() -> PathBuf {
-    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .map(|entries| {
-            entries
-                .flatten()
-                .map(|entry| entry.path().join("bin"))
-                .filter(|path| path.join("initdb").exists())
-                .collect()
-        })
-        .unwrap_or_default();
-    versions.sort();
-    versions.pop().expect("PostgreSQL is installed (.ci/setup)")
+    if let Ok(given) = std::env::var("PG_BIN") {
+        return given.into();
+    }
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let found = installed
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter(|(version, bin)| *version >= 15 && bin.join("initdb").exists())
+        .max();
+    found.expect("PostgreSQL 15 or newer is installed under /usr/lib/postgresql, or named by PG_BIN").1
 }
 
 impl Drop for Cluster {
@@ -50,8 +48,8 @@ impl Drop for Cluster {
 impl Cluster {
     /// A fresh cluster, running.
     pub fn start() -> Self {
-        let directory = own(tempfile::Builder::new().prefix("cnx-pg-").tempdir().expect("a temporary directory"));
-        copy(&template(), &directory.path().join("data"));
+        let directory = temporary_home();
+        fresh_data(&directory.path().join("data"));
         let mut cluster = Self { port: free_port(), directory, postgres: None };
         cluster.restart();
         cluster
@@ -104,7 +102,7 @@ impl Cluster {
 
     /// A streaming replica, asynchronous, that has caught up. It has `wal_level` and everything else of its primary.
     pub fn replica(&self) -> Self {
-        let directory = own(tempfile::Builder::new().prefix("cnx-pg-").tempdir().expect("a temporary directory"));
+        let directory = temporary_home();
         let output = tied_unprivileged(binaries().join("pg_basebackup"))
             .args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync", "--dbname"])
             .arg(self.superuser_url("postgres"))
@@ -154,6 +152,18 @@ impl Cluster {
         });
     }
 
+    /// `host:port`.
+    pub fn server(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// CPU seconds of its processes, those that ended included.
+    pub fn cpu(&self) -> f64 {
+        let postmaster = self.postgres.as_ref().expect("PostgreSQL runs").pid();
+        let children = workers_in(&self.data()).into_iter().filter(|pid| *pid != postmaster);
+        cpu_of(&postmaster.to_string(), true) + children.map(|pid| cpu_of(&pid.to_string(), false)).sum::<f64>()
+    }
+
     pub fn superuser_url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -177,31 +187,29 @@ impl Cluster {
     }
 }
 
-/// A cluster that was never started, made once per build directory: `initdb` takes seconds, a copy does not.
-fn template() -> PathBuf {
-    let bin = binaries();
-    let version = bin.parent().and_then(Path::file_name).expect("a version").to_string_lossy().into_owned();
-    let parent =
-        std::env::temp_dir().join(format!("cnx-pg-template-{version}-{}", if is_root() { "root" } else { "user" }));
-    let data = parent.join("data");
-    let lock = fs::File::create(parent.with_extension("lock")).expect("the lock file can be made");
+/// A cluster that was never started, as a template: made once per build directory, because `initdb` takes seconds and a copy does not.
+pub fn fresh_data(to: &Path) {
+    let version = Command::new(binaries().join("postgres")).arg("--version").output().expect("postgres runs").stdout;
+    let name: String = String::from_utf8_lossy(&version).chars().filter(char::is_ascii_alphanumeric).collect();
+    let template = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cluster-{name}-{}", is_root()));
+    fs::create_dir_all(env!("CARGO_TARGET_TMPDIR")).expect("the build directory can be written");
+    let lock = fs::File::create(template.with_extension("lock")).expect("the lock file can be made");
     lock.lock().expect("the lock can be taken");
-    if !parent.join("complete").exists() {
-        let _ = fs::remove_dir_all(&parent);
-        fs::create_dir(&parent).expect("the directory can be made");
-        if is_root() {
-            let status = Command::new("chown").arg("postgres:postgres").arg(&parent).status().expect("chown runs");
-            assert!(status.success(), "chown failed");
-        }
-        let output = tied_unprivileged(bin.join("initdb"))
+    if !template.exists() {
+        let place = temporary_home();
+        let data = place.path().join("data");
+        let output = tied_unprivileged(binaries().join("initdb"))
             .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "-D"])
             .arg(&data)
             .output()
             .expect("initdb runs");
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-        fs::write(parent.join("complete"), "").expect("the mark can be made");
+        let copying = template.with_extension("copying");
+        let _ = fs::remove_dir_all(&copying);
+        copy(&data, &copying);
+        fs::rename(copying, &template).expect("the template can be named");
     }
-    data
+    copy(&template, to);
 }
 
 /// Copies a directory with its owners and modes.
@@ -210,8 +218,9 @@ pub fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "cp failed");
 }
 
-/// Makes the directory PostgreSQL's own where tests run as root.
-fn own(directory: tempfile::TempDir) -> tempfile::TempDir {
+/// A temporary directory that is PostgreSQL's own where tests run as root.
+fn temporary_home() -> tempfile::TempDir {
+    let directory = tempfile::Builder::new().prefix("cnx-pg-").tempdir().expect("a temporary directory");
     if is_root() {
         let status = Command::new("chown").arg("postgres:postgres").arg(directory.path()).status().expect("chown runs");
         assert!(status.success(), "chown failed");

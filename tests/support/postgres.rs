@@ -5,19 +5,19 @@
 //! process holds while it lives, stops the cluster some seconds after the last of them ended, however it ended.
 //! `CONTEXTNEXUS_TEST_POSTGRES` (the address of a superuser) names a server to be used instead.
 
+use super::cluster;
+use super::process::{free_port, tied_unprivileged};
 use contextnexus::postgres::roles::{self, Login};
 use contextnexus::postgres::{self, Database, DatabaseSettings, migrate};
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId, UserId};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use uuid::Uuid;
 
 const OWNER: &str = "contextnexus_test_owner";
@@ -161,76 +161,6 @@ pub fn fresh() -> Uuid {
     SystemClock.fresh_id()
 }
 
-/// A cluster that one test has to itself, to stop, freeze and kill. Gone when dropped, or when the process dies.
-pub struct PrivateCluster {
-    cluster: Cluster,
-    _alive: File,
-}
-
-impl PrivateCluster {
-    /// Without fsync: it outlives its own death, not the machine's.
-    pub fn start() -> Self {
-        Self::start_with("")
-    }
-
-    /// With fsync, as in production.
-    pub fn start_durable() -> Self {
-        Self::start_with("-c fsync=on -c full_page_writes=on")
-    }
-
-    fn start_with(settings: &'static str) -> Self {
-        let home = std::env::temp_dir().join(format!("contextnexus-test-{}", fresh().simple()));
-        make_home(&home);
-        let alive = lock_shared(&home.join("alive"));
-        let cluster = Cluster::start(&home, settings);
-        watch(&home, 1);
-        Self { cluster, _alive: alive }
-    }
-
-    /// `host:port`.
-    pub fn server(&self) -> String {
-        self.cluster.server()
-    }
-
-    /// Sends a signal to the postmaster and all its children: `STOP`, `CONT`, `KILL`.
-    pub fn signal(&self, signal: &str) {
-        let Some(postmaster) = self.cluster.postmaster() else { return };
-        let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
-        let mut kill = Command::new("kill");
-        kill.arg(format!("-{signal}")).arg(&postmaster);
-        kill.args(String::from_utf8_lossy(&children.stdout).split_whitespace());
-        kill.status().expect("kill");
-    }
-
-    /// CPU seconds of the cluster's processes, those that ended included.
-    pub fn cpu(&self) -> f64 {
-        let postmaster = self.cluster.postmaster().expect("a running cluster");
-        let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
-        let children = String::from_utf8_lossy(&children.stdout).into_owned();
-        cpu_of(&postmaster, true) + children.split_whitespace().map(|child| cpu_of(child, false)).sum::<f64>()
-    }
-
-    /// Starts it again after `signal("KILL")` or `stop`.
-    pub fn start_again(&self) {
-        self.cluster.launch();
-    }
-
-    /// Stops it at once, as `pg_ctl stop -m immediate`.
-    pub fn stop(&self) {
-        self.cluster.control(&["stop", "-m", "immediate", "-w"]);
-    }
-}
-
-impl Drop for PrivateCluster {
-    fn drop(&mut self) {
-        if self.cluster.home.join("data/postmaster.pid").exists() {
-            self.signal("CONT"); // a stopped one would not hear what follows
-        }
-        self.cluster.control(&["stop", "-m", "immediate", "-w"]);
-        fs::remove_dir_all(&self.cluster.home).ok();
-    }
-}
-
 /// `host:port` of the server of this run.
 fn shared_server() -> String {
     static SERVER: OnceLock<(String, Option<File>)> = OnceLock::new();
@@ -241,33 +171,33 @@ fn shared_server() -> String {
         }
         let user = fs::metadata("/proc/self").map(|me| me.uid()).unwrap_or(0);
         let home = std::env::temp_dir().join(format!("contextnexus-tests-{user}"));
-        make_home(&home);
         // Held while this process lives; the watchdog waits for it. Taken first, so that it cannot stop what is found below.
-        let alive = lock_shared(&home.join("alive"));
+        let alive = stay_alive(&home);
         let starting = File::create(home.join("starting")).expect("a lock file");
         starting.lock().expect("wait for whoever starts the cluster");
-        let cluster = match Cluster::running(&home) {
-            Some(cluster) => cluster,
-            None => {
-                let cluster = Cluster::start(&home, "");
-                watch(&home, 10);
-                cluster
-            }
-        };
-        (cluster.server(), Some(alive))
+        let port = Shared { home: &home }.running().unwrap_or_else(|| {
+            let port = Shared { home: &home }.start();
+            watch(&home, 10);
+            port
+        });
+        (format!("127.0.0.1:{port}"), Some(alive))
     });
     server.clone()
 }
 
-fn make_home(home: &Path) {
-    fs::create_dir_all(home).expect("a directory for the cluster");
-    fs::set_permissions(home, fs::Permissions::from_mode(0o755)).ok();
-}
-
-fn lock_shared(path: &Path) -> File {
-    let file = File::options().create(true).append(true).open(path).expect("a lock file");
-    file.lock_shared().expect("lock");
-    file
+/// Holds the home, which the watchdog may have been removing a moment ago.
+fn stay_alive(home: &Path) -> File {
+    loop {
+        fs::create_dir_all(home).expect("a directory for the cluster");
+        fs::set_permissions(home, fs::Permissions::from_mode(0o755)).ok();
+        let path = home.join("alive");
+        let Ok(file) = File::options().create(true).append(true).open(&path) else { continue };
+        file.lock_shared().expect("lock");
+        let is_there = |there: fs::Metadata| file.metadata().is_ok_and(|held| held.ino() == there.ino());
+        if fs::metadata(&path).is_ok_and(is_there) {
+            return file;
+        }
+    }
 }
 
 /// A shell that outlives the tests: stops the cluster when nobody has held the lock for `grace_s`.
@@ -280,7 +210,7 @@ fn watch(home: &Path, grace_s: u32) {
                  exec 9>>{home}/alive
                  if flock -n -x 9; then
                      pid=$(head -1 {home}/data/postmaster.pid) && kill -CONT $pid && kill -QUIT $pid
-                     rm -rf {home}/data {home}/port; exit
+                     rm -rf {home}; exit
                  fi
                  exec 9>&-
              fi
@@ -299,113 +229,36 @@ fn watch(home: &Path, grace_s: u32) {
         .expect("a watchdog for the cluster");
 }
 
-struct Cluster {
-    home: PathBuf,
-    port: u16,
-    /// Beyond those of every test's cluster.
-    settings: &'static str,
+/// The cluster of a run. Without fsync: it outlives its own death, not the machine's.
+struct Shared<'a> {
+    home: &'a Path,
 }
 
-impl Cluster {
-    fn server(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    fn running(home: &Path) -> Option<Self> {
-        let port = fs::read_to_string(home.join("port")).ok()?.trim().parse().ok()?;
+impl Shared<'_> {
+    /// Its port, if somebody has started it.
+    fn running(&self) -> Option<u16> {
+        let port = fs::read_to_string(self.home.join("port")).ok()?.trim().parse().ok()?;
         std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-        Some(Self { home: home.to_owned(), port, settings: "" })
+        Some(port)
     }
 
-    fn start(home: &Path, settings: &'static str) -> Self {
-        let data = home.join("data");
+    fn start(&self) -> u16 {
+        let data = self.home.join("data");
         fs::remove_dir_all(&data).ok();
-        fs::create_dir_all(&data).expect("a data directory");
-        if let Some((uid, gid)) = unprivileged() {
-            std::os::unix::fs::chown(&data, Some(uid), Some(gid)).expect("give the data directory away");
-        }
-        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("permissions");
-        let initdb = as_unprivileged("initdb")
-            .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync", "-D"])
-            .arg(&data)
-            .output()
-            .expect("initdb");
-        assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
-        let cluster = Self { home: home.to_owned(), port, settings };
-        cluster.launch();
-        fs::write(home.join("port"), port.to_string()).expect("note the port");
-        cluster
-    }
-
-    fn launch(&self) {
+        cluster::fresh_data(&data);
+        let port = free_port();
         let settings = format!(
-            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c full_page_writes=off \
-             -c max_connections=300 -c shared_buffers=64MB -c max_wal_size=256MB -c log_min_messages=fatal {}",
-            self.port, self.settings
+            "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c full_page_writes=off \
+             -c max_connections=300 -c shared_buffers=64MB -c max_wal_size=256MB -c log_min_messages=fatal"
         );
-        let started = Instant::now();
-        while !self.control(&["start", "-w", "-t", "30", "-o", &settings]) {
-            assert!(started.elapsed() < Duration::from_secs(30), "PostgreSQL for the tests does not start");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    fn control(&self, arguments: &[&str]) -> bool {
-        let mut control = as_unprivileged("pg_ctl");
-        control.arg("-D").arg(self.home.join("data")).args(arguments).arg("-s");
+        // It is pg_ctl that ends with this process, not what it starts.
+        let mut control = tied_unprivileged(cluster::binaries().join("pg_ctl"));
+        control.current_dir("/").arg("-D").arg(&data).args(["start", "-s", "-w", "-t", "60", "-o", &settings]);
         control.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        control.status().expect("pg_ctl").success()
+        assert!(control.status().expect("pg_ctl runs").success(), "PostgreSQL for the tests does not start");
+        fs::write(self.home.join("port"), port.to_string()).expect("note the port");
+        port
     }
-
-    /// None while it is stopped.
-    fn postmaster(&self) -> Option<String> {
-        let file = fs::read_to_string(self.home.join("data/postmaster.pid")).ok()?;
-        Some(file.lines().next()?.trim().to_owned())
-    }
-}
-
-/// A program of PostgreSQL, as somebody whom it lets run it.
-fn as_unprivileged(program: &str) -> Command {
-    let mut command = Command::new(binaries().join(program));
-    command.current_dir("/");
-    if let Some((uid, gid)) = unprivileged() {
-        command.uid(uid).gid(gid);
-    }
-    command
-}
-
-/// PostgreSQL refuses root: user `postgres`, else `nobody`.
-fn unprivileged() -> Option<(u32, u32)> {
-    if fs::metadata("/proc/self").map(|me| me.uid()).unwrap_or(1) != 0 {
-        return None;
-    }
-    let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-    let account = |name: &str| {
-        let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    account("postgres").or_else(|| account("nobody"))
-}
-
-/// The newest installed PostgreSQL, 15 or later.
-fn binaries() -> PathBuf {
-    if let Ok(given) = std::env::var("PG_BIN") {
-        return given.into();
-    }
-    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-        .filter(|(version, bin)| *version >= 15 && bin.join("initdb").exists())
-        .collect();
-    found.sort();
-    found
-        .pop()
-        .map(|(_, bin)| bin)
-        .expect("PostgreSQL 15 or newer under /usr/lib/postgresql, or PG_BIN, or CONTEXTNEXUS_TEST_POSTGRES")
 }
 
 /// Name of the migrated template on that server, made by whoever comes first.
@@ -440,19 +293,4 @@ async fn connect(url: &str) -> PgConnection {
 
 fn url(server: &str, role: &str, database: &str) -> String {
     format!("postgres://{role}:test@{server}/{database}")
-}
-
-/// CPU seconds of a process, with its ended children where asked for.
-pub fn cpu_of(process: &str, with_children: bool) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // Behind the name in parentheses: state is field 3, utime 14, stime 15, cutime 16, cstime 17; 100 ticks a second.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
-    let ticks: u64 = fields.take(if with_children { 4 } else { 2 }).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    ticks as f64 / 100.0
-}
-
-/// Not used by every test binary.
-#[allow(dead_code)]
-pub async fn pool(url: &str) -> PgPool {
-    PgPool::connect(url).await.expect("a pool")
 }

@@ -125,6 +125,15 @@ pub fn signal_pid(pid: u32, signal: &str) {
     assert!(status.success() || is_gone, "kill -{signal} {pid} failed");
 }
 
+/// CPU seconds of a process, with its ended children where asked for.
+pub fn cpu_of(process: &str, with_children: bool) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name in parentheses: state is field 3, utime 14, stime 15, cutime 16, cstime 17; 100 ticks a second.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+    let ticks: u64 = fields.take(if with_children { 4 } else { 2 }).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port()

@@ -126,7 +126,9 @@ fn a_first_start_that_was_killed_anywhere_is_no_obstacle_to_the_next() {
         first.kill().unwrap();
         first.wait().unwrap();
         host.start();
-        assert_eq!(host.get("/ready").0, 200, "killed after {after_ms} ms");
+        eventually(Duration::from_secs(10), &format!("ready, killed after {after_ms} ms"), || {
+            host.get("/ready").0 == 200
+        });
         assert!(host.terminate().success());
     }
 }
