@@ -21,7 +21,7 @@ await t.run('restart', async (test) => {
     console.log('now: kill the server');
     await t.becomes(page, 'offline');
     await page.keyboard.type('Typed without a server.');
-    assert.match(await page.locator('.save-status').innerText(), /23 unsaved/);
+    await t.eventually(async () => assert.match(await page.locator('.save-status').innerText(), /23 unsaved/));
   });
 
   await test('the server comes back, and all of it is saved', async () => {
