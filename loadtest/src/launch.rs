@@ -17,6 +17,8 @@ use crate::reader;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(2);
 /// A server that has not ended this long after SIGTERM is killed.
 const FAREWELL: Duration = Duration::from_secs(15);
+/// The same where a scenario was broken off.
+const HASTY_FAREWELL: Duration = Duration::from_secs(3);
 
 /// How the server is started by the generator itself.
 #[derive(Clone, Debug, clap::Args)]
@@ -174,11 +176,15 @@ impl Launched {
 }
 
 impl Drop for Launched {
+    /// Where a scenario gave up half-way. SIGTERM first, so that the server can end what it started, and a moment for it.
     fn drop(&mut self) {
-        // The child itself is killed by its own drop; a group without members is no error worth a word.
-        if let Some(pid) = self.child.id() {
-            let _ = process::terminate_group(pid);
+        let Some(pid) = self.child.id() else { return };
+        let asked = process::terminate_group(pid);
+        let since = Instant::now();
+        while asked.is_ok() && since.elapsed() < HASTY_FAREWELL && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(10 * ATTEMPT_PAUSE);
         }
+        let _ = process::kill_group(pid); // a group without members is no error worth a word
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use contextnexus_loadtest::driver;
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -25,5 +26,14 @@ fn run(cli: cli::Cli) -> Result<bool, Box<dyn std::error::Error>> {
     // One thread: the generator is to fit on the core that the server does not use.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, cli.run())
+    local.block_on(&runtime, async {
+        // What was started must end with this program: servers are in process groups of their own, which no Ctrl-C
+        // reaches. Dropping the scenario ends them.
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            verdict = cli.run() => verdict,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            _ = terminated.recv() => Err("terminated".into()),
+        }
+    })
 }

@@ -172,6 +172,33 @@ fn a_cold_load_plays_a_trace_and_finds_that_a_relay_has_nothing() {
 }
 
 #[test]
+fn a_server_that_was_started_ends_with_the_program() {
+    let port = free_port();
+    let mut child = Command::new(PROGRAM)
+        .args(["storm", "--url", &format!("ws://127.0.0.1:{port}"), "--updates", "1000", "--quiet"])
+        .args(["--start", &format!("{PROGRAM} relay --listen 127.0.0.1:{port}")])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let reach = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let wait = |up: bool| {
+        let since = std::time::Instant::now();
+        while reach() != up {
+            assert!(
+                since.elapsed() < std::time::Duration::from_secs(20),
+                "the relay is {}",
+                if up { "down" } else { "up" }
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    wait(true);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    wait(false);
+}
+
+#[test]
 fn a_comparison_runs_every_server_and_names_what_it_skips() {
     let (port, json, html) = (free_port(), File::new("compare.json"), File::new("compare.html"));
     let nowhere = std::env::temp_dir().join("loadtest-no-peers-here");

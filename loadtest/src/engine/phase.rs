@@ -162,8 +162,9 @@ async fn observe(
         .map(|(before, after)| ServerUsage::new(&before, &after, elapsed, fleet.window_deliveries, memory_max));
     Ok(Phase {
         rate_wanted: rate,
-        rate_sent: fleet.window_sent as f64 / elapsed.as_secs_f64(),
-        elapsed,
+        // Sends and deliveries are those of the window itself; looking at it ends a little later.
+        rate_sent: fleet.window_sent as f64 / (to - from).as_secs_f64(),
+        elapsed: to - from,
         deliveries: fleet.window_deliveries,
         messages: fleet.window_messages,
         server,

@@ -27,7 +27,7 @@ const UPDATES_PER_WRITE: usize = 64;
 /// While the socket takes no more.
 const FULL_PAUSE: Duration = Duration::from_micros(200);
 /// The longest time that a server may take between two acknowledgements.
-const STALL_PATIENCE: Duration = Duration::from_secs(120);
+const STALL_PATIENCE: Duration = Duration::from_secs(30);
 /// A server that was just started finishes its own beginnings.
 const SETTLE: Duration = Duration::from_secs(1);
 
