@@ -34,6 +34,9 @@ struct Relay {
     /// Where to listen; port 0 picks a free one.
     #[arg(long, default_value = "127.0.0.1:9900")]
     listen: String,
+    /// When it writes.
+    #[arg(long, value_enum, default_value = "batched")]
+    writes: relay::Writes,
     /// Pin the relay to this CPU.
     #[arg(long)]
     cpu: Option<usize>,
@@ -55,7 +58,7 @@ async fn serve_relay(args: &Relay) -> Verdict {
     if let Some(cpu) = args.cpu {
         process::pin_self(cpu)?;
     }
-    let (address, serving) = relay::bind(&args.listen).await?;
+    let (address, serving) = relay::bind(&args.listen, args.writes).await?;
     println!("relay ready at ws://{address}");
     serving.await?;
     Ok(true)

@@ -27,7 +27,7 @@ pub async fn drive(scenario: &Scenario) -> Verdict {
                 let words = "the server is pinned to no CPU, so the relay is not either: ratios may not compare";
                 warnings.push(words.to_owned());
             }
-            Some(Relay::start(bench.server_cpu()).await?)
+            Some(Relay::start(bench.server_cpu(), common.runs.relay_writes).await?)
         }
     };
     let (mut relay_runs, mut runs) = (Vec::new(), Vec::new());

@@ -10,7 +10,7 @@ use clap::Parser;
 use contextnexus_loadtest::bench::Bench;
 use contextnexus_loadtest::outcome::Outcome;
 use contextnexus_loadtest::progress::Progress;
-use contextnexus_loadtest::relay;
+use contextnexus_loadtest::relay::{self, Writes};
 use contextnexus_loadtest::scenarios::Scenario;
 
 #[derive(Parser)]
@@ -21,10 +21,14 @@ struct Line {
 
 /// Carries `line` out against `relays` relays on ports of their own, on one thread like the program itself.
 fn run(line: &str, relays: usize) -> Outcome {
+    run_with(line, relays, Writes::Batched)
+}
+
+fn run_with(line: &str, relays: usize, writes: Writes) -> Outcome {
     on_one_thread(async {
         let mut words: Vec<String> = std::iter::once("loadtest").chain(line.split(' ')).map(str::to_owned).collect();
         for _ in 0..relays {
-            let (address, serving) = relay::bind("127.0.0.1:0").await.unwrap();
+            let (address, serving) = relay::bind("127.0.0.1:0", writes).await.unwrap();
             tokio::task::spawn_local(serving);
             words.extend(["--url".to_owned(), format!("ws://{address}")]);
         }
@@ -56,6 +60,12 @@ fn a_fan_out_reaches_every_reader_and_every_delivery_is_counted() {
     let values = quantiles.map(|name| figure(&measured, name));
     assert!(values[0] > 0.0 && values.is_sorted(), "{values:?}");
     assert!(measured.plots.iter().any(|plot| plot.title == "Delivery over time"));
+}
+
+#[test]
+fn a_relay_that_writes_each_message_delivers_the_same() {
+    let measured = run_with("fanout --readers 20 --warm-up 0.1 --duration 0.5", 1, Writes::Each);
+    assert!(measured.is_sound(), "{:?}", measured.faults);
 }
 
 #[test]

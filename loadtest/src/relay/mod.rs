@@ -29,9 +29,19 @@ pub use process::Relay;
 /// A request head larger than this is not a WebSocket client.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
+/// When the relay writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Writes {
+    /// Once per wake-up and receiver: what several senders brought leaves together, so a busy relay batches.
+    #[default]
+    Batched,
+    /// Once per message and receiver, as the simplest of servers do.
+    Each,
+}
+
 /// Serves until the listener fails; never returns otherwise. Needs a `LocalSet`.
-pub async fn serve(listener: TcpListener) -> std::io::Result<()> {
-    let relay = Rc::new(Rooms::default());
+pub async fn serve(listener: TcpListener, writes: Writes) -> std::io::Result<()> {
+    let relay = Rc::new(Rooms { writes, ..Rooms::default() });
     let flusher = Rc::clone(&relay);
     tokio::task::spawn_local(async move { flusher.flush_for_ever().await });
     loop {
@@ -45,13 +55,17 @@ pub async fn serve(listener: TcpListener) -> std::io::Result<()> {
 }
 
 /// Binds and answers the address and the serving future.
-pub async fn bind(listen: &str) -> std::io::Result<(SocketAddr, impl Future<Output = std::io::Result<()>>)> {
+pub async fn bind(
+    listen: &str,
+    writes: Writes,
+) -> std::io::Result<(SocketAddr, impl Future<Output = std::io::Result<()>>)> {
     let listener = TcpListener::bind(listen).await?;
-    Ok((listener.local_addr()?, serve(listener)))
+    Ok((listener.local_addr()?, serve(listener, writes)))
 }
 
 #[derive(Default)]
 struct Rooms {
+    writes: Writes,
     rooms: RefCell<HashMap<String, Rc<Room>>>,
     /// Members with something in their buffer, each once.
     dirty: RefCell<Vec<Rc<Member>>>,
@@ -124,6 +138,9 @@ impl Rooms {
 
     fn hand(&self, member: &Rc<Member>, frame: &[u8]) {
         member.outgoing.push(frame);
+        if self.writes == Writes::Each {
+            return member.outgoing.flush();
+        }
         if !member.dirty.replace(true) {
             let mut dirty = self.dirty.borrow_mut();
             if dirty.is_empty() {

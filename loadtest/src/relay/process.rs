@@ -5,6 +5,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::Writes;
 use crate::bench::{Bench, ServerArgs};
 use crate::client::TokenIn;
 use crate::progress::Progress;
@@ -23,9 +24,12 @@ pub struct Relay {
 
 impl Relay {
     /// Starts one, on one CPU where given.
-    pub async fn start(cpu: Option<usize>) -> Result<Self, Box<dyn std::error::Error>> {
+    pub async fn start(cpu: Option<usize>, writes: Writes) -> Result<Self, Box<dyn std::error::Error>> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["relay", "--listen", "127.0.0.1:0"]);
+        if writes == Writes::Each {
+            command.args(["--writes", "each"]);
+        }
         if let Some(cpu) = cpu {
             command.args(["--cpu", &cpu.to_string()]);
         }

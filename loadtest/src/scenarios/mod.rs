@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::bench::{Bench, ServerArgs};
 use crate::outcome::{Outcome, Thresholds};
+use crate::relay::Writes;
 
 /// What a run answers. Whoever gets the error can only tell the user, so it is any error.
 pub type ScenarioResult = Result<Outcome, Box<dyn Error>>;
@@ -48,6 +49,9 @@ pub struct RunArgs {
     /// Before each run, the same against an own relay on the server's CPU; figures are set beside its.
     #[arg(long)]
     pub relay: bool,
+    /// When that relay writes: where a server merges, the simplest relay says more than a good one.
+    #[arg(long, value_enum, default_value = "batched")]
+    pub relay_writes: Writes,
 }
 
 /// Where results go.

@@ -129,7 +129,7 @@ async fn relay_runs(args: &Args, output: &OutputArgs) -> Result<Option<Group>, B
     if args.relay_runs == 0 || scenario.launches() {
         return Ok(None); // a relay without a store is no measure for what restarts
     }
-    let relay = Relay::start(Some(args.server_cpu)).await?;
+    let relay = Relay::start(Some(args.server_cpu), scenario.common().runs.relay_writes).await?;
     let mut runs = Vec::new();
     for run in 1..=args.relay_runs {
         let bench = relay.bench(Progress::new(output.quiet));
