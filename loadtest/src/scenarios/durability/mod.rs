@@ -2,7 +2,7 @@
 //!
 //! Each round starts the server, writes unique tokens through fresh clients, kills the server (or its database, or
 //! both) with SIGKILL at a random moment and never lets those writers return. After the restart fresh clients of every
-//! dialect read every document, and the [`ledger`] says what is missing.
+//! dialect read every document, and the ledger says what is missing.
 
 mod ledger;
 
