@@ -331,6 +331,11 @@ impl World {
             if state.position() != head.position {
                 return Err(format!("node {index} stands at {}, the log at {}", state.position(), head.position));
             }
+            let connected =
+                self.editors.iter().flat_map(|editor| &editor.link).filter(|link| link.node == index).count();
+            if state.rights().count() != connected {
+                return Err(format!("node {index} keeps {} members of {connected}", state.rights().count()));
+            }
             let there: BTreeMap<u64, u64> =
                 state.everybody().into_iter().map(|entry| (entry.client, entry.clock)).collect();
             if there != cursors {
