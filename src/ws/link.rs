@@ -1,9 +1,10 @@
-//! One open socket as seen from beside its server: what can be measured of it, and the handle that ends it.
+//! One open socket: what can be measured of it, and what ends it.
 //!
-//! A connection whose client stopped reading cannot be ended from within: actix-http waits for the client before it polls
-//! anything of ours. What ends it is `shutdown` on a duplicate of its descriptor, taken when the connection began.
+//! A connection whose client stopped reading cannot be ended from within: the task that writes waits for the client. What ends it is
+//! `shutdown` of its descriptor, by whoever looks at it from outside.
 
 use super::admission::Seat;
+use super::socket::Socket;
 use super::watch::Watch;
 use super::{SessionHandle, Sockets};
 use actix::Recipient;
@@ -13,7 +14,6 @@ use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::session::messages::Disconnected;
-use socket2::Socket;
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Shutdown;
@@ -30,13 +30,9 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// The kernel gives up on a peer that acknowledges nothing for so long: one that vanished, with frames under way to it.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The duplicate of a connection's descriptor, among actix's data of that connection until an upgrade takes it, and then the
-/// link, which so lives as long as the connection does.
+/// The duplicate of a connection's descriptor, among actix's data of that connection until an upgrade takes it.
 #[derive(Default)]
-pub struct Slot {
-    socket: RefCell<Option<Socket>>,
-    link: RefCell<Option<Rc<Link>>>,
-}
+pub struct Slot(RefCell<Option<socket2::Socket>>);
 
 /// For `HttpServer::on_connect`.
 pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
@@ -45,7 +41,7 @@ pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
     };
     match stream.as_fd().try_clone_to_owned() {
         Ok(descriptor) => {
-            data.insert(Slot { socket: RefCell::new(Some(Socket::from(descriptor))), link: RefCell::default() });
+            data.insert(Slot(RefCell::new(Some(descriptor.into()))));
         }
         // Such a connection is served, but not upgraded.
         Err(error) => tracing::warn!(%error, "no descriptor left for a new connection: {error}"),
@@ -54,22 +50,17 @@ pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
 
 impl Slot {
     /// The connection is to become a WebSocket. `None` where there is no duplicate, or it is one already.
-    pub fn take(&self) -> Option<Socket> {
-        self.socket.borrow_mut().take()
+    pub fn take(&self) -> Option<socket2::Socket> {
+        self.0.borrow_mut().take()
     }
 
     /// The connection is only HTTP: its duplicate is not needed.
     pub fn release(&self) {
-        self.socket.borrow_mut().take();
-    }
-
-    /// Keeps the link for as long as the connection lives.
-    pub fn keep(&self, link: Rc<Link>) {
-        *self.link.borrow_mut() = Some(link);
+        self.0.borrow_mut().take();
     }
 }
 
-/// One WebSocket connection. Lives on one thread; held by the reading task, the body that writes, and the connection itself.
+/// One WebSocket connection. Lives on one thread, held by the task that reads and the task that writes.
 pub struct Link {
     /// Its name in logs.
     pub connection: ConnectionId,
@@ -78,14 +69,15 @@ pub struct Link {
     /// The connection is over, or its close frame is written: the reading half hands nothing more on.
     pub over: Notify,
     dialect: Dialect,
-    socket: Option<Socket>,
+    /// Shared, because it may outlive the link.
+    socket: Rc<Socket>,
     sockets: Arc<Sockets>,
     watch: Watch,
     session: OnceCell<Recipient<Disconnected>>,
     facts: Cell<Facts>,
     peer: Cell<Peer>,
     /// The writing half, when it waits for the reading half's end.
-    body: RefCell<Option<Waker>>,
+    writer: RefCell<Option<Waker>>,
     _seat: Seat,
 }
 
@@ -152,23 +144,23 @@ impl Link {
         sockets: Arc<Sockets>,
         watch: &Watch,
     ) -> Rc<Self> {
-        // Neither is more than an improvement, and neither fails on a healthy socket.
-        let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
+        // None is more than an improvement, and none fails on a healthy socket.
+        let _ = socket.options().set_tcp_nodelay(true);
+        let _ = socket.options().set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        let _ = socket.options().set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
         metrics::gauge!("contextnexus_ws_connections", "dialect" => label(dialect)).increment(1.0);
         let link = Rc::new(Self {
             connection,
             outbox,
             over: Notify::new(),
             dialect,
-            socket: Some(socket),
+            socket: Rc::new(socket),
             sockets,
             watch: watch.clone(),
             session: OnceCell::new(),
             facts: Cell::new(Facts::new(Instant::now())),
             peer: Cell::new(Peer::Open),
-            body: RefCell::default(),
+            writer: RefCell::default(),
             _seat: seat,
         });
         watch.add(&link);
@@ -202,30 +194,30 @@ impl Link {
         self.facts.set(facts);
     }
 
-    /// The close frame is written: the last that this side says. Whether the server may end the stream now: it waits for the peer's
-    /// close frame first, so that the peer is not reset by what it still sends, but not for long.
+    /// The socket.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// The close frame is written: the last that this side says. Whether it may end the stream now: it waits for the peer's close
+    /// frame first, so that the peer is not reset by what it still sends, but not for long.
     pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
         self.note(|facts| facts.ending_since = facts.ending_since.or(Some(Instant::now())));
         match self.peer.get() {
             Peer::Open => {
-                *self.body.borrow_mut() = Some(context.waker().clone());
+                *self.writer.borrow_mut() = Some(context.waker().clone());
                 self.over.notify_one();
                 Poll::Pending
             }
-            Peer::Closed => {
-                // It sends nothing more and waits for our end; without this, actix-http waits for its.
-                self.shut_down(Shutdown::Read);
-                Poll::Ready(())
-            }
-            Peer::Lost => Poll::Ready(()), // actix-http reads on for a while, and discards
+            Peer::Closed | Peer::Lost => Poll::Ready(()),
         }
     }
 
     /// The reading half has come to its end.
     pub fn read_over(&self, peer: Peer) {
         self.peer.set(peer);
-        if let Some(body) = self.body.borrow_mut().take() {
-            body.wake();
+        if let Some(writer) = self.writer.borrow_mut().take() {
+            writer.wake();
         }
     }
 
@@ -234,28 +226,20 @@ impl Link {
         metrics::counter!("contextnexus_ws_shut_total", "reason" => why).increment(1);
         tracing::info!(connection.id = %self.connection, reason = why, "connection shut down: {why}");
         self.note(|facts| facts.is_shut = true);
-        self.shut_down(Shutdown::Both);
+        self.socket().shut_down(Shutdown::Both);
         self.outbox.abandon();
         self.read_over(Peer::Lost);
         self.over.notify_one();
-    }
-
-    fn shut_down(&self, how: Shutdown) {
-        if let Some(socket) = &self.socket {
-            let _ = socket.shutdown(how); // not connected any more: it is what we want
-        }
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         metrics::gauge!("contextnexus_ws_connections", "dialect" => label(self.dialect)).decrement(1.0);
-        if let Some(socket) = self.socket.take()
-            && !self.facts.get().is_shut
-        {
+        if !self.facts.get().is_shut {
             // Closing a socket with unread bytes resets it, and the client may lose the close frame. Our end of the stream is sent
             // by now; the socket is closed only after the client had time to read.
-            self.watch.linger(socket);
+            self.watch.linger(Rc::clone(&self.socket));
         }
     }
 }

@@ -1,24 +1,26 @@
 //! WebSockets: the one place that knows their library. Bytes of a socket become messages for its session actor, and what
 //! waits in the connection's outbox becomes bytes; what the messages say is not known here.
 //!
-//! A connection is made of four parts that live on one thread:
+//! A connection is made of five parts that live on one thread:
 //!
+//! * [`socket`], the descriptor, taken over from actix-http when the upgrade is granted;
 //! * [`pump`], a task, reads and hands on, and waits for the session before it reads further: that is the back-pressure;
-//! * [`body`], the body of the 101 response, yields what waits in the [`Outbox`](contextnexus_actors::outbox::Outbox);
-//! * [`link`] holds a duplicate of the socket's descriptor, which ends the connection when nothing else can;
-//! * [`watch`], a task for all connections of the thread, measures them and does so.
+//! * [`writer`], a task, writes what waits in the [`Outbox`](contextnexus_actors::outbox::Outbox);
+//! * [`link`], what the two tasks share: what is known of the connection, and how it ends;
+//! * [`watch`], a task for all connections of the thread, looks at that, and shuts down what nothing else can end.
 //!
 //! [`upgrade`] stands before them: who may open a socket at all. No `WebsocketContext`: its queue is unbounded, and its actor
 //! is only polled while the client reads.
 
 pub mod admission;
-mod body;
 mod credentials;
 mod link;
 mod pump;
 mod reader;
+mod socket;
 mod upgrade;
 mod watch;
+mod writer;
 
 pub use link::on_connect;
 pub use upgrade::configure;

@@ -3,21 +3,19 @@
 
 use super::link::{Link, Peer};
 use super::reader::{Event, Reader, Refusal};
+use super::socket::READ_BYTES_MAX;
 use super::{SessionHandle, Sockets};
-use actix_web::error::PayloadError;
 use actix_web::web::Payload;
-use bytes::Bytes;
 use contextnexus_actors::protocol::frame::{close_frame, close_frame_empty, pong_frame};
 use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::convert::Infallible;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Read at most before the session is given something.
-const READ_BYTES_MAX: usize = 64 * 1024;
 /// Messages at most in one hand-over: the session's turn is not to become long.
 const MESSAGES_MAX: usize = 512;
 /// How long a peer that goes is kept for a session that does not answer.
@@ -38,12 +36,18 @@ enum End {
     Over,
 }
 
-/// Reads until the connection ends, and tells the session.
-pub async fn run(payload: Payload, link: Rc<Link>, session: SessionHandle) {
-    let reader = Reader::new(link.sockets().settings.message_bytes_max);
+/// Reads until the connection ends, and tells the session. `early` is what actix-http had read before the socket was ours.
+pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
+    let mut reader = Reader::new(link.sockets().settings.message_bytes_max);
+    let mut ahead_bytes = 0;
+    while let Some(Some(Ok(bytes))) = early.next().now_or_never() {
+        reader.feed(&bytes);
+        ahead_bytes += bytes.len();
+    }
+    drop(early);
     let held = Held { sockets: Arc::clone(link.sockets()), bytes: 0 };
     let controls = Allowance::new(Instant::now());
-    let mut pump = Pump { payload, reader, held, link: Rc::clone(&link), controls, ahead_bytes: 0, at_end: false };
+    let mut pump = Pump { reader, held, link: Rc::clone(&link), controls, ahead_bytes, at_end: false };
     let Err(end) = pump.pump(&session).await;
     let outbox = &link.outbox;
     let mut peer = Peer::Lost;
@@ -74,13 +78,12 @@ pub async fn run(payload: Payload, link: Rc<Link>, session: SessionHandle) {
         link.read_over(last);
     } else {
         link.read_over(peer);
-        drop(pump); // and the payload with it: what still comes is discarded
+        drop(pump);
         let _ = tell.await;
     }
 }
 
 struct Pump {
-    payload: Payload,
     reader: Reader,
     held: Held,
     link: Rc<Link>,
@@ -144,12 +147,10 @@ impl Pump {
                 Ok(Some(Event::Close(_))) => return Peer::Closed,
                 Ok(Some(_)) => {}
                 Err(_) => return Peer::Lost,
-                Ok(None) => {
-                    let Some(Ok(bytes)) = self.payload.next().await else {
-                        return Peer::Lost;
-                    };
-                    self.reader.feed(&bytes);
-                }
+                Ok(None) => match self.link.socket().read(&mut self.reader).await {
+                    Ok(0) | Err(_) => return Peer::Lost,
+                    Ok(_) => {}
+                },
             }
         }
     }
@@ -167,20 +168,13 @@ impl Pump {
             }
         });
         let mut bytes = std::mem::take(&mut self.ahead_bytes);
-        if bytes == 0 {
+        if bytes == 0 && !self.at_end {
             self.reader.release();
             let came = tokio::select! {
-                came = self.payload.next(), if !self.at_end => came,
-                () = self.link.over.notified() => None,
-                else => None,
+                came = self.link.socket().read(&mut self.reader) => came,
+                () = self.link.over.notified() => Ok(0),
             };
-            bytes += self.feed(came);
-        }
-        while bytes < READ_BYTES_MAX
-            && !self.at_end
-            && let Some(came) = self.payload.next().now_or_never()
-        {
-            bytes += self.feed(came);
+            bytes = self.took(came);
         }
         if bytes == 0 {
             return Err(End::Over);
@@ -193,15 +187,12 @@ impl Pump {
         Ok(())
     }
 
-    /// Takes a piece of the stream in, or its end. How many bytes it was.
-    fn feed(&mut self, came: Option<Result<Bytes, PayloadError>>) -> usize {
-        let Some(Ok(bytes)) = came else {
-            self.at_end = true;
-            return 0;
-        };
-        self.reader.feed(&bytes);
-        metrics::counter!("contextnexus_ws_received_bytes_total").increment(bytes.len() as u64);
-        bytes.len()
+    /// Counts what was read, or notes the end of the stream.
+    fn took(&mut self, came: io::Result<usize>) -> usize {
+        let bytes = came.unwrap_or(0);
+        self.at_end = bytes == 0;
+        metrics::counter!("contextnexus_ws_received_bytes_total").increment(bytes as u64);
+        bytes
     }
 
     /// Counts what is held of unfinished messages, by the peer's message and by the node's budget.
@@ -226,7 +217,7 @@ impl Pump {
                 taken = &mut taken => return taken.map_err(|_| End::SessionLost),
                 () = self.link.over.notified() => return Err(End::Over),
                 // Only to learn that the peer goes: its cursor is not to stay for as long as PostgreSQL is away, say.
-                came = self.payload.next(), if may_read => self.ahead_bytes += self.feed(came),
+                came = self.link.socket().read(&mut self.reader), if may_read => self.ahead_bytes += self.took(came),
             }
             if self.reader.is_at_close()
                 && let Ok(Some(Event::Close(code))) = self.reader.next()

@@ -2,10 +2,10 @@
 //! session says later, on the socket: a status code at the upgrade is invisible to browsers, a close code is not.
 
 use super::admission::NoSeat;
-use super::body::Outgoing;
 use super::link::{Link, Slot, label};
+use super::socket::{LetGo, Socket, head_of};
 use super::watch::Watch;
-use super::{Sockets, credentials, pump};
+use super::{Sockets, credentials, pump, writer};
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
@@ -93,7 +93,7 @@ fn try_open(
     if !sockets.is_accepting.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Refused::Draining);
     }
-    let mut response =
+    let mut handshake =
         handshake_with_protocols(request, &[credentials::SUBPROTOCOL]).map_err(|_| Refused::NoWebSocket)?;
     if room.is_none() && dialect != Dialect::Hocuspocus {
         return Err(Refused::BadRoom);
@@ -102,18 +102,25 @@ fn try_open(
     let seat = sockets.admission.admit(sockets.settings.trusted_proxies.client_of(request)).map_err(Refused::NoSeat)?;
     let slot = request.conn_data::<Slot>().ok_or(Refused::NoDescriptor)?;
     let watch = request.app_data::<Watch>().ok_or(Refused::NoDescriptor)?;
-    let socket = slot.take().ok_or(Refused::NoDescriptor)?;
+    let descriptor = slot.take().ok_or(Refused::NoDescriptor)?;
+    let socket = Socket::new(descriptor).map_err(|_| Refused::NoDescriptor)?;
 
     let connection = ConnectionId(sockets.clock.fresh_id());
     let outbox = Arc::new(Outbox::new(sockets.settings.outbox_bytes_max));
     let token = credentials::token(request, with_cookie);
     let link = Link::new((connection, dialect), Arc::clone(&outbox), (socket, seat), Arc::clone(&**sockets), watch);
-    slot.keep(link.clone());
     tracing::debug!(connection.id = %connection, dialect = label(dialect), "connection opened");
     let session = sockets.sessions.start(Opening { connection, dialect, room, token, outbox });
     link.belongs_to(&session);
-    actix_web::rt::spawn(pump::run(payload, link.clone(), session));
-    Ok(response.body(BoxBody::new(Outgoing::new(link))))
+    let response = handshake.finish();
+    let head = head_of(&response);
+    let (let_go, gone) = LetGo::new();
+    actix_web::rt::spawn(async move {
+        gone.notified().await; // until then actix-http has the socket
+        actix_web::rt::spawn(writer::run(link.clone(), head));
+        pump::run(payload, link, session).await;
+    });
+    Ok(response.set_body(BoxBody::new(let_go)))
 }
 
 /// Refuses pages of others. Whether a cookie counts: only for pages of ours, and not for programs, which send no origin.

@@ -1,11 +1,11 @@
 //! One task per worker thread that looks at all connections of the thread several times a second.
 //!
 //! It needs nothing of a connection to be able to end it: neither its reading task, which may wait for its session, nor
-//! actix-http, which may wait for the client.
+//! its writing task, which may wait for the client.
 
 use super::link::{Facts, Link};
+use super::socket::Socket;
 use contextnexus_actors::protocol::frame::{close_frame, ping_frame};
-use socket2::Socket;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ pub struct Watch(Rc<RefCell<Watched>>);
 #[derive(Default)]
 struct Watched {
     links: Vec<Weak<Link>>,
-    lingering: Vec<(Instant, Socket)>,
+    lingering: Vec<(Instant, Rc<Socket>)>,
     /// The task runs.
     looking: bool,
 }
@@ -114,7 +114,7 @@ impl Watch {
     }
 
     /// Closes the socket in a second.
-    pub fn linger(&self, socket: Socket) {
+    pub fn linger(&self, socket: Rc<Socket>) {
         self.0.borrow_mut().lingering.push((Instant::now(), socket));
         self.start();
     }

@@ -1,0 +1,37 @@
+//! The outgoing half of a connection: a task that writes what waits in its outbox, all of it at once.
+
+use super::link::Link;
+use bytes::Bytes;
+use contextnexus_actors::outbox::Drained;
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+/// Taken from the outbox at a time. The rest stays there, where it is counted, may be seen to stand still, and is bounded.
+const HELPING_BYTES: usize = 64 * 1024;
+
+/// Writes until the close frame is written and the peer has answered it, or the connection is gone. `head` comes first.
+pub async fn run(link: Rc<Link>, head: Bytes) {
+    if write(&link, head).await.is_ok() {
+        poll_fn(|context| link.poll_end(context)).await;
+        link.socket().shut_down(Shutdown::Write);
+    }
+    // The connection is gone, in whichever way: nobody is to push any more, and the session is to hear of it.
+    link.outbox.abandon();
+    link.over.notify_one();
+}
+
+async fn write(link: &Link, head: Bytes) -> io::Result<()> {
+    link.socket().write(&[head]).await?;
+    let sent = metrics::counter!("contextnexus_ws_sent_bytes_total");
+    loop {
+        match poll_fn(|context| link.outbox.poll_drain(context, HELPING_BYTES)).await {
+            Drained::Frames(frames) => {
+                link.socket().write(&frames).await?;
+                sent.increment(frames.iter().map(Bytes::len).sum::<usize>() as u64);
+            }
+            Drained::End => return Ok(()),
+        }
+    }
+}
