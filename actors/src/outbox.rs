@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+/// Room for so many frames is kept for the next ones; what a burst took beyond it is given back.
+const ROOM_KEPT: usize = 16;
+
 /// One connection's outgoing queue.
 #[derive(Debug)]
 pub struct Outbox {
@@ -48,11 +51,11 @@ pub enum Pushed {
     Closed,
 }
 
-/// What the pump gets.
-#[derive(Debug)]
+/// What the pump is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
-    /// Frames, in order, to be written and flushed together.
-    Frames(Vec<Bytes>),
+    /// It was given frames, in order, to be written and flushed together.
+    Frames,
     /// The close frame was the last: end the stream.
     End,
 }
@@ -162,10 +165,16 @@ impl Outbox {
         }
     }
 
-    /// For the pump: what waits, in order, up to `bytes_max` and the rest of the frame that crosses it; or wait for something.
+    /// For the pump: what waits, in order, up to `bytes_max` and the rest of the frame that crosses it; or wait for something. It goes
+    /// into `frames`, whose room is used again: an outbox that is drained as fast as it fills allocates nothing.
     ///
     /// What is not taken stays here, where it counts against the budget: a stalled connection holds the budget and one such helping.
-    pub fn poll_drain(&self, context: &mut Context<'_>, bytes_max: usize) -> Poll<Drained> {
+    pub fn poll_drain(
+        &self,
+        context: &mut Context<'_>,
+        bytes_max: usize,
+        frames: &mut VecDeque<Bytes>,
+    ) -> Poll<Drained> {
         self.waker.register(context.waker());
         let mut queue = self.lock();
         if queue.closed {
@@ -174,17 +183,20 @@ impl Outbox {
         if queue.frames.is_empty() {
             return Poll::Pending;
         }
+        frames.clear();
         let mut bytes = 0;
-        let mut frames = Vec::new();
         if self.waiting.load(Ordering::Relaxed) <= bytes_max {
-            frames = std::mem::take(&mut queue.frames).into();
+            if frames.capacity() > ROOM_KEPT {
+                *frames = VecDeque::new();
+            }
+            std::mem::swap(&mut queue.frames, frames);
             bytes = self.waiting.load(Ordering::Relaxed);
         } else {
             while bytes < bytes_max
                 && let Some(frame) = queue.frames.pop_front()
             {
                 bytes += frame.len();
-                frames.push(frame);
+                frames.push_back(frame);
             }
         }
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
@@ -199,7 +211,7 @@ impl Outbox {
         }
         drop(queue);
         self.drained.fetch_add(bytes as u64, Ordering::Relaxed);
-        Poll::Ready(Drained::Frames(frames))
+        Poll::Ready(Drained::Frames)
     }
 
     fn push_if(&self, frame: Bytes, has_room: impl FnOnce(usize, &mut usize) -> bool) -> Pushed {
@@ -233,12 +245,13 @@ mod tests {
     use futures_util::task::noop_waker;
 
     fn drain(outbox: &Outbox, bytes_max: usize) -> Poll<Drained> {
-        outbox.poll_drain(&mut Context::from_waker(&noop_waker()), bytes_max)
+        outbox.poll_drain(&mut Context::from_waker(&noop_waker()), bytes_max, &mut VecDeque::new())
     }
 
-    fn frames(polled: Poll<Drained>) -> Vec<Bytes> {
-        match polled {
-            Poll::Ready(Drained::Frames(frames)) => frames,
+    fn frames(outbox: &Outbox, bytes_max: usize) -> Vec<Bytes> {
+        let mut frames = VecDeque::new();
+        match outbox.poll_drain(&mut Context::from_waker(&noop_waker()), bytes_max, &mut frames) {
+            Poll::Ready(Drained::Frames) => frames.into(),
             other => panic!("expected frames, got {other:?}"),
         }
     }
@@ -254,10 +267,10 @@ mod tests {
             assert_eq!(outbox.push(frame(of)), Pushed::Queued);
         }
         assert_eq!(outbox.push(frame(4)), Pushed::Full);
-        assert_eq!(frames(drain(&outbox, 15)), [frame(0), frame(1)]); // at least 15 bytes, whole frames
+        assert_eq!(frames(&outbox, 15), [frame(0), frame(1)]); // at least 15 bytes, whole frames
         assert_eq!((outbox.waiting(), outbox.drained()), (20, 20));
         assert_eq!(outbox.push(frame(5)), Pushed::Queued);
-        assert_eq!(frames(drain(&outbox, 100)), [frame(2), frame(3), frame(5)]);
+        assert_eq!(frames(&outbox, 100), [frame(2), frame(3), frame(5)]);
         assert!(drain(&outbox, 100).is_pending());
     }
 
@@ -292,8 +305,8 @@ mod tests {
         outbox.close(frame(1));
         outbox.close(frame(2));
         assert_eq!(outbox.push_control(frame(3)), Pushed::Closed);
-        assert_eq!(frames(drain(&outbox, 1)), [frame(0)]);
-        assert_eq!(frames(drain(&outbox, 1)), [frame(1)]);
+        assert_eq!(frames(&outbox, 1), [frame(0)]);
+        assert_eq!(frames(&outbox, 1), [frame(1)]);
         assert!(matches!(drain(&outbox, 1), Poll::Ready(Drained::End)));
     }
 
@@ -304,9 +317,9 @@ mod tests {
         assert_eq!(outbox.push(frame(0)), Pushed::Queued);
         assert_eq!(outbox.push(frame(1)), Pushed::Queued);
         outbox.notify_when_drained(sender);
-        frames(drain(&outbox, 1));
+        frames(&outbox, 1);
         assert!(news.try_recv().is_err());
-        frames(drain(&outbox, 1));
+        frames(&outbox, 1);
         assert!(news.try_recv().is_ok());
     }
 

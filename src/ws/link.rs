@@ -182,6 +182,13 @@ impl Link {
         self.session.get().is_some_and(|session| !session.connected())
     }
 
+    /// Counts what was written since this was called last; `drained` is all that ever was. Not frame by frame: a counter that all
+    /// threads share costs as much as the rest of a delivery.
+    pub fn count_sent(&self, drained: u64) {
+        metrics::counter!("contextnexus_ws_sent_bytes_total")
+            .increment(drained.saturating_sub(self.facts.get().drained));
+    }
+
     /// What is known of it.
     pub fn facts(&self) -> Facts {
         self.facts.get()
@@ -235,6 +242,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        self.count_sent(self.outbox.drained());
         metrics::gauge!("contextnexus_ws_connections", "dialect" => label(self.dialect)).decrement(1.0);
         if !self.facts.get().is_shut {
             // Closing a socket with unread bytes resets it, and the client may lose the close frame. Our end of the stream is sent

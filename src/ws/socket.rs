@@ -83,7 +83,13 @@ impl Socket {
     pub async fn write(&self, frames: &[Bytes]) -> io::Result<()> {
         let (mut next, mut offset) = (0, 0);
         while let Some(left) = frames.get(next..).filter(|left| !left.is_empty()) {
-            let mut written = self.0.async_io(Interest::WRITABLE, || write_some(&self.options(), left, offset)).await?;
+            let some = || write_some(&self.options(), left, offset);
+            let mut written = match self.0.try_io(Interest::WRITABLE, some) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.0.async_io(Interest::WRITABLE, some).await?
+                }
+                written => written?, // as nearly always
+            };
             if written == 0 {
                 return Err(ErrorKind::WriteZero.into());
             }

@@ -160,6 +160,7 @@ fn look_at(link: &Link, now: Instant) {
     let outbox = &link.outbox;
     let drained = outbox.drained();
     let is_waiting = outbox.waiting() > 0;
+    link.count_sent(drained);
     link.note(|facts| {
         let moved = facts.drained != drained || !is_waiting;
         facts.stuck_since = if moved { None } else { facts.stuck_since.or(Some(now)) };

@@ -3,6 +3,7 @@
 use super::link::Link;
 use bytes::Bytes;
 use contextnexus_actors::outbox::Drained;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
@@ -23,15 +24,11 @@ pub async fn run(link: Rc<Link>, head: Bytes) {
 }
 
 async fn write(link: &Link, head: Bytes) -> io::Result<()> {
-    link.socket().write(&[head]).await?;
-    let sent = metrics::counter!("contextnexus_ws_sent_bytes_total");
+    let mut frames = VecDeque::from([head]);
     loop {
-        match poll_fn(|context| link.outbox.poll_drain(context, HELPING_BYTES)).await {
-            Drained::Frames(frames) => {
-                link.socket().write(&frames).await?;
-                sent.increment(frames.iter().map(Bytes::len).sum::<usize>() as u64);
-            }
-            Drained::End => return Ok(()),
+        link.socket().write(frames.make_contiguous()).await?;
+        if poll_fn(|context| link.outbox.poll_drain(context, HELPING_BYTES, &mut frames)).await == Drained::End {
+            return Ok(());
         }
     }
 }

@@ -103,6 +103,12 @@ pub(super) async fn append(
     tenant: TenantId,
     batch: &[&PackedAppend],
 ) -> Result<Vec<AppendOutcome>, sqlx::Error> {
+    if let [append] = batch
+        && let [row] = &*append.rows
+        && append.keys.is_empty()
+    {
+        return Ok(vec![append_one(connection, tenant, append, row).await?]);
+    }
     let mut documents = Vec::with_capacity(batch.len());
     let (mut held_seqs, mut held_tips, mut new_seqs, mut append_ids) = (vec![], vec![], vec![], vec![]);
     let (mut row_documents, mut seq_froms, mut seq_tos, mut sessions) = (vec![], vec![], vec![], vec![]);
@@ -184,6 +190,40 @@ pub(super) async fn append(
         };
     }
     Ok(outcomes)
+}
+
+/// [`append`] of one document's only row.
+async fn append_one(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    append: &PackedAppend,
+    row: &PackedRow,
+) -> Result<AppendOutcome, sqlx::Error> {
+    let outcomes = sqlx::query_scalar!(
+        r#"select append_operation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) as "outcome!""#,
+        tenant.0,
+        append.document,
+        stored(append.held.seq),
+        append.held.tip.0,
+        append.append_id,
+        row.seq_to,
+        row.session,
+        row.author,
+        row.relayed_by,
+        row.seen_seq,
+        row.packed.codec,
+        row.packed.raw_bytes,
+        &row.packed.bytes,
+        row.checksum,
+    )
+    // To the end: the last message comes after COMMIT.
+    .fetch_all(connection)
+    .await?;
+    Ok(match outcomes.first().map(String::as_str) {
+        Some("committed") => AppendOutcome::Committed(append.after),
+        Some("deleted") => AppendOutcome::Deleted,
+        _ => AppendOutcome::Behind,
+    })
 }
 
 /// What an error of [`append`] in a transaction of its own says about the data.
