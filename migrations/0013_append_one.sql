@@ -34,3 +34,7 @@ begin
     return 'committed';
 end
 $$;
+
+grant execute on function append_operation(
+    uuid, uuid, bigint, uuid, uuid, bigint, uuid, uuid, uuid, bigint, smallint, integer, bytea, bigint
+) to contextnexus_application;

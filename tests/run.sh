@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every test, with real PostgreSQL, Redis, browsers and JavaScript clients. Installs what is missing (Debian packages as root,
-# cargo-nextest, npm packages); starts what the tests need and stops it again.
+# cargo-nextest and cargo-deny, npm packages); starts what the tests need and stops it again.
 #
 #   tests/run.sh                 everything
 #   tests/run.sh -E 'test(ws_)'  arguments go to cargo-nextest
@@ -26,10 +26,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 fi
 
-if ! cargo nextest --version >/dev/null 2>&1; then
-  say "installing cargo-nextest (once; some minutes)"
-  cargo install --locked --quiet cargo-nextest
-fi
+for tool in nextest deny; do
+  if ! cargo "$tool" --version >/dev/null 2>&1; then
+    say "installing cargo-$tool (once; some minutes)"
+    cargo install --locked --quiet "cargo-$tool"
+  fi
+done
 
 export SQLX_OFFLINE=true
 if [ $# -eq 0 ]; then
@@ -37,10 +39,8 @@ if [ $# -eq 0 ]; then
   cargo fmt --all --check
   say "lints"
   cargo clippy --workspace --all-targets --quiet -- -D warnings
-  if cargo deny --version >/dev/null 2>&1; then
-    say "licences, sources and duplicate versions"
-    cargo deny --log-level error check bans licenses sources
-  fi
+  say "licences, sources and duplicate versions"
+  cargo deny --log-level error check bans licenses sources
 fi
 
 say "JavaScript clients"

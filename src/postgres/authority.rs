@@ -5,12 +5,18 @@ use crate::tokens;
 use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Grant, Role, Scope, Token};
 use contextnexus_actors::clock::Clock;
-use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
+use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId, UserId};
 use contextnexus_actors::ports::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+mod gather;
+mod lookup;
+
+use gather::Gather;
+use lookup::{Found, Places, Room, Sessions};
 
 /// A room whose name another node takes at the same moment is looked up again so often.
 const OPEN_ATTEMPTS: u32 = 3;
@@ -22,6 +28,8 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 pub struct PostgresAuthority {
     database: Database,
     clock: Arc<dyn Clock>,
+    sessions: Arc<Gather<Sessions>>,
+    places: Arc<Gather<Places>>,
     /// When the sessions with open documents were last noted as active, by tenant.
     noted: Arc<Mutex<HashMap<TenantId, Instant>>>,
 }
@@ -29,7 +37,9 @@ pub struct PostgresAuthority {
 impl PostgresAuthority {
     /// Over this database; `clock` gives new documents their ids.
     pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
-        Self { database, clock, noted: Arc::default() }
+        let sessions = Arc::new(Gather::new(Sessions(database.clone())));
+        let places = Arc::new(Gather::new(Places(database.clone())));
+        Self { database, clock, sessions, places, noted: Arc::default() }
     }
 
     /// The sessions among `held`, when it is time to note that they are active.
@@ -41,6 +51,83 @@ impl PostgresAuthority {
         }
         noted.insert(tenant, now);
         held.iter().map(|held| held.session.0).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+impl PostgresAuthority {
+    /// The caller that a ticket makes: of two at once one succeeds.
+    async fn redeem(&self, tenant: TenantId, hash: &tokens::TokenHash) -> Result<Caller, AccessDenied> {
+        let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
+        if !redeem(&mut db, hash).await.map_err(unavailable)? {
+            return Err(AccessDenied::BadToken);
+        }
+        let session = lookup::sessions(&mut db, &[*hash]).await.map_err(unavailable)?.pop().flatten();
+        let session = session.ok_or(AccessDenied::BadToken)?;
+        db.commit().await.map_err(unavailable)?;
+        Ok(session.caller)
+    }
+
+    /// Creates a document where there is none; `None`: somebody else is doing so.
+    async fn create(
+        &self,
+        caller: &Caller,
+        asked: &Room,
+        document: DocumentId,
+    ) -> Result<Option<Result<Grant, AccessDenied>>, StoreError> {
+        let mut db = begin(&self.database, caller.tenant).await?;
+        let found = lookup::places(&mut db, std::slice::from_ref(asked)).await?.pop();
+        let decision = decide(caller, &asked.room, &found.unwrap_or_default());
+        let (Decision::Create { project, role }, RoomName::Named { name, .. }) = (&decision, &asked.room) else {
+            return Ok(match decision {
+                Decision::Answer(answer) => Some(answer),
+                Decision::Create { .. } => None,
+            });
+        };
+        if !create(&mut db, document, *project, name, caller.user).await? {
+            return Ok(None);
+        }
+        db.commit().await?;
+        tracing::info!(document.id = %document, "created document {document} on first connect");
+        Ok(Some(Ok(Grant { document, project: *project, role: *role })))
+    }
+}
+
+/// What a room and the one who asks for it come to.
+#[derive(Debug)]
+enum Decision {
+    Answer(Result<Grant, AccessDenied>),
+    /// There is nothing of that name, and the caller may create it.
+    Create {
+        project: ProjectId,
+        role: Role,
+    },
+}
+
+fn decide(caller: &Caller, room: &RoomName, found: &Found) -> Decision {
+    // The caller as the tables know it now; none when its session ended since it was authenticated.
+    let Some(subject) = &found.subject else { return Decision::Answer(Err(AccessDenied::BadToken)) };
+    let Some(place) = &found.place else { return Decision::Answer(Err(AccessDenied::NoSuchDocument)) };
+    let facts = Facts {
+        tenant_admin: subject.tenant_admin,
+        external: subject.external,
+        membership: place.membership,
+        scope: &caller.scope,
+        archived: place.archived,
+    };
+    if let Some((document, deleted)) = place.document {
+        return Decision::Answer(match role_in(document, facts) {
+            None => Err(AccessDenied::NoSuchDocument),
+            Some(_) if deleted => Err(AccessDenied::Deleted),
+            Some(role) => Ok(Grant { document, project: place.project, role }),
+        });
+    }
+    // Whoever reaches one document only does not reach one that is not there.
+    match role_in(DocumentId(Uuid::nil()), facts) {
+        // Somebody who is in the project hears that there is nothing, anybody else what everybody hears.
+        None => Decision::Answer(Err(AccessDenied::NoSuchDocument)),
+        Some(_) if matches!(room, RoomName::Id(_)) => Decision::Answer(Err(AccessDenied::NoSuchDocument)),
+        Some(role) if !role.may_write() || !place.auto_create => Decision::Answer(Err(AccessDenied::MayNotCreate)),
+        Some(role) => Decision::Create { project: place.project, role },
     }
 }
 
@@ -75,40 +162,25 @@ fn role_in(document: DocumentId, facts: Facts<'_>) -> Option<Role> {
 impl Authority for PostgresAuthority {
     async fn authenticate(&self, token: &Token) -> Result<Caller, AccessDenied> {
         let (tenant, hash) = tokens::parse(token).ok_or(AccessDenied::BadToken)?;
-        let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
-        match session_of(&mut db, &hash).await.map_err(unavailable)? {
-            Some(session) if session.kind != "ticket" => {
-                if session.unseen {
-                    // For lists of sessions only: whether it is stored changes nothing for the caller.
-                    touch(&mut db, &[session.caller.session.0]).await.ok();
-                    db.commit().await.ok();
-                }
-                return Ok(session.caller);
-            }
-            Some(_) => return Err(AccessDenied::BadToken), // consumed
-            None => {}
+        match self.sessions.ask(tenant, hash).await.ok_or(AccessDenied::Unavailable)? {
+            Some(session) if session.kind != "ticket" => Ok(session.caller),
+            Some(_) => Err(AccessDenied::BadToken), // consumed
+            None => self.redeem(tenant, &hash).await,
         }
-        if !redeem(&mut db, &hash).await.map_err(unavailable)? {
-            return Err(AccessDenied::BadToken);
-        }
-        let session = session_of(&mut db, &hash).await.map_err(unavailable)?.ok_or(AccessDenied::BadToken)?;
-        db.commit().await.map_err(unavailable)?;
-        Ok(session.caller)
     }
 
     async fn open(&self, caller: &Caller, room: &RoomName) -> Result<Grant, AccessDenied> {
+        let asked = Room { session: caller.session, user: caller.user, room: room.clone() };
+        let found = self.places.ask(caller.tenant, asked.clone()).await.ok_or(AccessDenied::Unavailable)?;
+        if let Decision::Answer(answer) = decide(caller, room, &found) {
+            return answer;
+        }
         for _ in 0..OPEN_ATTEMPTS {
-            let mut db = begin(&self.database, caller.tenant).await.map_err(unavailable)?;
-            match open(&mut db, caller, room, self.clock.as_ref()).await {
-                Ok(Opened::There(grant)) => return Ok(grant),
-                Ok(Opened::Created(grant)) => {
-                    db.commit().await.map_err(unavailable)?;
-                    tracing::info!(document.id = %grant.document, "created document {} on first connect", grant.document);
-                    return Ok(grant);
-                }
-                Ok(Opened::Denied(why)) => return Err(why),
-                // Somebody gave that name to another document just now, as a former name.
-                Err(StoreError::Taken { .. }) => {}
+            let document = DocumentId(self.clock.fresh_id());
+            match self.create(caller, &asked, document).await {
+                Ok(Some(answer)) => return answer,
+                // Another node was first, and has committed by now; or somebody gave that name to another document, as a former name.
+                Ok(None) | Err(StoreError::Taken { .. }) => {}
                 Err(StoreError::Invalid { .. }) => return Err(AccessDenied::BadName),
                 Err(error) => return Err(unavailable(error)),
             }
@@ -146,42 +218,11 @@ fn unavailable(error: StoreError) -> AccessDenied {
     AccessDenied::Unavailable
 }
 
-struct Session {
-    kind: String,
-    /// Not presented for a minute, as far as the tables know.
-    unseen: bool,
-    caller: Caller,
-}
-
 fn scope(document: Option<Uuid>, role: Option<&str>) -> Result<Scope, StoreError> {
     match (document, role) {
         (Some(document), Some(role)) => Ok(Scope::Document(DocumentId(document), super::projects::role(role)?)),
         _ => Ok(Scope::User),
     }
-}
-
-#[tracing::instrument(name = "pg.authority.session_of", skip_all, err)]
-async fn session_of(db: &mut TenantTx, hash: &tokens::TokenHash) -> Result<Option<Session>, StoreError> {
-    let row = sqlx::query!(
-        r#"select id as "id!", user_id as "user_id!", kind as "kind!", document_id, role, expires_at as "expires_at!",
-                  is_tenant_admin as "is_tenant_admin!",
-                  coalesce(last_activity_at < now() - interval '1 minute', true) as "unseen!"
-             from sessions_in_force where tenant_id = $1 and token_hash = $2"#,
-        db.tenant.0,
-        &hash[..]
-    )
-    .fetch_optional(&mut *db.tx)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let caller = Caller {
-        tenant: db.tenant,
-        user: UserId(row.user_id),
-        session: SessionId(row.id),
-        scope: scope(row.document_id, row.role.as_deref())?,
-        tenant_admin: row.is_tenant_admin,
-        expires_at: row.expires_at,
-    };
-    Ok(Some(Session { kind: row.kind, unseen: row.unseen, caller }))
 }
 
 /// Notes that these sessions are active, those of which that is not known for a minute. Of many at once one does it.
@@ -210,153 +251,6 @@ async fn redeem(db: &mut TenantTx, hash: &tokens::TokenHash) -> Result<bool, Sto
         &hash[..]
     );
     Ok(update.execute(&mut *db.tx).await?.rows_affected() == 1)
-}
-
-enum Opened {
-    There(Grant),
-    Created(Grant),
-    Denied(AccessDenied),
-}
-
-async fn open(db: &mut TenantTx, caller: &Caller, room: &RoomName, clock: &dyn Clock) -> Result<Opened, StoreError> {
-    let Some(subject) = subject(db, caller).await? else { return Ok(Opened::Denied(AccessDenied::BadToken)) };
-    let place = match room {
-        RoomName::Id(document) => place_by_id(db, caller.user, *document).await?,
-        RoomName::Named { project, name } => place_by_name(db, caller.user, project.as_deref(), name).await?,
-    };
-    let Some(place) = place else { return Ok(Opened::Denied(AccessDenied::NoSuchDocument)) };
-    let facts = Facts {
-        tenant_admin: subject.tenant_admin,
-        external: subject.external,
-        membership: place.membership,
-        scope: &caller.scope,
-        archived: place.archived,
-    };
-    if let Some((document, deleted)) = place.document {
-        return Ok(match role_in(document, facts) {
-            None => Opened::Denied(AccessDenied::NoSuchDocument),
-            Some(_) if deleted => Opened::Denied(AccessDenied::Deleted),
-            Some(role) => Opened::There(Grant { document, project: place.project, role }),
-        });
-    }
-    let RoomName::Named { name, .. } = room else { return Ok(Opened::Denied(AccessDenied::NoSuchDocument)) };
-    let document = DocumentId(clock.fresh_id());
-    let role = match role_in(document, facts) {
-        // Somebody who is in the project hears that there is nothing, anybody else what everybody hears.
-        None => return Ok(Opened::Denied(AccessDenied::NoSuchDocument)),
-        Some(role) if !role.may_write() || !place.auto_create => return Ok(Opened::Denied(AccessDenied::MayNotCreate)),
-        Some(role) => role,
-    };
-    if create(db, document, place.project, name, caller.user).await? {
-        return Ok(Opened::Created(Grant { document, project: place.project, role }));
-    }
-    // Another node was first: it has committed by now.
-    match place_in_project(db, place.project, name).await? {
-        Some((document, false)) => Ok(Opened::There(Grant { document, project: place.project, role })),
-        Some((_, true)) => Ok(Opened::Denied(AccessDenied::Deleted)),
-        None => Err(StoreError::Taken { constraint: "content_items_name_key".to_owned() }),
-    }
-}
-
-struct Subject {
-    external: bool,
-    tenant_admin: bool,
-}
-
-/// The caller as the tables know it now; none when its session ended since it was authenticated.
-async fn subject(db: &mut TenantTx, caller: &Caller) -> Result<Option<Subject>, StoreError> {
-    let row = sqlx::query!(
-        r#"select user_kind = 'external' as "external!", is_tenant_admin as "tenant_admin!"
-             from sessions_in_force where tenant_id = $1 and id = $2 and user_id = $3"#,
-        db.tenant.0,
-        caller.session.0,
-        caller.user.0
-    )
-    .fetch_optional(&mut *db.tx)
-    .await?;
-    Ok(row.map(|row| Subject { external: row.external, tenant_admin: row.tenant_admin }))
-}
-
-/// Where a room is, or would be.
-struct Place {
-    project: ProjectId,
-    auto_create: bool,
-    archived: bool,
-    membership: Option<Role>,
-    /// And whether it has a tombstone.
-    document: Option<(DocumentId, bool)>,
-}
-
-async fn place_by_id(db: &mut TenantTx, user: UserId, document: DocumentId) -> Result<Option<Place>, StoreError> {
-    let row = sqlx::query!(
-        r#"select d.project_id, d.deleted_at is not null as "deleted!", p.is_archived, m.role as "role?"
-             from content_items d
-             join projects p on p.tenant_id = d.tenant_id and p.id = d.project_id
-             left join project_memberships m
-               on m.tenant_id = d.tenant_id and m.project_id = d.project_id and m.user_id = $3
-            where d.tenant_id = $1 and d.id = $2"#,
-        db.tenant.0,
-        document.0,
-        user.0
-    )
-    .fetch_optional(&mut *db.tx)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Place {
-        project: ProjectId(row.project_id),
-        auto_create: false,
-        archived: row.is_archived,
-        membership: row.role.as_deref().map(super::projects::role).transpose()?,
-        document: Some((document, row.deleted)),
-    }))
-}
-
-async fn place_by_name(
-    db: &mut TenantTx,
-    user: UserId,
-    project: Option<&str>,
-    name: &str,
-) -> Result<Option<Place>, StoreError> {
-    let row = sqlx::query!(
-        r#"select p.id, p.auto_create_documents, p.is_archived, m.role as "role?"
-             from projects p
-             left join project_memberships m on m.tenant_id = p.tenant_id and m.project_id = p.id and m.user_id = $3
-            where p.tenant_id = $1 and case when $2::text is null then p.is_default else p.slug = $2 end"#,
-        db.tenant.0,
-        project,
-        user.0
-    )
-    .fetch_optional(&mut *db.tx)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Place {
-        project: ProjectId(row.id),
-        auto_create: row.auto_create_documents,
-        archived: row.is_archived,
-        membership: row.role.as_deref().map(super::projects::role).transpose()?,
-        document: place_in_project(db, ProjectId(row.id), name).await?,
-    }))
-}
-
-/// The document of this name, else of this former name.
-async fn place_in_project(
-    db: &mut TenantTx,
-    project: ProjectId,
-    name: &str,
-) -> Result<Option<(DocumentId, bool)>, StoreError> {
-    let row = sqlx::query!(
-        r#"select d.id, d.deleted_at is not null as "deleted!"
-             from content_items d
-            where d.tenant_id = $1 and d.id = coalesce(
-                  (select id from content_items where tenant_id = $1 and project_id = $2 and name = $3),
-                  (select document_id from document_aliases where tenant_id = $1 and project_id = $2 and name = $3))"#,
-        db.tenant.0,
-        project.0,
-        name
-    )
-    .fetch_optional(&mut *db.tx)
-    .await?;
-    Ok(row.map(|row| (DocumentId(row.id), row.deleted)))
 }
 
 /// False: somebody else created a document of that name, and has committed.

@@ -1,0 +1,191 @@
+//! Questions that come while others are being answered wait, and are asked together: a thousand editors that reconnect at once cost a
+//! few queries, not thousands. One that comes alone is asked at once.
+
+use async_trait::async_trait;
+use contextnexus_actors::ids::TenantId;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Looks under way for one tenant. What comes meanwhile waits for the next.
+const LOOKS_AT_ONCE: usize = 2;
+/// Questions in one look.
+const QUESTIONS_MAX: usize = 256;
+
+/// How questions of one tenant are answered.
+#[async_trait]
+pub trait Look: Send + Sync + 'static {
+    /// What is asked.
+    type Question: Send + Sync + 'static;
+    /// What comes of it.
+    type Answer: Send + 'static;
+
+    /// One answer for each question, in their order; none when there is no answer to be had now.
+    async fn look(&self, tenant: TenantId, questions: &[Self::Question]) -> Option<Vec<Self::Answer>>;
+}
+
+/// Where questions wait. Their number is that of the connections and requests that ask, each of which asks one at a time.
+pub struct Gather<L: Look>(Arc<Inner<L>>);
+
+struct Inner<L: Look> {
+    look: L,
+    lines: Mutex<HashMap<TenantId, Line<L>>>,
+}
+
+struct Line<L: Look> {
+    waiting: VecDeque<Waiting<L>>,
+    looks: usize,
+}
+
+struct Waiting<L: Look> {
+    question: L::Question,
+    answer: oneshot::Sender<L::Answer>,
+}
+
+impl<L: Look> Gather<L> {
+    /// Nobody waits.
+    pub fn new(look: L) -> Self {
+        Self(Arc::new(Inner { look, lines: Mutex::default() }))
+    }
+
+    /// Asks. `None`: there is no answer to be had now.
+    pub async fn ask(&self, tenant: TenantId, question: L::Question) -> Option<L::Answer> {
+        let (answer, answered) = oneshot::channel();
+        if self.0.join(tenant, Waiting { question, answer }) {
+            let look = Looking { inner: Arc::clone(&self.0), tenant, is_over: false };
+            tokio::spawn(look.until_nobody_waits());
+        }
+        answered.await.ok()
+    }
+}
+
+impl<L: Look> Inner<L> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Line<L>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner) // every critical section leaves it whole
+    }
+
+    /// Whether whoever joins has to start a look.
+    fn join(&self, tenant: TenantId, waiting: Waiting<L>) -> bool {
+        let mut lines = self.lock();
+        let line = lines.entry(tenant).or_insert_with(|| Line { waiting: VecDeque::new(), looks: 0 });
+        line.waiting.push_back(waiting);
+        let starts = line.looks < LOOKS_AT_ONCE;
+        line.looks += usize::from(starts);
+        starts
+    }
+
+    /// What waits; `None`, and one look less, when that is nothing.
+    fn take(&self, tenant: TenantId) -> Option<Vec<Waiting<L>>> {
+        let mut lines = self.lock();
+        let line = lines.get_mut(&tenant)?;
+        if line.waiting.is_empty() {
+            Self::one_less(&mut lines, tenant);
+            return None;
+        }
+        let count = line.waiting.len().min(QUESTIONS_MAX);
+        Some(line.waiting.drain(..count).filter(|waiting| !waiting.answer.is_closed()).collect())
+    }
+
+    fn one_less(lines: &mut HashMap<TenantId, Line<L>>, tenant: TenantId) {
+        if let Some(line) = lines.get_mut(&tenant) {
+            line.looks -= 1;
+            if line.looks == 0 {
+                lines.remove(&tenant); // whoever waited there is told by its dropped sender
+            }
+        }
+    }
+}
+
+/// A look that goes on as long as there are questions.
+struct Looking<L: Look> {
+    inner: Arc<Inner<L>>,
+    tenant: TenantId,
+    is_over: bool,
+}
+
+impl<L: Look> Looking<L> {
+    async fn until_nobody_waits(mut self) {
+        while let Some(batch) = self.inner.take(self.tenant) {
+            let (questions, answers): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|waiting| (waiting.question, waiting.answer)).unzip();
+            if questions.is_empty() {
+                continue;
+            }
+            if let Some(found) = self.inner.look.look(self.tenant, &questions).await {
+                for (answer, found) in answers.into_iter().zip(found) {
+                    let _ = answer.send(found); // who has gone needs none
+                }
+            }
+        }
+        self.is_over = true;
+    }
+}
+
+impl<L: Look> Drop for Looking<L> {
+    /// A look that panicked, or whose thread ended, must not count for ever.
+    fn drop(&mut self) {
+        if !self.is_over {
+            Inner::one_less(&mut self.inner.lock(), self.tenant);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    #[derive(Default)]
+    struct Doubled {
+        looks: Arc<AtomicUsize>,
+    }
+
+    #[async_trait]
+    impl Look for Doubled {
+        type Question = u32;
+        type Answer = u32;
+
+        async fn look(&self, _: TenantId, questions: &[u32]) -> Option<Vec<u32>> {
+            self.looks.fetch_add(1, Relaxed);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            match questions.iter().find(|question| **question == 13) {
+                Some(_) => panic!("thirteen"),
+                None if questions.contains(&0) => None,
+                None => Some(questions.iter().map(|question| question * 2).collect()),
+            }
+        }
+    }
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+
+    #[tokio::test]
+    async fn a_thousand_questions_at_once_take_a_few_looks_and_each_hears_its_own_answer() {
+        let looks = Arc::default();
+        let gather = Arc::new(Gather::new(Doubled { looks: Arc::clone(&looks) }));
+        let asked: Vec<_> = (1..=1_000)
+            .filter(|question| *question != 13)
+            .map(|question| {
+                let gather = Arc::clone(&gather);
+                (question, tokio::spawn(async move { gather.ask(TENANT, question).await }))
+            })
+            .collect();
+        for (question, answer) in asked {
+            assert_eq!(answer.await.unwrap(), Some(question * 2));
+        }
+        assert!(looks.load(Relaxed) <= 8, "{} looks", looks.load(Relaxed));
+        assert!(gather.0.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_told_and_a_look_that_panics_stops_nobody_after_it() {
+        let gather = Gather::new(Doubled::default());
+        assert_eq!(gather.ask(TENANT, 0).await, None);
+        for _ in 0..2 * LOOKS_AT_ONCE {
+            assert_eq!(gather.ask(TENANT, 13).await, None);
+        }
+        assert_eq!(gather.ask(TENANT, 21).await, Some(42));
+    }
+}

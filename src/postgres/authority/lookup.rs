@@ -1,0 +1,198 @@
+//! Sessions and rooms, many in one query.
+
+use super::gather::Look;
+use super::{scope, touch, unavailable};
+use crate::postgres::projects::role;
+use crate::postgres::{Database, StoreError, TenantTx, begin};
+use crate::tokens::TokenHash;
+use async_trait::async_trait;
+use contextnexus_actors::access::{Caller, Role};
+use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
+use contextnexus_actors::ports::RoomName;
+use uuid::Uuid;
+
+/// Answers tokens with the sessions in force.
+pub(super) struct Sessions(pub Database);
+
+/// A session in force.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub kind: String,
+    pub caller: Caller,
+    /// Not presented for a minute, as far as the tables know.
+    unseen: bool,
+}
+
+#[async_trait]
+impl Look for Sessions {
+    type Question = TokenHash;
+    type Answer = Option<Session>;
+
+    async fn look(&self, tenant: TenantId, hashes: &[TokenHash]) -> Option<Vec<Option<Session>>> {
+        let look = async {
+            let mut db = begin(&self.0, tenant).await?;
+            let sessions = sessions(&mut db, hashes).await?;
+            let unseen = sessions.iter().flatten().filter(|session| session.unseen && session.kind != "ticket");
+            let mut unseen: Vec<Uuid> = unseen.map(|session| session.caller.session.0).collect();
+            if !unseen.is_empty() {
+                unseen.sort_unstable();
+                unseen.dedup();
+                // For lists of sessions only: whether it is stored changes nothing for the callers.
+                touch(&mut db, &unseen).await.ok();
+                db.commit().await.ok();
+            }
+            Ok(sessions)
+        };
+        look.await.map_err(unavailable).ok()
+    }
+}
+
+/// The session in force of each token, in their order.
+#[tracing::instrument(name = "pg.authority.sessions", skip_all, fields(tokens = hashes.len()), err)]
+pub(super) async fn sessions(db: &mut TenantTx, hashes: &[TokenHash]) -> Result<Vec<Option<Session>>, StoreError> {
+    let asked: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
+    let rows = sqlx::query!(
+        r#"select w.n as "n!", s.id as "id!", s.user_id as "user_id!", s.kind as "kind!", s.document_id, s.role,
+                  s.expires_at as "expires_at!", s.is_tenant_admin as "is_tenant_admin!",
+                  coalesce(s.last_activity_at < now() - interval '1 minute', true) as "unseen!"
+             from unnest($2::bytea[]) with ordinality as w (token_hash, n)
+             join sessions_in_force s on s.tenant_id = $1 and s.token_hash = w.token_hash"#,
+        db.tenant.0,
+        &asked as &[&[u8]]
+    )
+    .fetch_all(&mut *db.tx)
+    .await?;
+    let mut sessions = vec![None; hashes.len()];
+    for row in rows {
+        let Some(session) = place_of(row.n, &mut sessions) else { continue };
+        *session = Some(Session {
+            kind: row.kind,
+            unseen: row.unseen,
+            caller: Caller {
+                tenant: db.tenant,
+                user: UserId(row.user_id),
+                session: SessionId(row.id),
+                scope: scope(row.document_id, row.role.as_deref())?,
+                tenant_admin: row.is_tenant_admin,
+                expires_at: row.expires_at,
+            },
+        });
+    }
+    Ok(sessions)
+}
+
+/// Answers rooms with what is there, and with who asks.
+pub(super) struct Places(pub Database);
+
+/// Who wants to know of which room.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    pub session: SessionId,
+    pub user: UserId,
+    pub room: RoomName,
+}
+
+/// What the tables know of a room and of who asks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    /// `None` when the session has ended.
+    pub subject: Option<Subject>,
+    /// `None` when there is no such project, or, asked for by id, no such document.
+    pub place: Option<Place>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject {
+    pub external: bool,
+    pub tenant_admin: bool,
+}
+
+/// Where a room is, or would be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub project: ProjectId,
+    pub auto_create: bool,
+    pub archived: bool,
+    pub membership: Option<Role>,
+    /// And whether it has a tombstone.
+    pub document: Option<(DocumentId, bool)>,
+}
+
+#[async_trait]
+impl Look for Places {
+    type Question = Room;
+    type Answer = Found;
+
+    async fn look(&self, tenant: TenantId, rooms: &[Room]) -> Option<Vec<Found>> {
+        let look = async { places(&mut begin(&self.0, tenant).await?, rooms).await };
+        look.await.map_err(unavailable).ok()
+    }
+}
+
+/// What is known of each room, in their order. A name is that of a document, else a former name of one.
+#[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err)]
+pub(super) async fn places(db: &mut TenantTx, rooms: &[Room]) -> Result<Vec<Found>, StoreError> {
+    let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();
+    let users: Vec<Uuid> = rooms.iter().map(|room| room.user.0).collect();
+    let (mut documents, mut projects, mut names) = (vec![], vec![], vec![]);
+    for room in rooms {
+        let (document, project, name) = match &room.room {
+            RoomName::Id(document) => (Some(document.0), None, None),
+            RoomName::Named { project, name } => (None, project.clone(), Some(name.clone())),
+        };
+        documents.push(document);
+        projects.push(project);
+        names.push(name);
+    }
+    let rows = sqlx::query!(
+        r#"select w.n as "n!", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
+                  p.id as "project?", p.auto_create_documents as "auto_create?", p.is_archived as "archived?",
+                  m.role as "membership?", d.id as "document?", d.deleted_at is not null as "deleted!"
+             from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[]) with ordinality
+                      as w (session_id, user_id, document_id, project, name, n)
+             left join sessions_in_force s on s.tenant_id = $1 and s.id = w.session_id and s.user_id = w.user_id
+            cross join lateral (select case
+                      when w.document_id is not null then null
+                      when w.project is null then (select id from projects where tenant_id = $1 and is_default)
+                      else (select id from projects where tenant_id = $1 and slug = w.project) end as id) as named
+             left join content_items d on d.tenant_id = $1 and d.id = coalesce(
+                      w.document_id,
+                      (select id from content_items where tenant_id = $1 and project_id = named.id and name = w.name),
+                      (select document_id from document_aliases
+                        where tenant_id = $1 and project_id = named.id and name = w.name))
+             left join projects p on p.tenant_id = $1 and p.id = coalesce(named.id, d.project_id)
+             left join project_memberships m on m.tenant_id = $1 and m.project_id = p.id and m.user_id = w.user_id"#,
+        db.tenant.0,
+        &sessions,
+        &users,
+        &documents as &[Option<Uuid>],
+        &projects as &[Option<String>],
+        &names as &[Option<String>]
+    )
+    .fetch_all(&mut *db.tx)
+    .await?;
+    let mut found = vec![Found::default(); rooms.len()];
+    for row in rows {
+        let Some(found) = place_of(row.n, &mut found) else { continue };
+        found.subject = row
+            .user_kind
+            .map(|kind| Subject { external: kind == "external", tenant_admin: row.is_tenant_admin == Some(true) });
+        found.place = match row.project {
+            None => None,
+            Some(project) => Some(Place {
+                project: ProjectId(project),
+                auto_create: row.auto_create == Some(true),
+                archived: row.archived == Some(true),
+                membership: row.membership.as_deref().map(role).transpose()?,
+                document: row.document.map(|document| (DocumentId(document), row.deleted)),
+            }),
+        };
+    }
+    Ok(found)
+}
+
+/// The place of what `with ordinality` counted, from 1.
+fn place_of<T>(n: i64, places: &mut [T]) -> Option<&mut T> {
+    usize::try_from(n - 1).ok().and_then(|place| places.get_mut(place))
+}
