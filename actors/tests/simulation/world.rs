@@ -11,11 +11,11 @@ use contextnexus_actors::budget::Budget;
 use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{ConnectionId, DocumentId, DocumentKey, Position, TenantId, UserId};
 use contextnexus_actors::limits::Limits;
-use contextnexus_actors::outbox::{Drained, Outbox};
+use contextnexus_actors::outbox::Drained;
 use contextnexus_actors::ports::log::{Stored, Tail};
 use contextnexus_actors::protocol::Dialect;
 use futures_util::task::noop_waker;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -189,12 +189,14 @@ impl World {
     fn read(&mut self, editor: usize, bytes: usize) {
         let Some(link) = &self.editors[editor].link else { return };
         let node = link.node;
-        let frames = match drain(&link.outbox, bytes) {
+        let mut frames = VecDeque::new();
+        let context = &mut Context::from_waker(&noop_waker());
+        match link.outbox.poll_drain(context, bytes, &mut frames) {
             Poll::Pending => return,
             Poll::Ready(Drained::End) => return self.disconnect(editor, 0),
-            Poll::Ready(Drained::Frames(frames)) => frames,
-        };
-        let read = self.editors[editor].read(frames);
+            Poll::Ready(Drained::Frames) => {}
+        }
+        let read = self.editors[editor].read(frames.into());
         if let Some(surprise) = read.surprise {
             self.shared.must_not_be(format!("editor {editor} {surprise}"));
         }
@@ -366,8 +368,4 @@ fn seen(state: &mut DocumentState) -> Result<String, String> {
 
 fn same(who: &str, truth: &str, theirs: &str) -> Result<(), String> {
     if truth == theirs { Ok(()) } else { Err(format!("{who} differs from the log\nlog:\n{truth}\n{who}:\n{theirs}")) }
-}
-
-fn drain(outbox: &Outbox, bytes: usize) -> Poll<Drained> {
-    outbox.poll_drain(&mut Context::from_waker(&noop_waker()), bytes)
 }

@@ -11,6 +11,7 @@ use crate::protocol::Dialect;
 use crate::protocol::codec::{Incoming, decode};
 use bytes::Bytes;
 use futures_util::task::noop_waker;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
@@ -105,8 +106,9 @@ fn a_request_may_build_on_what_another_node_committed() {
 
 /// What a connection of dialect A is sent, off its socket.
 fn updates_on(outbox: &Outbox) -> Vec<Bytes> {
-    let Poll::Ready(Drained::Frames(frames)) =
-        outbox.poll_drain(&mut Context::from_waker(&noop_waker()), usize::MAX / 2)
+    let mut frames = VecDeque::new();
+    let Poll::Ready(Drained::Frames) =
+        outbox.poll_drain(&mut Context::from_waker(&noop_waker()), usize::MAX / 2, &mut frames)
     else {
         return Vec::new();
     };
