@@ -190,8 +190,7 @@ impl World {
         let Some(link) = &self.editors[editor].link else { return };
         let node = link.node;
         let mut frames = VecDeque::new();
-        let context = &mut Context::from_waker(&noop_waker());
-        match link.outbox.poll_drain(context, bytes, &mut frames) {
+        match link.outbox.poll_drain(&mut Context::from_waker(&noop_waker()), bytes, &mut frames) {
             Poll::Pending => return,
             Poll::Ready(Drained::End) => return self.disconnect(editor, 0),
             Poll::Ready(Drained::Frames) => {}
