@@ -180,10 +180,10 @@ impl Outbox {
         if queue.closed {
             return Poll::Ready(Drained::End);
         }
+        frames.clear();
         if queue.frames.is_empty() {
             return Poll::Pending;
         }
-        frames.clear();
         let mut bytes = 0;
         if self.waiting.load(Ordering::Relaxed) <= bytes_max {
             if frames.capacity() > ROOM_KEPT {

@@ -53,11 +53,6 @@ impl Slot {
     pub fn take(&self) -> Option<socket2::Socket> {
         self.0.borrow_mut().take()
     }
-
-    /// The connection is only HTTP: its duplicate is not needed.
-    pub fn release(&self) {
-        self.0.borrow_mut().take();
-    }
 }
 
 /// One WebSocket connection. Lives on one thread, held by the task that reads and the task that writes.
@@ -107,10 +102,12 @@ pub struct Facts {
     pub asked_at: Instant,
     /// It was asked and has sent nothing since.
     pub unanswered: bool,
-    /// [`Outbox::drained`] as last seen, and since when it stands there with something waiting.
-    pub drained: u64,
-    /// Since when the outbox does not move.
+    /// [`Socket::written`] as last seen.
+    pub written: u64,
+    /// Since when it stands there, with more to write.
     pub stuck_since: Option<Instant>,
+    /// Since when the outbox takes nothing more: what it holds is the last, the close frame behind it.
+    pub closing_since: Option<Instant>,
     /// Since when the close frame is on its way, the last thing that is written.
     pub ending_since: Option<Instant>,
     /// The descriptor is shut down: all that can be done was done.
@@ -127,8 +124,9 @@ impl Facts {
             heard_at: now,
             asked_at: now,
             unanswered: false,
-            drained: 0,
+            written: 0,
             stuck_since: None,
+            closing_since: None,
             ending_since: None,
             is_shut: false,
         }
@@ -182,11 +180,13 @@ impl Link {
         self.session.get().is_some_and(|session| !session.connected())
     }
 
-    /// Counts what was written since this was called last; `drained` is all that ever was. Not frame by frame: a counter that all
-    /// threads share costs as much as the rest of a delivery.
-    pub fn count_sent(&self, drained: u64) {
+    /// Counts what was written since this was called last. Not frame by frame: a counter that all threads share costs as much as the rest
+    /// of a delivery.
+    pub fn count_written(&self) {
+        let written = self.socket.written();
         metrics::counter!("contextnexus_ws_sent_bytes_total")
-            .increment(drained.saturating_sub(self.facts.get().drained));
+            .increment(written.saturating_sub(self.facts.get().written));
+        self.note(|facts| facts.written = written);
     }
 
     /// What is known of it.
@@ -242,7 +242,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.count_sent(self.outbox.drained());
+        self.count_written();
         metrics::gauge!("contextnexus_ws_connections", "dialect" => label(self.dialect)).decrement(1.0);
         if !self.facts.get().is_shut {
             // Closing a socket with unread bytes resets it, and the client may lose the close frame. Our end of the stream is sent

@@ -11,6 +11,7 @@ use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::convert::Infallible;
 use std::io;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,6 +70,7 @@ pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
         End::Over => {
             if !outbox.is_closed() {
                 outbox.abandon();
+                link.socket().shut_down(Shutdown::Both); // whoever waits to write there waits no longer
             }
         }
     }

@@ -10,7 +10,7 @@ use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use socket2::SockRef;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
@@ -33,18 +33,33 @@ thread_local! {
 
 /// The socket of one WebSocket connection. Dropping it closes the descriptor.
 #[derive(Debug)]
-pub struct Socket(TcpStream);
+pub struct Socket {
+    stream: TcpStream,
+    written: Cell<u64>,
+    is_writing: Cell<bool>,
+}
 
 impl Socket {
     /// Watches this descriptor on the current thread.
     pub fn new(descriptor: socket2::Socket) -> io::Result<Self> {
         descriptor.set_nonblocking(true)?;
-        TcpStream::from_std(descriptor.into()).map(Self)
+        let stream = TcpStream::from_std(descriptor.into())?;
+        Ok(Self { stream, written: Cell::new(0), is_writing: Cell::new(false) })
     }
 
     /// For its options.
     pub fn options(&self) -> SockRef<'_> {
-        SockRef::from(&self.0)
+        SockRef::from(&self.stream)
+    }
+
+    /// Bytes that the kernel has ever taken.
+    pub fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// A [`write`](Self::write) is not through: the kernel takes no more at the moment.
+    pub fn is_writing(&self) -> bool {
+        self.is_writing.get()
     }
 
     /// Ends the reading or writing half, or both, whatever waits there.
@@ -55,9 +70,9 @@ impl Socket {
     /// What is there, at most [`READ_BYTES_MAX`]; 0 at the end of the stream.
     pub fn poll_read(&self, context: &mut Context<'_>, into: &mut Reader) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_read_ready(context))?;
+            ready!(self.stream.poll_read_ready(context))?;
             let mut read = 0;
-            let outcome = self.0.try_io(Interest::READABLE, || {
+            let outcome = self.stream.try_io(Interest::READABLE, || {
                 READ_BUFFER.with_borrow_mut(|buffer| {
                     read = (&*self.options()).read(buffer)?;
                     into.feed(buffer.get(..read).unwrap_or_default());
@@ -84,15 +99,19 @@ impl Socket {
         let (mut next, mut offset) = (0, 0);
         while let Some(left) = frames.get(next..).filter(|left| !left.is_empty()) {
             let some = || write_some(&self.options(), left, offset);
-            let mut written = match self.0.try_io(Interest::WRITABLE, some) {
+            let mut written = match self.stream.try_io(Interest::WRITABLE, some) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.0.async_io(Interest::WRITABLE, some).await?
+                    self.is_writing.set(true);
+                    let written = self.stream.async_io(Interest::WRITABLE, some).await;
+                    self.is_writing.set(false);
+                    written?
                 }
                 written => written?, // as nearly always
             };
             if written == 0 {
                 return Err(ErrorKind::WriteZero.into());
             }
+            self.written.set(self.written.get() + written as u64);
             written += offset;
             offset = 0;
             for frame in left {
@@ -123,7 +142,7 @@ fn write_some(mut socket: &socket2::Socket, frames: &[Bytes], offset: usize) -> 
     socket.write_vectored(slices.get(..count).unwrap_or_default())
 }
 
-/// The head of a response without a body, as it goes over the wire (RFC 9112).
+/// The head of a response without a body, as it goes over the wire (RFC 9112). What middlewares add to a response is not in it.
 pub fn head_of(response: &HttpResponse) -> Bytes {
     let status = response.status();
     let mut head =

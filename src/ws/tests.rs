@@ -5,8 +5,11 @@
 mod raw;
 mod server;
 
+use contextnexus_actors::outbox::{Outbox, Pushed};
+use contextnexus_actors::protocol::frame::server_frame;
 use raw::Raw;
 use server::{Behaviour, Node};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -325,6 +328,57 @@ fn a_revoked_client_that_stopped_reading_is_gone_within_a_second() {
     outbox.close(contextnexus_actors::protocol::frame::close_frame(4401, "revoked"));
     assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
     assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+}
+
+/// A client that takes nothing, and a frame larger than what the kernel holds: all of it is out of the outbox, and none of it through.
+fn blocked_writer(node: &Node) -> (Raw, Arc<Outbox>) {
+    let client = node.connect("/yjs/a");
+    let outbox = node.outbox(0);
+    assert_eq!(outbox.push(server_frame(&vec![0; 12 << 20])), Pushed::Queued);
+    assert!(node.wait(|| outbox.waiting() == 0));
+    std::thread::sleep(SECOND / 4);
+    (client, outbox)
+}
+
+#[test]
+fn a_revoked_client_in_the_middle_of_a_large_frame_is_gone_within_a_second() {
+    let node = Node::start(|_| {});
+    let (_client, outbox) = blocked_writer(&node);
+    let start = Instant::now();
+    outbox.close_now(contextnexus_actors::protocol::frame::close_frame(4401, "revoked"));
+    assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_client_that_half_closes_in_the_middle_of_a_large_frame_is_gone() {
+    let node = Node::start(|_| {});
+    let (client, _) = blocked_writer(&node);
+    let start = Instant::now();
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_client_that_reads_a_large_frame_slowly_is_no_slow_consumer() {
+    let node = Node::start(|settings| settings.deadlines.stall = SECOND);
+    let (mut client, outbox) = blocked_writer(&node);
+    assert_eq!(outbox.push(server_frame(b"behind it")), Pushed::Queued);
+    let mut part = vec![0; 256 << 10];
+    for _ in 0..24 {
+        std::io::Read::read_exact(&mut client.socket, &mut part).unwrap();
+        std::thread::sleep(SECOND / 8);
+    }
+    assert_eq!(node.sockets.open(), 1, "it reads two megabytes a second, and nothing else can be asked of it");
+}
+
+#[test]
+fn what_is_no_upgrade_costs_the_next_request_nothing() {
+    let node = Node::start(|_| {});
+    let mut client = Raw::connect(node.address);
+    assert_eq!(client.ask("/collab", "").0, 426);
+    assert_eq!(client.ask("/collab", raw::UPGRADE).0, 101, "on the same connection, as behind a proxy that shares it");
 }
 
 #[test]

@@ -72,9 +72,6 @@ fn open(
     match try_open(request, payload, sockets, dialect, room) {
         Ok(response) => response,
         Err(refused) => {
-            if let Some(slot) = request.conn_data::<Slot>() {
-                slot.release();
-            }
             metrics::counter!("contextnexus_ws_refused_upgrades_total", "reason" => refused.label()).increment(1);
             tracing::debug!(dialect = label(dialect), reason = refused.label(), "upgrade refused: {}", refused.label());
             refused.response()

@@ -16,7 +16,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The deadlines of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// What waits in the outbox does not move for so long: slow consumer.
+    /// What is to be written does not move for so long: slow consumer.
     pub stall: Duration,
     /// A message is to be whole after so long …
     pub message: Duration,
@@ -26,6 +26,8 @@ pub struct Deadlines {
     pub ping: Duration,
     /// How long it may take to send something after that.
     pub pong: Duration,
+    /// How long what waits may take to be written once nothing more is added, the close frame behind it.
+    pub close: Duration,
     /// How long the end of a connection may take, from the close frame on.
     pub end: Duration,
     /// A closed connection's outbox does not move for so long: it is not waited for.
@@ -40,6 +42,7 @@ impl Default for Deadlines {
             message_bytes_per_s: 64 * 1024,
             ping: Duration::from_secs(20),
             pong: Duration::from_secs(20),
+            close: Duration::from_secs(10),
             end: Duration::from_millis(700),
             end_stuck: Duration::from_millis(300),
         }
@@ -67,6 +70,9 @@ pub fn judge(now: Instant, facts: &Facts, is_closing: bool, deadlines: &Deadline
     }
     if let Some(ending) = facts.ending_since {
         return if since(ending) > deadlines.end { Verdict::Shut("end_overdue") } else { Verdict::Fine };
+    }
+    if facts.closing_since.is_some_and(|closing| since(closing) > deadlines.close) {
+        return Verdict::Shut("close_overdue");
     }
     if let Some(stuck) = facts.stuck_since {
         if is_closing && since(stuck) >= deadlines.end_stuck {
@@ -158,13 +164,13 @@ impl Watch {
 
 fn look_at(link: &Link, now: Instant) {
     let outbox = &link.outbox;
-    let drained = outbox.drained();
-    let is_waiting = outbox.waiting() > 0;
-    link.count_sent(drained);
+    let moved = link.socket().written() != link.facts().written;
+    let is_waiting = outbox.waiting() > 0 || link.socket().is_writing();
+    let is_closing = outbox.is_closed();
+    link.count_written();
     link.note(|facts| {
-        let moved = facts.drained != drained || !is_waiting;
-        facts.stuck_since = if moved { None } else { facts.stuck_since.or(Some(now)) };
-        facts.drained = drained;
+        facts.stuck_since = if moved || !is_waiting { None } else { facts.stuck_since.or(Some(now)) };
+        facts.closing_since = facts.closing_since.or(is_closing.then_some(now));
         if !facts.reading {
             facts.heard_at = now; // what it says meanwhile, a pong for instance, waits unread
         }
@@ -221,6 +227,13 @@ mod tests {
         assert_eq!(at(300), Verdict::Shut("closed_while_stuck"));
         let slow = Facts { stuck_since: None, ..stuck };
         assert_eq!(judge(now + Duration::from_secs(9), &slow, true, &Deadlines::default()), Verdict::Fine);
+    }
+
+    #[test]
+    fn a_closed_connection_that_takes_a_little_now_and_then_is_not_waited_for_either() {
+        let at = facts(|facts, now| facts.closing_since = Some(now));
+        assert_eq!(at(10_000), Verdict::Fine);
+        assert_eq!(at(10_001), Verdict::Shut("close_overdue"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
+use tokio::task::coop::consume_budget;
 
 /// Taken from the outbox at a time. The rest stays there, where it is counted, may be seen to stand still, and is bounded.
 const HELPING_BYTES: usize = 64 * 1024;
@@ -27,6 +28,8 @@ async fn write(link: &Link, head: Bytes) -> io::Result<()> {
     let mut frames = VecDeque::from([head]);
     loop {
         link.socket().write(frames.make_contiguous()).await?;
+        frames.clear(); // what is written is not held until the next comes
+        consume_budget().await; // a peer that takes everything at once is not alone on this thread
         if poll_fn(|context| link.outbox.poll_drain(context, HELPING_BYTES, &mut frames)).await == Drained::End {
             return Ok(());
         }

@@ -24,6 +24,10 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// What makes a request one for a WebSocket.
+pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 pub struct Raw {
     pub socket: TcpStream,
 }
@@ -31,22 +35,31 @@ pub struct Raw {
 impl Raw {
     /// Sends an upgrade request. The status, the head of the response, and the socket.
     pub fn request(address: SocketAddr, path: &str, headers: &str) -> (u16, String, Self) {
-        let mut socket = TcpStream::connect(address).unwrap();
+        let mut raw = Self::connect(address);
+        let (status, head) = raw.ask(path, &format!("{UPGRADE}{headers}"));
+        (status, head, raw)
+    }
+
+    pub fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-        );
-        socket.write_all(request.as_bytes()).unwrap();
+        Self { socket }
+    }
+
+    /// Sends a request without a body. The status and the head of the response, whose body is read and dropped.
+    pub fn ask(&mut self, path: &str, headers: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.socket.peer_addr().unwrap());
+        self.socket.write_all(request.as_bytes()).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            socket.read_exact(&mut byte).unwrap();
+            self.socket.read_exact(&mut byte).unwrap();
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).unwrap();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        (status, head, Self { socket })
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        self.socket.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
+        (head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap(), head)
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
