@@ -488,12 +488,16 @@ struct Shared {
     sockets: Arc<Sockets>,
 }
 
+/// How often, and how far apart, an address that is in use is tried again.
+const LISTEN_RETRIES: u32 = 10;
+const LISTEN_PAUSE: Duration = Duration::from_millis(100);
+
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => ServeError::PortInUse(address),
         _ => ServeError::Listen { address, source },
     };
-    let open = || {
+    let open = || -> io::Result<TcpListener> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
         // A restart must not wait for connections of the run before to be forgotten.
         socket.set_reuse_address(true)?;
@@ -503,6 +507,13 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
         socket.set_nonblocking(true)?;
         Ok(TcpListener::from(socket))
     };
+    // A server that was killed while it started its database leaves a child that holds the socket until it has become PostgreSQL.
+    for _ in 0..LISTEN_RETRIES {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(LISTEN_PAUSE),
+            opened => return opened.map_err(failed),
+        }
+    }
     open().map_err(failed)
 }
 
