@@ -1,12 +1,18 @@
 //! The data directory: ours, of a format we know, and held by one server at a time.
 
 use crate::files;
+use crate::process::is_alive;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// How often, and how far apart, a lock is tried whose holder has ended.
+const ATTEMPTS_MAX: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 /// Says that a directory is ours, and how it is laid out.
 const MARKER: &str = "contextnexus.json";
 /// Locked while a server runs; holds its pid, for the message that names it.
@@ -136,14 +142,24 @@ pub fn lock(path: &Path) -> Result<File, LockError> {
         .mode(0o600)
         .open(path)
         .map_err(LockError::Io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let _ = file.read_to_string(&mut text);
-            return Err(LockError::Held(text.trim().parse().ok()));
+    let mut attempts = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+                let holder: Option<i32> = text.trim().parse().ok();
+                // A server that was killed while it started a process leaves a child that holds its files until it has become that.
+                let has_ended = holder.and_then(Pid::from_raw).is_none_or(|pid| !is_alive(pid));
+                attempts += 1;
+                if !has_ended || attempts > ATTEMPTS_MAX {
+                    return Err(LockError::Held(holder.map(i32::unsigned_abs)));
+                }
+                std::thread::sleep(PAUSE);
+            }
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
     }
     let pid = std::process::id().to_string();
     file.set_len(0)

@@ -1,5 +1,6 @@
-//! What this process asks of the operating system before its first thread starts.
+//! What this process asks of the operating system.
 
+use rustix::process::{Pid, test_kill_process};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -46,4 +47,16 @@ pub fn raise_open_files() -> u64 {
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether it runs. One that has ended and that nobody has waited for (a container without an init) does not.
+pub fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let is_zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+    !is_zombie && exists(pid)
+}
+
+/// Whether any process has this number, another user's or an ended one included. This is what PostgreSQL asks.
+pub fn exists(pid: Pid) -> bool {
+    !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }

@@ -4,7 +4,8 @@ use super::binaries::Binaries;
 use super::{Account, EmbeddedError};
 use crate::console::progress;
 use crate::postgres::probe::{self, Answer};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use crate::process::{exists, is_alive};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
@@ -283,18 +284,6 @@ fn works_in(pid: Pid, cluster: &Path) -> bool {
 pub fn free_port(wanted: u16) -> Result<u16, EmbeddedError> {
     let probe = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
     probe(wanted).or_else(|_| probe(0)).map(|address| address.port()).map_err(EmbeddedError::NoPort)
-}
-
-/// Whether it runs. One that has ended and that nobody has waited for (a container without an init) does not.
-fn is_alive(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    let is_zombie = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
-    !is_zombie && exists(pid)
-}
-
-/// Whether any process has this number, another user's or an ended one included. This is what PostgreSQL asks.
-fn exists(pid: Pid) -> bool {
-    !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
 fn processes() -> impl Iterator<Item = Pid> {
