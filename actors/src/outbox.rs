@@ -1,7 +1,7 @@
 //! What waits to be written to one connection: bounded in bytes, one wake-up and one flush for all that waits.
 //!
 //! Documents and the session push finished WebSocket frames (server frames are not masked, so one encoding serves every
-//! receiver); the socket pump drains. Nobody ever waits on it: full is an answer.
+//! receiver); the connection's writer drains. Nobody ever waits on it: full is an answer.
 
 use crate::protocol::frame::is_message;
 use bytes::Bytes;
@@ -21,8 +21,6 @@ pub struct Outbox {
     waker: AtomicWaker,
     /// Bytes waiting; read without the lock.
     waiting: AtomicUsize,
-    /// Bytes ever taken by the pump: how a stall is seen.
-    drained: AtomicU64,
     /// Messages ever queued, control frames aside: how silence is seen.
     messages: AtomicU64,
     budget: usize,
@@ -34,7 +32,7 @@ struct Queue {
     /// Bytes of acknowledgements that were taken above the budget, since less than the budget last waited.
     above: usize,
     closing: bool,
-    /// The pump is gone or the close frame is taken: what is pushed is dropped.
+    /// The writer is gone or the close frame is taken: what is pushed is dropped.
     closed: bool,
     on_drained: Option<tokio::sync::mpsc::Sender<()>>,
 }
@@ -51,7 +49,7 @@ pub enum Pushed {
     Closed,
 }
 
-/// What the pump is told.
+/// What the writer is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
     /// It was given frames, in order, to be written and flushed together.
@@ -68,7 +66,6 @@ impl Outbox {
             queue: Mutex::new(Queue::default()),
             waker: AtomicWaker::new(),
             waiting: AtomicUsize::new(0),
-            drained: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             budget,
         }
@@ -123,7 +120,7 @@ impl Outbox {
         self.waker.wake();
     }
 
-    /// The pump is gone: drop everything, refuse everything.
+    /// The writer is gone: drop everything, refuse everything.
     pub fn abandon(&self) {
         let mut queue = self.lock();
         queue.closed = true;
@@ -139,17 +136,12 @@ impl Outbox {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Bytes taken by the pump since the start. Not moving while bytes wait is a stall.
-    pub fn drained(&self) -> u64 {
-        self.drained.load(Ordering::Relaxed)
-    }
-
     /// Messages queued since the start. Pings, pongs and the close frame are none: a stock client does not take them for life.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Nothing more will be written: the pump is gone, or a close frame is queued.
+    /// Nothing more will be written: the writer is gone, or a close frame is queued.
     pub fn is_closed(&self) -> bool {
         let queue = self.lock();
         queue.closed || queue.closing
@@ -165,7 +157,7 @@ impl Outbox {
         }
     }
 
-    /// For the pump: what waits, in order, up to `bytes_max` and the rest of the frame that crosses it; or wait for something. It goes
+    /// For the writer: what waits, in order, up to `bytes_max` and the rest of the frame that crosses it; or wait for something. It goes
     /// into `frames`, whose room is used again: an outbox that is drained as fast as it fills allocates nothing.
     ///
     /// What is not taken stays here, where it counts against the budget: a stalled connection holds the budget and one such helping.
@@ -210,7 +202,6 @@ impl Outbox {
             }
         }
         drop(queue);
-        self.drained.fetch_add(bytes as u64, Ordering::Relaxed);
         Poll::Ready(Drained::Frames)
     }
 
@@ -268,7 +259,7 @@ mod tests {
         }
         assert_eq!(outbox.push(frame(4)), Pushed::Full);
         assert_eq!(frames(&outbox, 15), [frame(0), frame(1)]); // at least 15 bytes, whole frames
-        assert_eq!((outbox.waiting(), outbox.drained()), (20, 20));
+        assert_eq!(outbox.waiting(), 20);
         assert_eq!(outbox.push(frame(5)), Pushed::Queued);
         assert_eq!(frames(&outbox, 100), [frame(2), frame(3), frame(5)]);
         assert!(drain(&outbox, 100).is_pending());

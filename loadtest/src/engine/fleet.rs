@@ -100,6 +100,14 @@ impl Fleet {
         (self.window_deliveries, self.window_messages, self.window_sent) = (0, 0, 0);
     }
 
+    /// A message came that brought so many deliveries.
+    pub(super) fn message_brought(&mut self, deliveries: u64, now: u64) {
+        if deliveries > 0 && self.in_window(now) {
+            self.window_deliveries += deliveries;
+            self.window_messages += 1;
+        }
+    }
+
     pub(super) fn in_window(&self, at: u64) -> bool {
         self.window.0 <= at && at < self.window.1
     }

@@ -64,10 +64,7 @@ impl Listener for Peer {
             fleet.refused += 1;
             fleet.last_fault = "an update that cannot be read".to_owned();
         }
-        if deliveries > 0 && fleet.in_window(now) {
-            fleet.window_deliveries += deliveries;
-            fleet.window_messages += 1;
-        }
+        fleet.message_brought(deliveries, now);
     }
 
     fn synced(&mut self) {
@@ -110,10 +107,7 @@ impl Listener for Peer {
             fleet.refused += 1;
             fleet.last_fault = "awareness that cannot be read".to_owned();
         }
-        if deliveries > 0 && fleet.in_window(now) {
-            fleet.window_deliveries += deliveries;
-            fleet.window_messages += 1;
-        }
+        fleet.message_brought(deliveries, now);
     }
 
     fn refused(&mut self, why: String) {
