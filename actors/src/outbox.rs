@@ -172,15 +172,13 @@ impl Outbox {
         if queue.closed {
             return Poll::Ready(Drained::End);
         }
-        frames.clear();
+        frames.clear(); // what was written is not held until the next comes, and neither is the room that a burst took
+        frames.shrink_to(ROOM_KEPT);
         if queue.frames.is_empty() {
             return Poll::Pending;
         }
         let mut bytes = 0;
         if self.waiting.load(Ordering::Relaxed) <= bytes_max {
-            if frames.capacity() > ROOM_KEPT {
-                *frames = VecDeque::new();
-            }
             std::mem::swap(&mut queue.frames, frames);
             bytes = self.waiting.load(Ordering::Relaxed);
         } else {

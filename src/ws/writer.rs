@@ -28,7 +28,6 @@ async fn write(link: &Link, head: Bytes) -> io::Result<()> {
     let mut frames = VecDeque::from([head]);
     loop {
         link.socket().write(frames.make_contiguous()).await?;
-        frames.clear(); // what is written is not held until the next comes
         consume_budget().await; // a peer that takes everything at once is not alone on this thread
         if poll_fn(|context| link.outbox.poll_drain(context, HELPING_BYTES, &mut frames)).await == Drained::End {
             return Ok(());
