@@ -9,6 +9,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::demo::{self, DemoError};
 use crate::embedded::{self, EmbeddedError, EmbeddedPostgres, Urls};
 use crate::export::{Exporter, ShowLimits};
+use crate::folding::{BlackBox, trial};
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::origins::Origins;
@@ -34,6 +35,7 @@ use contextnexus_actors::budget::Budget;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::messages::DrainAll;
 use contextnexus_actors::directory::{self, Directory, Documents};
+use contextnexus_actors::document::witness::{Nobody, Witness};
 use contextnexus_actors::ids::NodeId;
 use contextnexus_actors::ports::memory_bus::MemoryBus;
 use contextnexus_actors::ports::{Bus, OperationLog};
@@ -41,6 +43,7 @@ use contextnexus_actors::session::Services;
 use contextnexus_actors::world::World;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -119,11 +122,15 @@ impl Stop {
 pub struct Seams {
     /// Given the log in PostgreSQL, answers the one that documents write to. What it promises is the contract of [`OperationLog`].
     pub log: fn(Arc<dyn OperationLog>) -> Arc<dyn OperationLog>,
+    /// Given who takes down what is folded, answers who hears of it.
+    pub witness: fn(Arc<dyn Witness>) -> Arc<dyn Witness>,
+    /// The program whose main is [`trial::child`].
+    pub trial: fn() -> Command,
 }
 
 impl Default for Seams {
     fn default() -> Self {
-        Self { log: |log| log }
+        Self { log: |log| log, witness: |witness| witness, trial: trial::own_program }
     }
 }
 
@@ -316,7 +323,8 @@ async fn run(
         tokio::spawn(upkeep::keep_up(database.clone(), config.retention.clone())),
     ];
 
-    let actors = Actors::start(config, seams, &database, &readiness)?;
+    let mut black_box = black_box(config);
+    let actors = Actors::start(config, seams, black_box.as_mut(), &database, &readiness)?;
     let origins = origins(config, listener.local_addr()?);
     let sockets = Sockets::new(
         ws::Settings::of(&config.server, &config.limits),
@@ -412,12 +420,27 @@ struct Actors {
 }
 
 impl Actors {
-    fn start(config: &Config, seams: &Seams, database: &Database, readiness: &Readiness) -> Result<Self, ServeError> {
+    fn start(
+        config: &Config,
+        seams: &Seams,
+        black_box: Option<&mut BlackBox>,
+        database: &Database,
+        readiness: &Readiness,
+    ) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let node = NodeId(clock.fresh_id());
+        let mut log = (seams.log)(Arc::new(PostgresLog::start(database.clone(), log_settings(config))));
+        let mut witness: Arc<dyn Witness> = Arc::new(Nobody);
+        if let Some(black_box) = black_box {
+            let cpu_least = Duration::from_secs(config.folding.cpu_s_max);
+            black_box.watch(cpu_least)?;
+            witness = black_box.witness();
+            log = black_box.try_left(log, seams.trial, cpu_least);
+        }
         let world = World {
             node,
-            log: (seams.log)(Arc::new(PostgresLog::start(database.clone(), log_settings(config)))),
+            log,
+            witness: (seams.witness)(witness),
             authority: Arc::new(PostgresAuthority::new(database.clone(), clock.clone())),
             bus: bus(config, database, node, readiness)?,
             clock,
@@ -428,6 +451,21 @@ impl Actors {
         let directory = directory::start(world.clone(), threads.iter().map(Arbiter::handle).collect());
         let services = Services::new(world.clone(), directory.clone(), config.server.connections_per_user_max);
         Ok(Self { world, directory, services: Arc::new(services), _threads: threads })
+    }
+}
+
+/// Without it the server is as good, but what ends it is not found out.
+fn black_box(config: &Config) -> Option<BlackBox> {
+    // Documents are folded by their own threads, and one more place is cheap.
+    match BlackBox::open(&config.data_dir, config.workers() + 1) {
+        Ok(black_box) => Some(black_box),
+        Err(error) => {
+            let directory = config.data_dir.display();
+            tracing::warn!(
+                "cannot write {directory}: a log row that ends this process would not be found out ({error})"
+            );
+            None
+        }
     }
 }
 

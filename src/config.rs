@@ -28,6 +28,7 @@ pub struct Config {
     pub retention: Retention,
     pub demo: Demo,
     pub telemetry: Telemetry,
+    pub folding: Folding,
     pub limits: Limits,
 }
 
@@ -53,6 +54,14 @@ pub struct Server {
     pub show_workers: usize,
     pub show_queue_max: usize,
     pub drain_s: u64,
+}
+
+/// What is done about updates that end the process.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Folding {
+    pub cpu_s_max: u64,
 }
 
 /// PostgreSQL, somebody else's. Without `url` this server runs its own.

@@ -1,7 +1,7 @@
 //! The data directory: ours, of a format we know, and held by one server at a time.
 
-use crate::files;
 use crate::process::is_alive;
+use crate::{files, folding};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -70,9 +70,7 @@ struct Marker {
 impl DataDir {
     /// Opens the directory and locks it; makes it first where it does not exist.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        // Root's PostgreSQL runs as another user, who has to pass through but need not look around.
-        let mode = if crate::process::is_root() { 0o711 } else { 0o700 };
-        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| io_error(path, source))?;
+        create(path).map_err(|source| io_error(path, source))?;
         let path = path.canonicalize().map_err(|source| io_error(path, source))?;
         check_marker(&path)?;
         let lock = lock(&path.join(LOCK)).map_err(|error| match error {
@@ -87,6 +85,13 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes the directory where it does not exist.
+pub fn create(path: &Path) -> io::Result<()> {
+    // Root's PostgreSQL runs as another user, who has to pass through but need not look around.
+    let mode = if crate::process::is_root() { 0o711 } else { 0o700 };
+    DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 /// How a data directory stands, seen from outside.
@@ -188,8 +193,9 @@ fn check_marker(path: &Path) -> Result<(), DataDirError> {
 fn check_empty(path: &Path) -> Result<(), DataDirError> {
     for entry in std::fs::read_dir(path).map_err(|source| io_error(path, source))? {
         let name = entry.map_err(|source| io_error(path, source))?.file_name();
-        // The root of a file system has the first; the second is a first start that crashed before the marker.
-        if name != "lost+found" && name != LOCK {
+        // The root of a file system has the first; the second is a first start that crashed before the marker; the third is all that a
+        // node without an embedded database keeps.
+        if name != "lost+found" && name != LOCK && name != folding::DIRECTORY {
             return Err(DataDirError::Foreign(path.into()));
         }
     }

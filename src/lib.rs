@@ -13,6 +13,7 @@ pub mod demo;
 pub mod embedded;
 pub mod export;
 pub mod files;
+pub mod folding;
 pub mod health;
 pub mod metrics;
 pub mod origins;

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Stack of every thread. yrs recurses over what clients nest; the gate caps the depth for stacks of this size.
-const STACK_BYTES: usize = 16 << 20;
+pub(crate) const STACK_BYTES: usize = 16 << 20;
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 
 /// Gives every thread of this process a stack of 16 MiB (address space; memory is only taken when touched).
@@ -59,4 +59,9 @@ pub fn is_alive(pid: Pid) -> bool {
 /// Whether any process has this number, another user's or an ended one included. This is what PostgreSQL asks.
 pub fn exists(pid: Pid) -> bool {
     !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}
+
+/// Whether a program that said this on stderr ended because it got no memory: the standard library's words, before it aborts.
+pub(crate) fn is_lack_of_memory(line: &str) -> bool {
+    line.contains("memory allocation of ")
 }

@@ -2,6 +2,7 @@
 
 use crate::budget::Budget;
 use crate::clock::Clock;
+use crate::document::witness::Witness;
 use crate::ids::NodeId;
 use crate::limits::Limits;
 use crate::ports::{Authority, Bus, OperationLog};
@@ -20,6 +21,8 @@ pub struct World {
     pub bus: Arc<dyn Bus>,
     /// Time and fresh ids.
     pub clock: Arc<dyn Clock>,
+    /// Who hears of every fold.
+    pub witness: Arc<dyn Witness>,
     /// Bounds and intervals.
     pub limits: Arc<Limits>,
     /// Bytes of updates that wait on this node.

@@ -6,6 +6,7 @@ mod doctor;
 use crate::app;
 use crate::config::{Config, ConfigError, Sources};
 use crate::console::{complain, say};
+use crate::folding::trial;
 use crate::{process, rest, telemetry};
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
@@ -53,6 +54,9 @@ enum Command {
     Doctor,
     /// Prints the OpenAPI 3.1 description of the HTTP interface.
     Openapi,
+    /// The child that folds what ended a server (see [`trial`]). Its input comes by stdin, from a server.
+    #[command(name = trial::SUBCOMMAND, hide = true)]
+    TryFold,
     #[command(flatten)]
     Admin(admin::Admin),
 }
@@ -63,6 +67,9 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// The whole program.
 pub fn main() -> ExitCode {
     let line = CommandLine::parse();
+    if matches!(line.command, Some(Command::TryFold)) {
+        return trial::child(|reporter| reporter);
+    }
     process::ensure_stacks();
     let command = line.command.unwrap_or(Command::Serve);
     let config = match configure(&line.overrides, matches!(command, Command::Serve)) {
@@ -80,6 +87,7 @@ pub fn main() -> ExitCode {
             return if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Command::Openapi => return print_openapi(),
+        Command::TryFold => return ExitCode::FAILURE, // it needs no configuration, and has ended above
         Command::Admin(command) => run(admin::run(command, config)),
     };
     match outcome {

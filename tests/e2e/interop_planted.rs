@@ -33,7 +33,7 @@ fn planted_server() {
     let environment = std::env::vars().filter(|(name, _)| name != PLANTED).collect();
     let config = Config::load(&Sources { file: None, environment, flags: Vec::new() }).expect("the settings are good");
     telemetry::start(&config.telemetry).expect("a good filter");
-    let serving = app::serve_through(config, Seams { log: Liar::over });
+    let serving = app::serve_through(config, Seams { log: Liar::over, ..Seams::default() });
     actix_rt::System::new().block_on(serving).expect("it serves until it is killed");
 }
 

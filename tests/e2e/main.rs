@@ -12,6 +12,7 @@ mod embedded;
 mod interop_access;
 mod interop_control;
 mod interop_convergence;
+mod interop_culprit;
 mod interop_failover;
 mod interop_golden;
 mod interop_hostile;

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod fleet;
+pub mod killer;
 pub mod ledger;
 pub mod liar;
 pub mod postgres;

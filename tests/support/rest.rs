@@ -135,6 +135,7 @@ impl TestApp {
             authority: Arc::clone(&authority),
             bus: Arc::new(MemoryBus::alone(node)),
             clock: clock.clone(),
+            witness: Arc::new(contextnexus_actors::document::witness::Nobody),
             budget: Arc::new(Budget::new(limits.node_waiting_bytes_max)),
             limits: Arc::new(limits),
         };

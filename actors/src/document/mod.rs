@@ -7,7 +7,7 @@
 //!
 //! Read [`messages`] (what it hears), [`state`] (what it decides), [`actor`] (what it does). [`member`] keeps what is owed to one
 //! connection, [`batch`] one append, [`presence`] who is here, [`replica`] the yrs document, [`line`] and [`lines`] the way out,
-//! `storage` loads, mends and snapshots.
+//! `storage` loads, mends and snapshots. [`witness`] hears of every fold, because one may end the process.
 //! The document never knows a database, a socket library or a clock.
 
 pub mod actor;
@@ -23,6 +23,7 @@ mod storage;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
+pub mod witness;
 
 use crate::ids::ConnectionId;
 

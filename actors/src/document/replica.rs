@@ -2,8 +2,12 @@
 //!
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
+use super::witness::{Fold, Folding, Nobody, Witness};
+use crate::ids::{DocumentId, DocumentKey, TenantId};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use uuid::Uuid;
 use yrs::updates::decoder::Decode;
 use yrs::updates::encoder::Encode;
 
@@ -13,6 +17,8 @@ use yrs::{ClientID, Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, Up
 #[derive(Debug)]
 pub struct Replica {
     doc: Doc,
+    key: DocumentKey,
+    witness: Arc<dyn Witness>,
     /// A call panicked: the document may hold dangling pointers (hazards.md 1.2) and is leaked rather than read or dropped.
     poisoned: bool,
 }
@@ -41,19 +47,46 @@ impl Default for Replica {
 }
 
 impl Replica {
-    /// The fold of the empty log.
+    /// The fold of the empty log, of no document in particular.
     pub fn new() -> Self {
+        Self::witnessed(
+            DocumentKey { tenant: TenantId(Uuid::nil()), document: DocumentId(Uuid::nil()) },
+            Arc::new(Nobody),
+        )
+    }
+
+    /// The fold of this document's log before its first update. `witness` hears of every fold.
+    pub fn witnessed(key: DocumentKey, witness: Arc<dyn Witness>) -> Self {
+        Self { doc: Self::empty(), key, witness, poisoned: false }
+    }
+
+    /// The same document before its first update.
+    pub fn anew(&self) -> Self {
+        Self::witnessed(self.key, self.witness.clone())
+    }
+
+    fn empty() -> Doc {
         let mut options = Options::with_client_id(ClientID::new(0)); // it never writes
         options.offset_kind = OffsetKind::Utf16;
         // yrs would delete dead format marks of its own accord while it folds: content that is in no log row, differs
         // from node to node by how updates were batched, and shows as another format at those who never hear of it.
         options.cleanup_formatting = false;
-        Self { doc: Doc::with_options(options), poisoned: false }
+        Doc::with_options(options)
     }
 
-    /// Folds one update in. After any error the replica must be dropped: it is no longer the fold of a prefix.
-    pub fn fold(&mut self, update: &[u8]) -> Result<(), ReplicaError> {
-        self.guarded(|doc| {
+    /// Folds one update in, the one of that number. After any error the replica must be dropped: it is no longer the fold of a prefix.
+    pub fn fold(&mut self, seq: u64, update: &[u8]) -> Result<(), ReplicaError> {
+        self.fold_in(Folding::Update(seq), update)
+    }
+
+    /// The same with a snapshot, into an empty one.
+    pub fn fold_snapshot(&mut self, seq: u64, state: &[u8]) -> Result<(), ReplicaError> {
+        self.fold_in(Folding::Snapshot(seq), state)
+    }
+
+    fn fold_in(&mut self, what: Folding, update: &[u8]) -> Result<(), ReplicaError> {
+        self.witness.folding(&Fold { key: self.key, what, update });
+        let folded = self.guarded(|doc| {
             let update = Update::decode_v1(update).map_err(|_| ReplicaError::Undecodable)?;
             let mut transaction = doc.try_transact_mut().map_err(|_| ReplicaError::Refused)?;
             transaction.apply_update(update).map_err(|_| ReplicaError::Refused)?;
@@ -62,7 +95,9 @@ impl Replica {
                 return Err(ReplicaError::Pending);
             }
             Ok(())
-        })
+        });
+        self.witness.folded();
+        folded
     }
 
     /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update.
@@ -115,7 +150,7 @@ impl Drop for Replica {
 /// to seconds: for a worker, not for a document's thread.
 pub fn verify_state(state: &[u8], state_vector: &[u8]) -> Result<(), ReplicaError> {
     let mut fresh = Replica::new();
-    fresh.fold(state)?;
+    fresh.fold_snapshot(0, state)?;
     let vector = |bytes: &[u8]| StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable);
     if vector(&fresh.state_vector()?)? != vector(state_vector)? {
         return Err(ReplicaError::Pending);
@@ -145,7 +180,7 @@ mod tests {
             let text = transaction.get_or_insert_text("text");
             change(&text, &mut transaction);
             let update = transaction.encode_update_v1();
-            replica.fold(&update).unwrap();
+            replica.fold(1, &update).unwrap();
             update
         };
         edit(&|text, transaction| text.insert(transaction, 0, "abcdef"));

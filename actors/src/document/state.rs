@@ -88,6 +88,17 @@ impl DocumentState {
     /// The fold of a stored log. Every row goes through the gate, which trims what overlaps; a row that yrs cannot fold, or that
     /// does not continue (because an earlier one is in quarantine), is named for quarantine.
     pub fn load(stored: Stored, limits: Arc<Limits>, budget: Arc<Budget>, now: Instant) -> Result<Self, Unsound> {
+        Self::load_into(Replica::new(), stored, limits, budget, now)
+    }
+
+    /// The same, folded into this replica, which is empty.
+    pub fn load_into(
+        replica: Replica,
+        stored: Stored,
+        limits: Arc<Limits>,
+        budget: Arc<Budget>,
+        now: Instant,
+    ) -> Result<Self, Unsound> {
         let presence = Presence::new(
             Duration::from_millis(limits.awareness_interval_ms),
             Duration::from_secs(limits.awareness_timeout_s),
@@ -104,7 +115,7 @@ impl DocumentState {
             caps,
             budget,
             position: Position::START,
-            replica: Replica::new(),
+            replica,
             index: Index::new(),
             latest: VecDeque::new(),
             latest_bytes: 0,

@@ -1,7 +1,7 @@
 //! What a document asks of its log beside its edits: loading, mending what cannot be folded, snapshots.
 
 use super::messages::JoinRefused;
-use super::replica::{ReplicaError, verify_state};
+use super::replica::{Replica, ReplicaError, verify_state};
 use super::state::{DocumentState, Unsound};
 use crate::ids::{DocumentKey, Position, Tip};
 use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
@@ -27,7 +27,8 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
             }
         };
         let now = world.clock.instant();
-        match DocumentState::load(stored, world.limits.clone(), world.budget.clone(), now) {
+        let replica = Replica::witnessed(key, world.witness.clone());
+        match DocumentState::load_into(replica, stored, world.limits.clone(), world.budget.clone(), now) {
             Ok(state) => return Ok(state),
             Err(unsound) => mend(world, key, unsound).await.map_err(|_| JoinRefused::Unavailable)?,
         }

@@ -39,7 +39,7 @@ impl DocumentState {
         let mut shown = Vec::new();
         for (seq, update) in (from.seq + 1..).zip(updates) {
             let Some(update) = update else { continue };
-            if let Some(folded) = self.fold_stored(update.clone()).map_err(|reason| (reason, update))? {
+            if let Some(folded) = self.fold_stored(seq, update.clone()).map_err(|reason| (reason, update))? {
                 shown.push(folded.clone());
                 self.remember(seq, folded, now);
             }
@@ -52,8 +52,8 @@ impl DocumentState {
         Ok(())
     }
 
-    /// Folds one stored update through the gate, which trims what overlaps. `None`: nothing of it was new.
-    pub(super) fn fold_stored(&mut self, bytes: Bytes) -> Result<Option<Update>, &'static str> {
+    /// Folds the stored update of this number through the gate, which trims what overlaps. `None`: nothing of it was new.
+    pub(super) fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
         let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
         let update = Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?;
         let admission = self.index.trust(&update).map_err(|_| "does_not_continue")?;
@@ -65,7 +65,7 @@ impl DocumentState {
             Content::Whole => update,
             Content::Part(bytes) => Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?,
         };
-        self.replica.fold(update.bytes()).map_err(|_| "fold_panicked")?;
+        self.replica.fold(seq, update.bytes()).map_err(|_| "fold_panicked")?;
         Ok(Some(update))
     }
 
@@ -76,7 +76,7 @@ impl DocumentState {
         if let Some(snapshot) = stored.snapshot {
             let at = snapshot.position.seq;
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(|_| Unsound::Snapshot { seq: at })?;
-            self.replica.fold(&snapshot.state).map_err(|_| Unsound::Snapshot { seq: at })?;
+            self.replica.fold_snapshot(at, &snapshot.state).map_err(|_| Unsound::Snapshot { seq: at })?;
             self.index = Index::from_state(&state);
             self.folded_bytes = snapshot.state.len();
             self.position = snapshot.position;
@@ -84,7 +84,7 @@ impl DocumentState {
         self.tail = TailSinceSnapshot::default();
         for row in stored.tail.rows {
             for (seq, bytes) in (row.seq_from..).zip(row.updates) {
-                match self.fold_stored(bytes.clone()) {
+                match self.fold_stored(seq, bytes.clone()) {
                     Ok(Some(update)) => self.remember(seq, update, now),
                     Ok(None) => {}
                     Err(reason) => return Err(Unsound::Row(unsound(row.seq_from, reason, bytes))),

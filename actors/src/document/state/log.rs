@@ -169,7 +169,7 @@ impl DocumentState {
 
     /// Loaded anew after the log diverged. Everybody is sent what is there now, and asked for what the database lost.
     pub fn rebuilt(&mut self, stored: Stored, now: Instant) -> Result<Vec<Effect>, Unsound> {
-        self.replica = Replica::new();
+        self.replica = self.replica.anew();
         self.index = Index::new();
         self.recent = Recent::new(self.limits.document_recent_bytes);
         self.latest.clear();

@@ -164,8 +164,8 @@ impl DocumentState {
         let from = self.position;
         let updates: Vec<Update> = batch.admitted().cloned().collect();
         debug_assert_eq!(from.seq + updates.len() as u64, through.seq);
-        for (index, update) in updates.iter().enumerate() {
-            if let Err(error) = self.replica.fold(update.bytes()) {
+        for ((index, update), seq) in updates.iter().enumerate().zip(from.seq + 1..) {
+            if let Err(error) = self.replica.fold(seq, update.bytes()) {
                 return self.fold_failed(&batch, index, &error);
             }
         }
