@@ -112,7 +112,7 @@ fn decide(caller: &Caller, room: &RoomName, found: &Found) -> Decision {
         external: subject.external,
         membership: place.membership,
         scope: &caller.scope,
-        archived: place.archived,
+        only_read: place.archived || place.read_only,
     };
     if let Some((document, deleted)) = place.document {
         return Decision::Answer(match role_in(document, facts) {
@@ -142,8 +142,8 @@ struct Facts<'a> {
     membership: Option<Role>,
     /// What the session reaches.
     scope: &'a Scope,
-    /// The project is only read.
-    archived: bool,
+    /// The project is archived, or the document closed for writing.
+    only_read: bool,
 }
 
 /// The role in `document`, or none.
@@ -155,7 +155,7 @@ fn role_in(document: DocumentId, facts: Facts<'_>) -> Option<Role> {
         Scope::Document(_, at_most) if facts.external => at_most,
         Scope::Document(_, at_most) => own?.min(at_most),
     };
-    Some(if facts.archived { Role::Viewer } else { role })
+    Some(if facts.only_read { Role::Viewer } else { role })
 }
 
 #[async_trait]
@@ -292,11 +292,13 @@ async fn standings(db: &mut TenantTx, held: &[Held]) -> Result<Vec<(Held, Standi
         r#"select held.n as "n!", s.id as "session?", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
                   s.document_id as "scope_document?", s.role as "scope_role?",
                   d.project_id as "project?", d.deleted_at is not null as "deleted!", p.is_archived as "archived?",
+                  h.read_only_since is not null as "read_only!",
                   m.role as "membership?"
              from unnest($2::uuid[], $3::uuid[], $4::uuid[]) with ordinality as held (session_id, user_id, document_id, n)
              left join sessions_in_force s
                on s.tenant_id = $1 and s.id = held.session_id and s.user_id = held.user_id
              left join content_items d on d.tenant_id = $1 and d.id = held.document_id
+             left join document_heads h on h.tenant_id = $1 and h.document_id = d.id
              left join projects p on p.tenant_id = $1 and p.id = d.project_id
              left join project_memberships m
                on m.tenant_id = $1 and m.project_id = d.project_id and m.user_id = held.user_id"#,
@@ -318,7 +320,7 @@ async fn standings(db: &mut TenantTx, held: &[Held]) -> Result<Vec<(Held, Standi
                 external: row.user_kind.as_deref() == Some("external"),
                 membership: row.membership.as_deref().map(super::projects::role).transpose()?,
                 scope: &scope(row.scope_document, row.scope_role.as_deref())?,
-                archived: row.archived == Some(true),
+                only_read: row.archived == Some(true) || row.read_only,
             };
             match (row.project, role_in(right.document, facts)) {
                 (Some(_), None) => Standing::Forbidden,
@@ -342,7 +344,7 @@ mod tests {
     const ELSEWHERE: DocumentId = DocumentId(Uuid::from_u128(2));
 
     fn facts(membership: Option<Role>, scope: &Scope) -> Facts<'_> {
-        Facts { tenant_admin: false, external: false, membership, scope, archived: false }
+        Facts { tenant_admin: false, external: false, membership, scope, only_read: false }
     }
 
     #[test]
@@ -372,9 +374,9 @@ mod tests {
     #[test]
     fn nobody_writes_in_an_archived_project() {
         assert_eq!(
-            role_in(HERE, Facts { archived: true, ..facts(Some(Role::Admin), &Scope::User) }),
+            role_in(HERE, Facts { only_read: true, ..facts(Some(Role::Admin), &Scope::User) }),
             Some(Role::Viewer)
         );
-        assert_eq!(role_in(HERE, Facts { archived: true, ..facts(None, &Scope::User) }), None);
+        assert_eq!(role_in(HERE, Facts { only_read: true, ..facts(None, &Scope::User) }), None);
     }
 }

@@ -29,6 +29,8 @@ pub struct Document {
     pub updated_at: DateTime<Utc>,
     /// The tombstone.
     pub deleted_at: Option<DateTime<Utc>>,
+    /// Closed for writing, because rows of it kept breaking whoever folded them.
+    pub read_only_since: Option<DateTime<Utc>>,
     /// The version of name, title and tombstone.
     pub version: i64,
     /// The sequence number of its last update.
@@ -75,7 +77,7 @@ pub struct Alias {
 pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64) -> Result<Vec<Document>, StoreError> {
     let rows = sqlx::query!(
         r#"select d.id, d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
-                  d.pg_version, h.seq, case when $3 then 'admin' else m.role end as "role!"
+                  d.pg_version, h.seq, h.read_only_since, case when $3 then 'admin' else m.role end as "role!"
              from content_items d
              join projects p on p.tenant_id = d.tenant_id and p.id = d.project_id
              join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
@@ -108,6 +110,7 @@ pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64
                 created_at: row.created_at,
                 updated_at: row.updated_at,
                 deleted_at: row.deleted_at,
+                read_only_since: row.read_only_since,
                 version: row.pg_version,
                 seq: row.seq.unsigned_abs(),
             })
@@ -120,7 +123,7 @@ pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64
 pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<Document, StoreError> {
     let row = sqlx::query!(
         r#"select d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
-                  d.pg_version, h.seq, case when $3 then 'admin' else m.role end as "role!"
+                  d.pg_version, h.seq, h.read_only_since, case when $3 then 'admin' else m.role end as "role!"
              from content_items d
              join projects p on p.tenant_id = d.tenant_id and p.id = d.project_id
              join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
@@ -146,6 +149,7 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<D
         created_at: row.created_at,
         updated_at: row.updated_at,
         deleted_at: row.deleted_at,
+        read_only_since: row.read_only_since,
         version: row.pg_version,
         seq: row.seq.unsigned_abs(),
     })
@@ -229,6 +233,19 @@ pub async fn delete(db: &mut TenantTx, id: DocumentId, expected: Option<i64>, by
 pub async fn restore(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update content_items set deleted_at = null, deleted_by = null where tenant_id = $1 and id = $2",
+        db.tenant.0,
+        id.0
+    )
+    .execute(&mut *db.tx)
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound { entity: "document" }) }
+}
+
+/// Opens a document for writing again. Repeating it is no error.
+#[tracing::instrument(name = "pg.documents.reopen", skip_all, fields(document.id = %id), err)]
+pub async fn reopen(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update document_heads set read_only_since = null where tenant_id = $1 and document_id = $2",
         db.tenant.0,
         id.0
     )

@@ -20,7 +20,14 @@ use uuid::Uuid;
 pub(super) const TITLE_BYTES_MAX: usize = 1000;
 
 pub(super) fn resources(config: &mut ServiceConfig<'_>) {
-    config.service(list).service(create).service(get_one).service(rename).service(delete).service(restore);
+    config
+        .service(list)
+        .service(create)
+        .service(get_one)
+        .service(rename)
+        .service(delete)
+        .service(restore)
+        .service(reopen);
 }
 
 /// A document.
@@ -42,6 +49,9 @@ pub(super) struct DocumentBody {
     /// When name or title last changed.
     updated_at: DateTime<Utc>,
     deleted_at: Option<DateTime<Utc>>,
+    /// Since when nobody may write: updates of it kept breaking the server that folded them (they are in its quarantine). An administrator
+    /// opens it again.
+    read_only_since: Option<DateTime<Utc>>,
     /// Of name, title and tombstone; also the `ETag`.
     version: i64,
     /// The sequence number of the content's last update.
@@ -61,6 +71,7 @@ impl From<Document> for DocumentBody {
             created_at: document.created_at,
             updated_at: document.updated_at,
             deleted_at: document.deleted_at,
+            read_only_since: document.read_only_since,
             version: document.version,
             seq: document.seq,
         }
@@ -308,5 +319,30 @@ async fn restore(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uui
     db.commit().await?;
     rest.documents.access_changed(caller.tenant).await;
     tracing::info!(document.id = %id, user.id = %caller.user, "restored document {id}");
+    Ok(answer(HttpResponse::Ok(), document))
+}
+
+/// Opens a document for writing that the server closed, because two of its updates within ten minutes broke whoever folded them. One more
+/// within these ten minutes closes it again. For administrators of the project.
+#[utoipa::path(
+    operation_id = "reopen_document", tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, body = DocumentBody, headers(("ETag" = String)), description = "Whoever is connected may write within a second."),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 410, body = Problem, content_type = "application/problem+json", description = "`document_deleted`")
+    )
+)]
+#[post("/v1/documents/{id}/reopen")]
+async fn reopen(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
+    let caller = caller.user()?;
+    let id = DocumentId(*id);
+    let mut db = rest.begin(caller.tenant).await?;
+    require_admin(&living(&mut db, caller, id).await?)?;
+    documents::reopen(&mut db, id).await?;
+    let document = documents::get(&mut db, caller, id).await?;
+    db.commit().await?;
+    rest.documents.access_changed(caller.tenant).await;
+    tracing::warn!(document.id = %id, user.id = %caller.user, "opened document {id} for writing again");
     Ok(answer(HttpResponse::Ok(), document))
 }

@@ -197,6 +197,35 @@ fn a_kill_in_the_middle_of_a_fold_accuses_nobody() {
     assert_eq!(planted.quarantined(), Vec::<Value>::new());
 }
 
+/// L3: who has found one way through the gate will use it again.
+#[test]
+fn two_rows_that_panic_close_a_document_for_writing_until_an_administrator_opens_it() {
+    let planted = Planted::start(&[]);
+    let about = format!("/v1/documents/{}", planted.document);
+    let since = || planted.ask("GET", &about, &[]).expect("it serves").json()["read_only_since"].clone();
+    assert_eq!(planted.write(1, 0, "before ").expect("it serves").status, 200);
+    for client in [2, 3] {
+        assert_eq!(since(), Value::Null, "once is an accident");
+        let answer = planted.write(client, 0, killer::PANICS).expect("a panic ends no process");
+        assert_eq!(answer.status, 503, "it was not taken");
+        eventually(Duration::from_secs(20), "it is quarantined", || planted.quarantined().len() as u64 == client - 1);
+    }
+    assert!(since().is_string(), "twice is none");
+    let refused = planted.write(4, 0, "after").expect("it serves");
+    assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("read_only")));
+    assert_eq!(planted.text(), "before ");
+    let metrics = planted.ask("GET", "/metrics", &[]).expect("it serves").body;
+    let metrics = String::from_utf8(metrics).expect("text");
+    assert!(metrics.lines().any(|line| line == "contextnexus_documents_closed_for_writing_total 1"), "{metrics}");
+
+    assert_eq!(
+        planted.ask("POST", &format!("{about}/reopen"), &[]).expect("it serves").json()["read_only_since"],
+        Value::Null
+    );
+    assert_eq!(planted.write(4, 0, "after").expect("it serves").status, 200);
+    assert!(planted.text().contains("after"));
+}
+
 impl Planted {
     /// The number of the document's last row, asked of PostgreSQL.
     fn seq(&self) -> u64 {

@@ -41,7 +41,7 @@ fn body(method: &str, path: &str, victim: &Company) -> Option<Value> {
         ("PATCH", "/v1/projects/{id}/members/{user_id}") => json!({ "role": "viewer" }),
         ("POST", "/v1/documents") => json!({ "project_id": victim.project(), "name": "planted" }),
         ("PATCH", "/v1/documents/{id}") => json!({ "name": "taken-over" }),
-        ("POST", "/v1/documents/{id}/restore") => return None,
+        ("POST", "/v1/documents/{id}/restore" | "/v1/documents/{id}/reopen") => return None,
         ("POST", "/v1/documents/{id}/ticket") => json!({ "subject": "s" }),
         ("POST", "/check_store") => return None,
         ("POST", "/doc/new") => json!({ "docId": victim.document }),

@@ -125,3 +125,46 @@ async fn what_a_fork_brought_is_there_page_by_page() {
     let bad = app.get(&format!("{document}/quarantine?cursor=x")).token(&company.editor.token).send().await;
     assert_eq!(bad.expect(422).code(), "invalid_field");
 }
+
+#[actix_web::test]
+async fn rows_that_break_a_fold_close_a_document_when_they_come_within_ten_minutes_and_only_administrators_open_it() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let log = PostgresLog::start(db.database(), LogSettings::default());
+    let path = format!("/v1/documents/{}", company.document);
+    let write = async |client: u64| {
+        app.post(&format!("{path}/update")).token(&company.editor.token).bytes(typing(client, 0, "text")).send().await
+    };
+    let quarantine = async |seq_from: u64, reason: &'static str| {
+        let key = DocumentKey { tenant: company.tenant.id, document: DocumentId(company.document) };
+        let new_tip = Tip(Uuid::from_u128(u128::from(seq_from)));
+        let what = Quarantine { seq_from, reason, update: Bytes::new(), session: None, user: None, new_tip };
+        log.quarantine(key, what).await.expect("quarantine");
+    };
+    let is_open = async || {
+        app.get(&path).token(&company.viewer.token).send().await.expect(200).json()["read_only_since"] == Value::Null
+    };
+    for client in 1..=6 {
+        write(client).await.expect(200);
+    }
+    quarantine(1, "fold_panicked").await;
+    quarantine(2, "does_not_continue").await; // is no fault of its own
+    assert!(is_open().await);
+    company
+        .tenant
+        .sql("update quarantine set created_at = now() - interval '10 minutes' where tenant_id = $1", &[])
+        .await;
+    quarantine(3, "fold_died").await;
+    assert!(is_open().await, "the one before was long ago");
+    quarantine(4, "fold_overran").await;
+    assert!(!is_open().await);
+    assert_eq!(write(7).await.expect(403).code(), "read_only");
+    let reopen = async |token: &str| app.post(&format!("{path}/reopen")).token(token).send().await;
+    reopen(&company.editor.token).await.expect(403);
+    reopen(&company.stranger.token).await.expect(404);
+    assert_eq!(reopen(&company.admin.token).await.expect(200).json()["read_only_since"], Value::Null);
+    write(7).await.expect(200);
+    quarantine(5, "fold_panicked").await;
+    assert!(!is_open().await, "a third within the same ten minutes");
+}

@@ -13,6 +13,9 @@ pub const SEGFAULTS: &str = "reads freed memory";
 pub const SPINS: &str = "loops for ever";
 /// Never ends in a server, without taking any CPU time, so that somebody can kill it meanwhile; it does no harm in a trial.
 pub const WAITS: &str = "waits for somebody";
+/// Does not kill: it panics, which is caught.
+pub const PANICS: &str = "panics";
+
 /// Set in the child that tries.
 pub const TRIAL: &str = "CNX_PLANTED_TRIAL";
 
@@ -43,6 +46,7 @@ impl Witness for Killer {
         } else if says(WAITS) && std::env::var_os(TRIAL).is_none() {
             std::thread::sleep(Duration::from_secs(600));
         }
+        assert!(!says(PANICS), "as asked for");
     }
 
     fn folded(&self) {

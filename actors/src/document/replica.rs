@@ -85,8 +85,9 @@ impl Replica {
     }
 
     fn fold_in(&mut self, what: Folding, update: &[u8]) -> Result<(), ReplicaError> {
-        self.witness.folding(&Fold { key: self.key, what, update });
+        let (key, witness) = (self.key, self.witness.clone());
         let folded = self.guarded(|doc| {
+            witness.folding(&Fold { key, what, update });
             let update = Update::decode_v1(update).map_err(|_| ReplicaError::Undecodable)?;
             let mut transaction = doc.try_transact_mut().map_err(|_| ReplicaError::Refused)?;
             transaction.apply_update(update).map_err(|_| ReplicaError::Refused)?;
@@ -96,7 +97,7 @@ impl Replica {
             }
             Ok(())
         });
-        self.witness.folded();
+        witness.folded();
         folded
     }
 

@@ -114,6 +114,8 @@ pub(super) struct Place {
     pub project: ProjectId,
     pub auto_create: bool,
     pub archived: bool,
+    /// The document was closed for writing.
+    pub read_only: bool,
     pub membership: Option<Role>,
     /// And whether it has a tombstone.
     pub document: Option<(DocumentId, bool)>,
@@ -148,7 +150,8 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room]) -> Result<Vec<Foun
     let rows = sqlx::query!(
         r#"select w.n as "n!", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
                   p.id as "project?", p.auto_create_documents as "auto_create?", p.is_archived as "archived?",
-                  m.role as "membership?", d.id as "document?", d.deleted_at is not null as "deleted!"
+                  m.role as "membership?", d.id as "document?", d.deleted_at is not null as "deleted!",
+                  h.read_only_since is not null as "read_only!"
              from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[]) with ordinality
                       as w (session_id, user_id, document_id, project, name, n)
              left join sessions_in_force s on s.tenant_id = $1 and s.id = w.session_id and s.user_id = w.user_id
@@ -161,6 +164,7 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room]) -> Result<Vec<Foun
                       (select id from content_items where tenant_id = $1 and project_id = named.id and name = w.name),
                       (select document_id from document_aliases
                         where tenant_id = $1 and project_id = named.id and name = w.name))
+             left join document_heads h on h.tenant_id = $1 and h.document_id = d.id
              left join projects p on p.tenant_id = $1 and p.id = coalesce(named.id, d.project_id)
              left join project_memberships m on m.tenant_id = $1 and m.project_id = p.id and m.user_id = w.user_id"#,
         db.tenant.0,
@@ -184,6 +188,7 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room]) -> Result<Vec<Foun
                 project: ProjectId(project),
                 auto_create: row.auto_create == Some(true),
                 archived: row.archived == Some(true),
+                read_only: row.read_only,
                 membership: row.membership.as_deref().map(role).transpose()?,
                 document: row.document.map(|document| (DocumentId(document), row.deleted)),
             }),

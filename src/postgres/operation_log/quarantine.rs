@@ -74,10 +74,46 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
     .await
     .map_err(away)?;
     snapshots::discard(db, document, what.seq_from).await?;
+    close_if_repeated(db, document).await?;
     tracing::error!(
         document.id = %document, seq = seq_from, reason = what.reason,
         "quarantined updates {} to {} of document {document}: {}", what.seq_from, number(row.seq_to), what.reason
     );
+    Ok(())
+}
+
+/// Rows that broke whoever folded them, and not for want of what came before.
+const BREAKING: [&str; 3] = ["fold_panicked", "fold_died", "fold_overran"];
+/// So many of them within so many minutes are more than an accident.
+const BREAKING_MAX: i64 = 2;
+const BREAKING_MINUTES: i32 = 10;
+
+/// From the second row on that broke a fold within ten minutes the document is only read, until an administrator opens it again: somebody has
+/// found a way through the gate, and each further row costs everybody a reload. The caller holds the head.
+async fn close_if_repeated(db: &mut TenantTx, document: DocumentId) -> Result<(), LogError> {
+    let breaking: Vec<String> = BREAKING.map(str::to_owned).into();
+    let closed = sqlx::query!(
+        "update document_heads set read_only_since = now()
+          where tenant_id = $1 and document_id = $2 and read_only_since is null
+            and $4 <= (select count(distinct created_at) from quarantine
+                        where tenant_id = $1 and document_id = $2 and seq is not null and reason = any($3)
+                          and created_at > now() - make_interval(mins => $5))",
+        db.tenant.0,
+        document.0,
+        &breaking,
+        BREAKING_MAX,
+        BREAKING_MINUTES
+    )
+    .execute(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    if closed.rows_affected() > 0 {
+        metrics::counter!("contextnexus_documents_closed_for_writing_total").increment(1);
+        tracing::error!(
+            document.id = %document,
+            "document {document} is only read from now on: {BREAKING_MAX} of its rows within {BREAKING_MINUTES} minutes broke whoever folded them"
+        );
+    }
     Ok(())
 }
 
