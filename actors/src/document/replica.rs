@@ -11,7 +11,9 @@ use uuid::Uuid;
 use yrs::updates::decoder::Decode;
 use yrs::updates::encoder::Encode;
 
-use yrs::{ClientID, Doc, OffsetKind, Options, ReadTxn, StateVector, Transact, Update};
+use yrs::{
+    BranchID, ClientID, Doc, ID, IdSet, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
+};
 
 /// A fold of a log prefix.
 #[derive(Debug)]
@@ -71,7 +73,11 @@ impl Replica {
         // yrs would delete dead format marks of its own accord while it folds: content that is in no log row, differs
         // from node to node by how updates were batched, and shows as another format at those who never hear of it.
         options.cleanup_formatting = false;
-        Doc::with_options(options)
+        let doc = Doc::with_options(options);
+        // The document is new: nobody else has a transaction, which is all that could refuse.
+        let observed = doc.observe_after_transaction("subdocuments", spare_deleted_subdocuments);
+        debug_assert!(observed.is_ok());
+        doc
     }
 
     /// Folds one update in, the one of that number. After any error the replica must be dropped: it is no longer the fold of a prefix.
@@ -143,8 +149,62 @@ impl Drop for Replica {
         if self.poisoned {
             // Dropping walks the blocks, and after a panic some of them may be freed already. A leak is the safe loss.
             std::mem::forget(std::mem::replace(&mut self.doc, Doc::with_client_id(0u64)));
+        } else {
+            let _ = self.guarded(let_go_of_subdocuments); // what fails is leaked, as it would be without
         }
     }
+}
+
+/// After a transaction that deleted a sub-document, yrs writes into the item that held it, which it may have freed by then: joined with what was
+/// deleted beside it, or gone with the type around it. So the sub-document is made to forget its item while that is still there. Another
+/// document has to stand for the parent, because in the parent's own books it would be found again.
+fn spare_deleted_subdocuments(transaction: &mut TransactionMut<'_>) {
+    if transaction.delete_set().is_empty() {
+        return;
+    }
+    let deleted: Vec<Doc> = transaction
+        .subdocs()
+        .filter(|subdocument| item_of(subdocument).is_some_and(|item| transaction.delete_set().contains(&item)))
+        .cloned()
+        .collect();
+    if deleted.is_empty() {
+        return;
+    }
+    let stand_in = Doc::with_client_id(0u64);
+    let Ok(mut of_stand_in) = stand_in.try_transact_mut() else { return };
+    for subdocument in deleted {
+        subdocument.destroy(Some(&mut of_stand_in));
+    }
+}
+
+/// The item that holds a sub-document. It must be there.
+fn item_of(subdocument: &Doc) -> Option<ID> {
+    match subdocument.try_transact().ok()?.branch_id()? {
+        BranchID::Nested(item) => Some(item),
+        BranchID::Root(_) => None,
+    }
+}
+
+/// The item of a sub-document holds its parent, which holds the item: such a document would never be freed. What is deleted, yrs lets go of.
+fn let_go_of_subdocuments(doc: &Doc) -> Result<(), ReplicaError> {
+    let refused = |_| ReplicaError::Refused;
+    let mut items: Vec<_> = {
+        let transaction = doc.try_transact().map_err(refused)?;
+        transaction.subdocs().filter_map(item_of).collect()
+    };
+    if items.is_empty() {
+        return Ok(());
+    }
+    items.sort_by_key(|item| (item.client, item.clock));
+    let mut deletes = IdSet::new();
+    for item in items {
+        deletes.insert(item, 1);
+    }
+    // An update of no blocks and these deletes.
+    let update =
+        Update::decode_v1(&[&[0], deletes.encode_v1().as_slice()].concat()).map_err(|_| ReplicaError::Undecodable)?;
+    let mut transaction = doc.try_transact_mut().map_err(|_| ReplicaError::Refused)?;
+    transaction.apply_update(update).map_err(|_| ReplicaError::Refused)
 }
 
 /// Whether a state decodes into a fresh document that equals it: the check before a snapshot is stored. Takes milliseconds
