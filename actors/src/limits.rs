@@ -25,7 +25,7 @@ pub struct Limits {
     pub awareness_state_bytes_max: usize,
     /// Client ids that one connection announces.
     pub awareness_ids_per_connection_max: usize,
-    /// Presence is sent at most so often; the newest state wins.
+    /// Longest pause between two sendings of presence; the newest state wins. Few receivers are sent it sooner.
     pub awareness_interval_ms: u64,
     /// Longest that presence waits for an update that came before it.
     pub awareness_wait_ms: u64,

@@ -27,7 +27,7 @@ pub struct LogSettings {
     pub connections: usize,
     /// Updates per second from which on transactions start `gap` apart, because many small ones are what costs most.
     pub busy_updates_per_s: u32,
-    /// Between the starts of two transactions of a busy writer.
+    /// At least between the starts of two transactions of a busy tenant; up to ten times as much where transactions take long.
     pub gap: Duration,
     /// Waiting documents at which a busy writer starts another transaction at once.
     pub full_documents: usize,
@@ -47,7 +47,7 @@ impl Default for LogSettings {
             connections: 4,
             busy_updates_per_s: 500,
             gap: Duration::from_millis(4),
-            full_documents: 64,
+            full_documents: 256,
             batch_documents_max: 256,
             batch_bytes_max: 4 << 20,
             waiting_bytes_max: 64 << 20,

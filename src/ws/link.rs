@@ -64,8 +64,8 @@ pub struct Link {
     /// The connection is over, or its close frame is written: the reading half hands nothing more on.
     pub over: Notify,
     dialect: Dialect,
-    /// Shared, because it may outlive the link.
-    socket: Rc<Socket>,
+    /// Shared with the outbox, and because it may outlive the link.
+    socket: Arc<Socket>,
     sockets: Arc<Sockets>,
     watch: Watch,
     session: OnceCell<Recipient<Disconnected>>,
@@ -152,7 +152,7 @@ impl Link {
             outbox,
             over: Notify::new(),
             dialect,
-            socket: Rc::new(socket),
+            socket: Arc::new(socket),
             sockets,
             watch: watch.clone(),
             session: OnceCell::new(),
@@ -202,7 +202,7 @@ impl Link {
     }
 
     /// The socket.
-    pub fn socket(&self) -> &Socket {
+    pub fn socket(&self) -> &Arc<Socket> {
         &self.socket
     }
 
@@ -247,7 +247,7 @@ impl Drop for Link {
         if !self.facts.get().is_shut {
             // Closing a socket with unread bytes resets it, and the client may lose the close frame. Our end of the stream is sent
             // by now; the socket is closed only after the client had time to read.
-            self.watch.linger(Rc::clone(&self.socket));
+            self.watch.linger(Arc::clone(&self.socket));
         }
     }
 }

@@ -9,13 +9,15 @@ use super::reader::Reader;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
+use contextnexus_actors::outbox::Sink;
 use socket2::SockRef;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -35,8 +37,8 @@ thread_local! {
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
-    written: Cell<u64>,
-    is_writing: Cell<bool>,
+    written: AtomicU64,
+    is_writing: AtomicBool,
 }
 
 impl Socket {
@@ -44,7 +46,7 @@ impl Socket {
     pub fn new(descriptor: socket2::Socket) -> io::Result<Self> {
         descriptor.set_nonblocking(true)?;
         let stream = TcpStream::from_std(descriptor.into())?;
-        Ok(Self { stream, written: Cell::new(0), is_writing: Cell::new(false) })
+        Ok(Self { stream, written: AtomicU64::new(0), is_writing: AtomicBool::new(false) })
     }
 
     /// For its options.
@@ -54,12 +56,12 @@ impl Socket {
 
     /// Bytes that the kernel has ever taken.
     pub fn written(&self) -> u64 {
-        self.written.get()
+        self.written.load(Ordering::Relaxed)
     }
 
     /// A [`write`](Self::write) is not through: the kernel takes no more at the moment.
     pub fn is_writing(&self) -> bool {
-        self.is_writing.get()
+        self.is_writing.load(Ordering::Relaxed)
     }
 
     /// Ends the reading or writing half, or both, whatever waits there.
@@ -101,9 +103,9 @@ impl Socket {
             let some = || write_some(&self.options(), left, offset);
             let mut written = match self.stream.try_io(Interest::WRITABLE, some) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.is_writing.set(true);
+                    self.is_writing.store(true, Ordering::Relaxed);
                     let written = self.stream.async_io(Interest::WRITABLE, some).await;
-                    self.is_writing.set(false);
+                    self.is_writing.store(false, Ordering::Relaxed);
                     written?
                 }
                 written => written?, // as nearly always
@@ -111,7 +113,7 @@ impl Socket {
             if written == 0 {
                 return Err(ErrorKind::WriteZero.into());
             }
-            self.written.set(self.written.get() + written as u64);
+            self.written.fetch_add(written as u64, Ordering::Relaxed);
             written += offset;
             offset = 0;
             for frame in left {
@@ -124,6 +126,15 @@ impl Socket {
             }
         }
         Ok(())
+    }
+}
+
+impl Sink for Socket {
+    /// From any thread. What the kernel does not take, it is waited for by [`write`](Self::write).
+    fn write_now(&self, bytes: &[u8]) -> usize {
+        let written = (&*self.options()).write(bytes).unwrap_or(0);
+        self.written.fetch_add(written as u64, Ordering::Relaxed);
+        written
     }
 }
 

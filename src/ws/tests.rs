@@ -299,7 +299,7 @@ fn a_client_that_never_reads_is_shut_down_and_costs_its_budget() {
     let mut most = 0;
     while node.sockets.open() == 1 && start.elapsed() < 15 * SECOND {
         match outbox.push(frame.clone()) {
-            contextnexus_actors::outbox::Pushed::Queued => taken += 10_000,
+            contextnexus_actors::outbox::Pushed::Taken => taken += 10_000,
             _ => std::thread::sleep(SECOND / 100),
         }
         most = most.max(outbox.waiting());
@@ -320,7 +320,7 @@ fn a_revoked_client_that_stopped_reading_is_gone_within_a_second() {
     let mut full_since = None;
     while full_since.is_none_or(|since: Instant| since.elapsed() < SECOND / 5) {
         match outbox.push(frame.clone()) {
-            contextnexus_actors::outbox::Pushed::Queued => full_since = None,
+            contextnexus_actors::outbox::Pushed::Taken => full_since = None,
             _ => full_since = full_since.or(Some(Instant::now())),
         }
     }
@@ -334,7 +334,7 @@ fn a_revoked_client_that_stopped_reading_is_gone_within_a_second() {
 fn blocked_writer(node: &Node) -> (Raw, Arc<Outbox>) {
     let client = node.connect("/yjs/a");
     let outbox = node.outbox(0);
-    assert_eq!(outbox.push(server_frame(&vec![0; 12 << 20])), Pushed::Queued);
+    assert_eq!(outbox.push(server_frame(&vec![0; 12 << 20])), Pushed::Taken);
     assert!(node.wait(|| outbox.waiting() == 0));
     std::thread::sleep(SECOND / 4);
     (client, outbox)
@@ -364,7 +364,7 @@ fn a_client_that_half_closes_in_the_middle_of_a_large_frame_is_gone() {
 fn a_client_that_reads_a_large_frame_slowly_is_no_slow_consumer() {
     let node = Node::start(|settings| settings.deadlines.stall = SECOND);
     let (mut client, outbox) = blocked_writer(&node);
-    assert_eq!(outbox.push(server_frame(b"behind it")), Pushed::Queued);
+    assert_eq!(outbox.push(server_frame(b"behind it")), Pushed::Taken);
     let mut part = vec![0; 256 << 10];
     for _ in 0..24 {
         std::io::Read::read_exact(&mut client.socket, &mut part).unwrap();

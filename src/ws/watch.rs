@@ -8,6 +8,7 @@ use super::socket::Socket;
 use contextnexus_actors::protocol::frame::{close_frame, ping_frame};
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often it looks. A revoked reader that has stopped reading is to be gone within a second.
@@ -107,7 +108,7 @@ pub struct Watch(Rc<RefCell<Watched>>);
 #[derive(Default)]
 struct Watched {
     links: Vec<Weak<Link>>,
-    lingering: Vec<(Instant, Rc<Socket>)>,
+    lingering: Vec<(Instant, Arc<Socket>)>,
     /// The task runs.
     looking: bool,
 }
@@ -120,7 +121,7 @@ impl Watch {
     }
 
     /// Closes the socket in a second.
-    pub fn linger(&self, socket: Rc<Socket>) {
+    pub fn linger(&self, socket: Arc<Socket>) {
         self.0.borrow_mut().lingering.push((Instant::now(), socket));
         self.start();
     }

@@ -2,12 +2,13 @@
 
 use super::link::Link;
 use bytes::Bytes;
-use contextnexus_actors::outbox::Drained;
+use contextnexus_actors::outbox::{Drained, Sink};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::task::coop::consume_budget;
 
 /// Taken from the outbox at a time. The rest stays there, where it is counted, may be seen to stand still, and is bounded.
@@ -15,6 +16,7 @@ const HELPING_BYTES: usize = 64 * 1024;
 
 /// Writes until the close frame is written and the peer has answered it, or the connection is gone. `head` comes first.
 pub async fn run(link: Rc<Link>, head: Bytes) {
+    link.outbox.connect(Arc::clone(link.socket()) as Arc<dyn Sink>);
     if write(&link, head).await.is_ok() {
         poll_fn(|context| link.poll_end(context)).await;
         link.socket().shut_down(Shutdown::Write);

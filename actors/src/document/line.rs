@@ -68,8 +68,8 @@ impl Line {
         if !self.receiving || self.behind_since.is_some() {
             return None;
         }
-        match self.outbox.push(frames.for_line(&self.address)) {
-            Pushed::Queued => {
+        match self.outbox.write_through(frames.for_line(&self.address)) {
+            Pushed::Taken => {
                 self.sent_seq = seq;
                 None
             }
@@ -97,7 +97,7 @@ impl Line {
     /// Presence is dropped for whoever is behind: it gets everybody's newest when it has caught up.
     pub fn show_presence(&self, frames: &mut Frames<'_>) {
         if self.behind_since.is_none() {
-            let _ = self.outbox.push(frames.for_line(&self.address)); // full: the next state replaces it
+            let _ = self.outbox.write_through(frames.for_line(&self.address)); // full: the next state replaces it
         }
     }
 
@@ -109,7 +109,7 @@ impl Line {
     /// What it missed, as one update. False: its outbox is still full.
     pub fn catch_up(&mut self, update: &[u8], seq: u64) -> bool {
         match self.outbox.push(encode(&self.address, Message::Update(update))) {
-            Pushed::Queued => {
+            Pushed::Taken => {
                 self.behind_since = None;
                 self.sent_seq = seq;
                 true

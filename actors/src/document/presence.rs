@@ -2,7 +2,8 @@
 //!
 //! An id belongs to the first live connection that announces it. Honest clients re-send others' states all the time
 //! (protocols.md 2.7), so what a connection says about an id held elsewhere is dropped silently. States are sent at most once per
-//! interval, newest wins, so the cost follows what changed and not how often.
+//! interval, newest wins, so the cost follows what changed and not how often. The interval follows what it costs to send them: few
+//! receivers hear of a cursor at once, and many take no more than a part of the document's time.
 
 use super::FollowerId;
 use crate::ids::{NodeId, UserId};
@@ -11,6 +12,11 @@ use contextnexus_gate::AwarenessEntry;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+/// The time after a sending in which nothing more is sent, per receiver: about three times what it takes to write to one …
+const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(20);
+/// … and for each byte that each receiver is sent.
+const PAUSE_PER_BYTE: Duration = Duration::from_nanos(1);
+
 /// The newest presence of one document.
 #[derive(Debug)]
 pub struct Presence {
@@ -18,10 +24,11 @@ pub struct Presence {
     /// Ids that left a moment ago: a late relay of their last state must not bring them back under another holder.
     departed: HashMap<u64, Departed>,
     changed: BTreeSet<u64>,
-    interval: Duration,
+    interval_max: Duration,
     timeout: Duration,
     ids_per_connection_max: usize,
-    flushed_at: Option<Instant>,
+    /// Nothing is sent before.
+    next_flush: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -71,15 +78,15 @@ pub struct Flush {
 
 impl Presence {
     /// Nobody is here.
-    pub fn new(interval: Duration, timeout: Duration, ids_per_connection_max: usize) -> Self {
+    pub fn new(interval_max: Duration, timeout: Duration, ids_per_connection_max: usize) -> Self {
         Self {
             entries: HashMap::new(),
             departed: HashMap::new(),
             changed: BTreeSet::new(),
-            interval,
+            interval_max,
             timeout,
             ids_per_connection_max,
-            flushed_at: None,
+            next_flush: None,
         }
     }
 
@@ -204,16 +211,15 @@ impl Presence {
 
     /// When something is to be sent next.
     pub fn deadline(&self) -> Option<Instant> {
-        (!self.changed.is_empty()).then(|| self.flushed_at.map(|at| at + self.interval)).flatten()
+        self.next_flush.filter(|_| !self.changed.is_empty())
     }
 
-    /// What changed, if it is time to send it. The first change after a quiet interval is sent at once.
-    pub fn flush(&mut self, now: Instant) -> Option<Flush> {
-        let due = self.flushed_at.is_none_or(|at| now >= at + self.interval);
+    /// What changed, for so many receivers, if it is time to send it. The first change after a quiet interval is sent at once.
+    pub fn flush(&mut self, receivers: usize, now: Instant) -> Option<Flush> {
+        let due = self.next_flush.is_none_or(|at| now >= at);
         if self.changed.is_empty() || !due {
             return None;
         }
-        self.flushed_at = Some(now);
         let mut flush = Flush::default();
         let mut holders = BTreeSet::new();
         for client in std::mem::take(&mut self.changed) {
@@ -237,6 +243,10 @@ impl Presence {
             }
             flush.entries.push(entry);
         }
+        let bytes: usize = flush.entries.iter().map(|entry| entry.state.len()).sum();
+        let pause_each = PAUSE_PER_RECEIVER + PAUSE_PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX);
+        let pause = pause_each.saturating_mul(u32::try_from(receivers).unwrap_or(u32::MAX));
+        self.next_flush = Some(now + pause.min(self.interval_max));
         if holders.len() == 1 {
             flush.only_from = holders.into_iter().next().flatten();
         }

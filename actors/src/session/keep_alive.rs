@@ -43,13 +43,13 @@ mod tests {
         for second in 0..300 {
             let before = outbox.messages();
             if second % look_s == 0 && keep_alive.is_due(before) {
-                assert_eq!(outbox.push(encode(&[], Message::Awareness(EMPTY_AWARENESS))), Pushed::Queued);
+                assert_eq!(outbox.push(encode(&[], Message::Awareness(EMPTY_AWARENESS))), Pushed::Taken);
             }
             if second % ping_s == 0 {
-                assert_eq!(outbox.push(ping_frame(b"")), Pushed::Queued);
+                assert_eq!(outbox.push(ping_frame(b"")), Pushed::Taken);
             }
             if said.contains(&second) {
-                assert_eq!(outbox.push(server_frame(b"content")), Pushed::Queued);
+                assert_eq!(outbox.push(server_frame(b"content")), Pushed::Taken);
             }
             if outbox.messages() > before {
                 longest = longest.max(second - last);

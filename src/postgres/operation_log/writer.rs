@@ -1,7 +1,8 @@
 //! Group commit: appends of many documents of one tenant in one transaction, tenants taking turns.
 //!
 //! An idle writer commits at once. A busy one starts its transactions a few milliseconds apart, so that each carries more:
-//! small transactions are what costs PostgreSQL most. Whatever waits when a connection is free is the next batch.
+//! small transactions are what costs PostgreSQL most. Where transactions take long, as on a machine that has nothing to spare, they
+//! start further apart: the more it is asked, the less an update costs. Whatever waits when a connection is free is the next batch.
 
 use super::LogSettings;
 use super::append::{self, Failure, PackedAppend};
@@ -17,6 +18,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// A deadlock or serialisation failure is tried so often before it is answered as an outage.
 const ATTEMPTS: u32 = 5;
+/// A busy tenant's transactions start apart by so many times what one takes at the time: the rest is left to everything else …
+const GAP_OF_TRANSACTIONS: u32 = 2;
+/// … but by no more than so many gaps: their delay is felt.
+const GAPS_MAX: u32 = 10;
 /// The rate is counted over windows of this length.
 const WINDOW: Duration = Duration::from_millis(100);
 /// Entries of tenants that are no longer held back are swept from so many on.
@@ -137,6 +142,8 @@ struct State {
     /// Where the writer is busy: nothing of this tenant starts before.
     next_starts: HashMap<TenantId, Instant>,
     rate: Rate,
+    /// What a transaction takes, of late.
+    transaction: Duration,
     closed: bool,
 }
 
@@ -220,6 +227,12 @@ impl Queue {
         }
     }
 
+    /// A transaction took so long.
+    fn took(&self, took: Duration) {
+        let mut state = self.lock();
+        state.transaction = (state.transaction * 3 + took) / 4;
+    }
+
     /// Everything that waits, when PostgreSQL is away: nothing of it was sent.
     fn take_all(&self) -> Vec<Waiting> {
         let mut state = self.lock();
@@ -258,7 +271,7 @@ impl State {
                         if self.next_starts.len() >= NEXT_STARTS_MAX {
                             self.next_starts.retain(|_, at| *at > now);
                         }
-                        self.next_starts.insert(tenant, now + settings.gap);
+                        self.next_starts.insert(tenant, now + self.gap(settings));
                     } else {
                         self.next_starts.remove(&tenant);
                     }
@@ -267,6 +280,10 @@ impl State {
             }
         }
         earliest.map_or(Turn::None, Turn::At)
+    }
+
+    fn gap(&self, settings: &LogSettings) -> Duration {
+        settings.gap.max((self.transaction * GAP_OF_TRANSACTIONS).min(settings.gap * GAPS_MAX))
     }
 
     /// What waits of this tenant, as far as one transaction takes it.
@@ -399,7 +416,10 @@ impl Lane {
         metrics::histogram!("contextnexus_commit_seconds").record(started.elapsed().as_secs_f64());
         metrics::histogram!("contextnexus_commit_documents").record(part.len() as f64);
         match answer {
-            Ok(Ok(outcomes)) => Ok(outcomes),
+            Ok(Ok(outcomes)) => {
+                self.queue.took(started.elapsed());
+                Ok(outcomes)
+            }
             Ok(Err(error)) => {
                 let failure = append::classify(&error);
                 if !matches!(failure, Failure::Data(_) | Failure::Again) {
@@ -527,5 +547,20 @@ mod tests {
             push(&queue, ONE, document, 1);
         }
         assert_eq!(next(&queue, now + gap), Some((ONE, vec![1, 2, 3])), "a full batch waits for nothing");
+    }
+
+    #[test]
+    fn the_longer_transactions_take_the_further_apart_they_start() {
+        let settings = LogSettings::default();
+        let (gap, queue) = (settings.gap, queue(settings));
+        let apart = || queue.lock().gap(&queue.settings);
+        queue.took(gap);
+        assert_eq!(apart(), gap, "one alone tells little");
+        for _ in 0..30 {
+            queue.took(3 * gap);
+        }
+        assert!((5 * gap..=6 * gap).contains(&apart()), "{:?}", apart());
+        queue.took(Duration::from_secs(5));
+        assert_eq!(apart(), 10 * gap);
     }
 }

@@ -143,7 +143,7 @@ impl DocumentState {
     }
 
     pub(super) fn flush_presence(&mut self, now: Instant) {
-        if let Some(flush) = self.presence.flush(now) {
+        if let Some(flush) = self.presence.flush(self.members.len(), now) {
             self.effects.push(Effect::ShowPresence { entries: flush.entries, except: flush.only_from });
             if !flush.local.is_empty() {
                 self.effects.push(Effect::PublishPresence(flush.local));

@@ -1,8 +1,14 @@
 use super::bench::{Bench, Sent};
 use crate::access::Role;
+use crate::document::FollowerId;
 use crate::document::messages::Input;
+use crate::document::presence::{Announcer, Presence};
+use crate::ids::{ConnectionId, UserId};
 use crate::protocol::Dialect;
-use std::time::Duration;
+use bytes::Bytes;
+use contextnexus_gate::AwarenessEntry;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 #[test]
 fn a_cursor_does_not_point_into_text_that_nobody_has() {
@@ -100,6 +106,30 @@ fn states_within_an_interval_are_sent_once_and_the_newest_wins() {
     bench.time_passes(Duration::from_millis(50));
     assert_eq!(bench.count(&bob, &Sent::Awareness(1)), 2, "the first at once, the last after the interval");
     assert_eq!(bench.state.everybody()[0].clock, 10);
+}
+
+#[test]
+fn the_fewer_hear_of_it_the_sooner_they_do() {
+    let pause = |receivers| {
+        let mut presence = Presence::new(Duration::from_millis(20), Duration::from_secs(30), 64);
+        let from = Announcer {
+            follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
+            user: UserId(Uuid::nil()),
+            own: Some(1),
+        };
+        let said = |clock| [AwarenessEntry { client: 1, clock, state: Bytes::from_static(b"{}"), is_null: false }];
+        let now = Instant::now();
+        presence.announce(from, &said(1), now);
+        assert!(presence.flush(receivers, now).is_some());
+        presence.announce(from, &said(2), now);
+        let next = presence.deadline().unwrap();
+        assert!(presence.flush(receivers, next - Duration::from_nanos(1)).is_none());
+        assert!(presence.flush(receivers, next).is_some());
+        next - now
+    };
+    assert!(pause(2) < Duration::from_micros(50));
+    assert!((Duration::from_millis(1)..Duration::from_millis(2)).contains(&pause(50)));
+    assert_eq!(pause(10_000), Duration::from_millis(20));
 }
 
 #[test]
