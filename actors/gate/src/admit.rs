@@ -10,6 +10,7 @@ use crate::encode;
 use crate::index::{Delta, Index, Prefix};
 use crate::ranges::Ranges;
 use crate::state_vector::StateVector;
+use crate::switches::{Check, is_on};
 use crate::update::Update;
 use crate::walk::Walk;
 
@@ -84,6 +85,10 @@ pub enum Refused {
     /// Text or a format under a key, where only whole values belong.
     #[error("text or a format under a key")]
     UnfitForKey,
+    /// The right origin of a block is known to stand left of its origin. The gate knows it where both are of one client and each
+    /// unit from the one to the other was written behind the last; of any other order it knows nothing.
+    #[error("a right origin stands left of the origin")]
+    RightOriginFirst,
     /// Shared types nested beyond the cap.
     #[error("shared types are nested more than {max} deep")]
     TypesTooDeep {
@@ -121,6 +126,7 @@ pub fn admit(
     // Counting is worth its time only where the cap is near.
     if index.clients_len() + prefix.delta.clients_len() + added.len() > caps.document_clients_max
         && prefix.clients_with(added.iter().map(|(client, _)| *client)) > caps.document_clients_max
+        && is_on(Check::TooManyClients)
     {
         return Err(Refused::TooManyClients { max: caps.document_clients_max });
     }

@@ -3,7 +3,7 @@
 use crate::caps::Caps;
 use crate::lib0::Reader;
 use crate::malformed::Rule;
-use crate::value;
+use crate::value::{self, Mend};
 
 /// Largest clock, and largest end of a block.
 pub(crate) const CLOCK_MAX: u64 = (1 << 31) - 1;
@@ -41,7 +41,7 @@ impl Kind {
         Ok(match info & KIND {
             0 if info == 0 => Self::Gc,
             1 => Self::Deleted,
-            2 => return Err(Rule::JsonContent),
+            2 => return Self::unread(Rule::JsonContent),
             3 => Self::Binary,
             4 => Self::String,
             5 => Self::Embed,
@@ -50,9 +50,14 @@ impl Kind {
             8 => Self::Any,
             9 => Self::Document,
             10 if info == 10 => Self::Skip,
-            11 => return Err(Rule::MoveContent),
-            _ => return Err(Rule::UnknownKind),
+            11 => return Self::unread(Rule::MoveContent),
+            _ => return Self::unread(Rule::UnknownKind),
         })
+    }
+
+    /// Where the check is switched off, as good a guess as any.
+    fn unread(rule: Rule) -> Result<Self, Rule> {
+        if rule.is_on() { Err(rule) } else { Ok(Self::Binary) }
     }
 
     /// The kind of a block that was parsed; its first byte is one of these.
@@ -159,15 +164,20 @@ fn read_id(reader: &mut Reader<'_>) -> Result<Id, Rule> {
     Ok(Id { client, clock: read_clock(reader)? })
 }
 
+/// [`CLOCK_MAX`], unless the check is switched off.
+pub(crate) fn clock_max() -> u64 {
+    if Rule::ClockOutOfRange.is_on() { CLOCK_MAX } else { u64::from(u32::MAX) }
+}
+
 pub(crate) fn read_clock(reader: &mut Reader<'_>) -> Result<u32, Rule> {
     let clock = reader.read_var_uint()?;
-    if clock > CLOCK_MAX { Err(Rule::ClockOutOfRange) } else { Ok(clock as u32) }
+    if clock > clock_max() { Err(Rule::ClockOutOfRange) } else { Ok(clock as u32) }
 }
 
 /// A length that is followed by nothing: a count of units.
 fn read_len(reader: &mut Reader<'_>) -> Result<u32, Rule> {
     match read_clock(reader)? {
-        0 => Err(Rule::EmptyBlock),
+        0 if Rule::EmptyBlock.is_on() => Err(Rule::EmptyBlock),
         len => Ok(len),
     }
 }
@@ -180,7 +190,8 @@ fn read_links<'a>(reader: &mut Reader<'a>, info: u8) -> Result<Links<'a>, Rule> 
         links.parent = match reader.read_var_uint()? {
             1 => Parent::Root(reader.read_var_string()?),
             0 => Parent::Item(read_id(reader)?),
-            _ => return Err(Rule::UnknownParent),
+            _ if Rule::UnknownParent.is_on() => return Err(Rule::UnknownParent),
+            _ => Parent::Item(read_id(reader)?),
         };
         if info & HAS_KEY != 0 {
             links.key = Some(reader.read_var_string()?);
@@ -190,7 +201,13 @@ fn read_links<'a>(reader: &mut Reader<'a>, info: u8) -> Result<Links<'a>, Rule> 
 }
 
 /// Reads one block that begins at `clock` of `client`, and says whether it is a Skip.
-pub(crate) fn read_block(reader: &mut Reader<'_>, client: u64, clock: u32, caps: &Caps) -> Result<(Block, bool), Rule> {
+pub(crate) fn read_block(
+    reader: &mut Reader<'_>,
+    client: u64,
+    clock: u32,
+    caps: &Caps,
+    mends: &mut Vec<Mend>,
+) -> Result<(Block, bool), Rule> {
     let at = reader.at() as u32;
     let info = reader.read_u8()?;
     let kind = Kind::of(info)?;
@@ -199,33 +216,36 @@ pub(crate) fn read_block(reader: &mut Reader<'_>, client: u64, clock: u32, caps:
     } else {
         let links = read_links(reader, info)?;
         check_links(&links, client, clock, caps)?;
-        (reader.at() as u32, read_content(reader, kind, caps)?)
+        (reader.at() as u32, read_content(reader, kind, caps, mends)?)
     };
-    if u64::from(clock) + u64::from(len) > CLOCK_MAX {
+    if u64::from(clock) + u64::from(len) > clock_max() {
         return Err(Rule::ClockOutOfRange);
     }
     Ok((Block { clock, len, at, content }, kind == Kind::Skip))
 }
 
 fn check_links(links: &Links<'_>, client: u64, clock: u32, caps: &Caps) -> Result<(), Rule> {
-    if links.references().into_iter().flatten().any(|id| id.client == client && id.clock >= clock) {
+    let is_ahead = |id: Id| id.client == client && id.clock >= clock;
+    if links.references().into_iter().flatten().any(is_ahead) && Rule::RefersAhead.is_on() {
         return Err(Rule::RefersAhead);
     }
-    if links.origin.is_some() && links.origin == links.right_origin {
+    if links.origin.is_some() && links.origin == links.right_origin && Rule::SameOrigins.is_on() {
         return Err(Rule::SameOrigins);
     }
     match links.parent {
-        Parent::Root(name) if name.len() > caps.root_name_bytes_max => return Err(Rule::RootNameTooLong),
+        Parent::Root(name) if name.len() > caps.root_name_bytes_max && Rule::RootNameTooLong.is_on() => {
+            return Err(Rule::RootNameTooLong);
+        }
         _ => {}
     }
     match links.key {
-        Some(key) if key.len() > caps.map_key_bytes_max => Err(Rule::MapKeyTooLong),
+        Some(key) if key.len() > caps.map_key_bytes_max && Rule::MapKeyTooLong.is_on() => Err(Rule::MapKeyTooLong),
         _ => Ok(()),
     }
 }
 
 /// Reads over the content and counts its units.
-fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps) -> Result<u32, Rule> {
+fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps, mends: &mut Vec<Mend>) -> Result<u32, Rule> {
     match kind {
         Kind::Gc | Kind::Skip | Kind::Deleted => return read_len(reader),
         Kind::Binary => {
@@ -234,12 +254,12 @@ fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps) -> Result<u32,
         Kind::String => {
             let units = utf16_len(reader.read_var_string()?);
             // No text has more units than bytes, and an update has less than 4 GiB.
-            return if units == 0 { Err(Rule::EmptyBlock) } else { Ok(units as u32) };
+            return if units == 0 && Rule::EmptyBlock.is_on() { Err(Rule::EmptyBlock) } else { Ok(units as u32) };
         }
-        Kind::Embed => value::check_json_for_yrs(reader.read_var_string()?, caps.any_depth_max)?,
+        Kind::Embed => read_json(reader, caps, mends)?,
         Kind::Format => {
             reader.read_var_string()?;
-            value::check_json_for_yrs(reader.read_var_string()?, caps.any_depth_max)?;
+            read_json(reader, caps, mends)?;
         }
         Kind::Type => match reader.read_var_uint()? {
             // Array, Map, Text, XmlFragment, XmlText.
@@ -248,9 +268,10 @@ fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps) -> Result<u32,
             3 => {
                 reader.read_var_string()?;
             }
-            5 => return Err(Rule::XmlHook),
-            7 => return Err(Rule::WeakLink),
-            _ => return Err(Rule::UnknownType),
+            5 if Rule::XmlHook.is_on() => return Err(Rule::XmlHook),
+            7 if Rule::WeakLink.is_on() => return Err(Rule::WeakLink),
+            kind if !matches!(kind, 5 | 7) && Rule::UnknownType.is_on() => return Err(Rule::UnknownType),
+            _ => {}
         },
         Kind::Any => {
             let count = read_len(reader)?;
@@ -265,13 +286,21 @@ fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps) -> Result<u32,
         Kind::Document => {
             reader.read_var_string()?;
             let tag = reader.read_u8()?;
-            if tag != 118 {
+            if tag != 118 && Rule::SubDocumentOptions.is_on() {
                 return Err(Rule::SubDocumentOptions);
             }
             value::walk_any(reader, tag, caps.any_depth_max, |_| {})?;
         }
     }
     Ok(1)
+}
+
+fn read_json(reader: &mut Reader<'_>, caps: &Caps, mends: &mut Vec<Mend>) -> Result<(), Rule> {
+    let text = reader.read_var_string()?;
+    match value::check_json_for_yrs(text, caps.any_depth_max, reader.at() - text.len(), mends) {
+        Err(rule) if !rule.is_on() => Ok(()),
+        checked => checked,
+    }
 }
 
 /// Length of a text as Yjs counts: in UTF-16 units.

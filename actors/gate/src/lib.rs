@@ -17,6 +17,7 @@ mod admit;
 mod awareness;
 mod block;
 mod caps;
+mod chains;
 mod encode;
 mod index;
 pub mod lib0;
@@ -26,6 +27,11 @@ mod place;
 mod ranges;
 mod recent;
 mod state_vector;
+#[cfg_attr(feature = "switches", doc(hidden))]
+#[cfg(feature = "switches")]
+pub mod switches;
+#[cfg(not(feature = "switches"))]
+mod switches;
 mod update;
 mod value;
 mod walk;

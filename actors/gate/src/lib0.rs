@@ -94,15 +94,19 @@ impl<'a> Reader<'a> {
         loop {
             let byte = self.read_u8()?;
             // 53 bits end within the eighth byte, so the shift stays below 64 and nothing wraps.
-            if shift > 49 {
+            if shift > 49 && (Rule::NumberOutOfRange.is_on() || shift > 56) {
                 return Err(Rule::NumberOutOfRange);
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                if byte == 0 {
+                if byte == 0 && Rule::NumberNotCanonical.is_on() {
                     return Err(Rule::NumberNotCanonical);
                 }
-                return if value > MAX_SAFE_INTEGER { Err(Rule::NumberOutOfRange) } else { Ok(value) };
+                return if value > MAX_SAFE_INTEGER && Rule::NumberOutOfRange.is_on() {
+                    Err(Rule::NumberOutOfRange)
+                } else {
+                    Ok(value)
+                };
             }
             shift += 7;
         }
@@ -118,7 +122,10 @@ impl<'a> Reader<'a> {
     /// UTF-8 after its length in bytes.
     #[inline]
     pub fn read_var_string(&mut self) -> Result<&'a str, Rule> {
-        std::str::from_utf8(self.read_var_bytes()?).map_err(|_| Rule::NotUtf8)
+        match std::str::from_utf8(self.read_var_bytes()?) {
+            Err(_) if Rule::NotUtf8.is_on() => Err(Rule::NotUtf8),
+            text => Ok(text.unwrap_or_default()),
+        }
     }
 }
 

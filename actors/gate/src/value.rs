@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use bytes::Bytes;
+
 use crate::lib0::Reader;
 use crate::malformed::Rule;
 
@@ -75,13 +77,14 @@ pub(crate) fn walk_any<'a>(
                 if left > reader.remaining() as u64 {
                     return Err(Rule::Truncated);
                 }
-                if levels.len() >= depth_max {
+                if levels.len() >= depth_max && Rule::ValueTooDeep.is_on() {
                     return Err(Rule::ValueTooDeep);
                 }
                 show(Token::Sign(tag));
                 levels.push(Level { left, keyed });
             }
-            _ => return Err(Rule::UnknownValue),
+            _ if Rule::UnknownValue.is_on() => return Err(Rule::UnknownValue),
+            _ => {}
         }
         loop {
             let Some(level) = levels.last_mut() else { return Ok(()) };
@@ -99,18 +102,54 @@ pub(crate) fn walk_any<'a>(
     }
 }
 
-/// Checks that `text` is exactly one JSON value, and one that yrs can read: it knows no half surrogates (`"\\ud83d"`, which
-/// JavaScript writes for them) and no whole numbers between 2^63 and 2^64.
-pub(crate) fn check_json_for_yrs(text: &str, depth_max: usize) -> Result<(), Rule> {
-    check(Json { bytes: text.as_bytes(), at: 0, for_yrs: true }, depth_max)
+/// What JavaScript writes and yrs cannot read, and what stands there instead. It is as long as what it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mend {
+    at: u32,
+    what: Mended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mended {
+    /// The four digits of an escaped half surrogate: those of U+FFFD.
+    HalfSurrogate,
+    /// The last two digits of a whole number from 2^63 to 2^64: an exponent. JavaScript writes 17 digits that count and then
+    /// zeros, and has no number between two that differ in these two digits alone.
+    WholeNumber,
+}
+
+/// A copy of `bytes` with every mend made.
+pub(crate) fn mended(bytes: &[u8], mends: &[Mend]) -> Bytes {
+    let mut copy = bytes.to_vec();
+    for mend in mends {
+        let with: &[u8] = match mend.what {
+            Mended::HalfSurrogate => b"fffd",
+            Mended::WholeNumber => b"e2",
+        };
+        let at = mend.at as usize;
+        if let Some(place) = copy.get_mut(at..at + with.len()) {
+            place.copy_from_slice(with);
+        }
+    }
+    copy.into()
+}
+
+/// Checks that `text`, which stands at `offset`, is exactly one JSON value, and notes what must be mended before yrs reads it.
+pub(crate) fn check_json_for_yrs(
+    text: &str,
+    depth_max: usize,
+    offset: usize,
+    mends: &mut Vec<Mend>,
+) -> Result<(), Rule> {
+    check(Json { bytes: text.as_bytes(), at: 0, mends: Some((offset, mends)) }, depth_max)
 }
 
 /// Checks that `text` is exactly one JSON value.
 pub(crate) fn check_json(text: &str, depth_max: usize) -> Result<(), Rule> {
-    check(Json { bytes: text.as_bytes(), at: 0, for_yrs: false }, depth_max)
+    check(Json { bytes: text.as_bytes(), at: 0, mends: None }, depth_max)
 }
 
-fn check(mut json: Json<'_>, depth_max: usize) -> Result<(), Rule> {
+fn check(mut json: Json<'_, '_>, depth_max: usize) -> Result<(), Rule> {
     // One bit per level would do; a byte says which bracket closes it.
     let mut levels: Vec<u8> = Vec::new();
     'value: loop {
@@ -167,13 +206,20 @@ fn check(mut json: Json<'_>, depth_max: usize) -> Result<(), Rule> {
     }
 }
 
-struct Json<'a> {
+struct Json<'a, 'm> {
     bytes: &'a [u8],
     at: usize,
-    for_yrs: bool,
+    /// Where the text stands, and what to mend in it; without, it is not for yrs.
+    mends: Option<(usize, &'m mut Vec<Mend>)>,
 }
 
-impl Json<'_> {
+impl Json<'_, '_> {
+    fn mend(&mut self, at: usize, what: Mended) {
+        if let Some((offset, mends)) = &mut self.mends {
+            mends.push(Mend { at: (*offset + at) as u32, what });
+        }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -217,11 +263,14 @@ impl Json<'_> {
                 b'\\' => match self.next()? {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                     b'u' => match self.hex4()? {
-                        0xdc00..=0xdfff if self.for_yrs => return Err(Rule::NotJson),
-                        0xd800..=0xdbff if self.for_yrs => {
-                            self.literal(b"\\u")?;
-                            if !(0xdc00..=0xdfff).contains(&self.hex4()?) {
-                                return Err(Rule::NotJson);
+                        0xdc00..=0xdfff => self.mend(self.at - 4, Mended::HalfSurrogate),
+                        0xd800..=0xdbff => {
+                            let high = self.at - 4;
+                            let is_pair = self.literal(b"\\u").is_ok() && matches!(self.hex4(), Ok(0xdc00..=0xdfff));
+                            if !is_pair {
+                                // What follows it is read for itself.
+                                self.at = high + 4;
+                                self.mend(high, Mended::HalfSurrogate);
                             }
                         }
                         _ => {}
@@ -274,8 +323,8 @@ impl Json<'_> {
         }
         let token = self.bytes.get(start..self.at).unwrap_or_default();
         let token = std::str::from_utf8(token).map_err(|_| Rule::NotJson)?;
-        if self.for_yrs && whole && token.parse::<u64>().is_ok_and(|number| number > i64::MAX as u64) {
-            return Err(Rule::NotJson);
+        if whole && token.parse::<u64>().is_ok_and(|number| number > i64::MAX as u64) {
+            self.mend(self.at - 2, Mended::WholeNumber);
         }
         match token.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(()),
@@ -307,7 +356,7 @@ pub(crate) fn any_likeness(value: &[u8]) -> u64 {
 /// The same for JSON.
 pub(crate) fn json_likeness(text: &str) -> u64 {
     let mut sum = 0u64;
-    let mut json = Json { bytes: text.as_bytes(), at: 0, for_yrs: false };
+    let mut json = Json { bytes: text.as_bytes(), at: 0, mends: None };
     while let Ok(byte) = json.next() {
         let start = json.at - 1;
         let token = match byte {
@@ -371,6 +420,14 @@ mod tests {
     use super::*;
     use yrs::Any;
 
+    /// What yrs gets to read.
+    fn for_yrs(text: &str) -> Result<String, Rule> {
+        let mut mends = Vec::new();
+        let padded = format!("..{text}");
+        check_json_for_yrs(&padded[2..], 32, 2, &mut mends)?;
+        Ok(String::from_utf8(mended(padded.as_bytes(), &mends)[2..].to_vec()).unwrap())
+    }
+
     #[test]
     fn json_that_yrs_reads_passes_and_what_it_cannot_read_does_not() {
         for text in [
@@ -390,7 +447,7 @@ mod tests {
             " [ 1 , 2 ] ",
             "\"é😀\"",
         ] {
-            assert_eq!(check_json_for_yrs(text, 32), Ok(()), "{text}");
+            assert_eq!(for_yrs(text).as_deref(), Ok(text));
             assert!(Any::from_json(text).is_ok(), "{text}");
         }
         for text in [
@@ -404,12 +461,10 @@ mod tests {
             ".5",
             "1e",
             "1e400",
-            "9223372036854775808",
             "\"",
             "\"\\x\"",
-            "\"\\ud83d\"",
-            "\"\\ude00\"",
-            "\"\\ud83dx\"",
+            "\"\\ud83\"",
+            "\"\\ud83d\\x\"",
             "\"\u{1}\"",
             "[",
             "[1",
@@ -422,15 +477,28 @@ mod tests {
             "1 2",
             "[1}",
         ] {
-            assert_eq!(check_json_for_yrs(text, 32), Err(Rule::NotJson), "{text}");
+            assert_eq!(for_yrs(text), Err(Rule::NotJson), "{text}");
             assert!(Any::from_json(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn presence_may_hold_half_surrogates_because_nobody_here_decodes_it() {
-        assert_eq!(check_json("\"\\ud83d\"", 32), Ok(()));
-        assert_eq!(check_json_for_yrs("\"\\ud83d\"", 32), Err(Rule::NotJson));
+    fn what_javascript_writes_and_yrs_cannot_read_is_mended() {
+        // `JSON.stringify` of a text cut within an emoji, of 2 ** 63, 1e19, and of the largest number below 2 ** 64.
+        for (text, mended) in [
+            (r#""\ud83d""#, r#""\ufffd""#),
+            (r#"["\ude00", {"x\ud83d": "\ud83d!\ude00"}]"#, r#"["\ufffd", {"x\ufffd": "\ufffd!\ufffd"}]"#),
+            (r#""\ud83d\ud83d\ude00\ude00\n""#, r#""\ufffd\ud83d\ude00\ufffd\n""#),
+            (r#""\\ud83d""#, r#""\\ud83d""#),
+            ("9223372036854776000", "92233720368547760e2"),
+            ("[10000000000000000000,1]", "[100000000000000000e2,1]"),
+            ("18446744073709550000", "184467440737095500e2"),
+        ] {
+            assert_eq!(for_yrs(text).as_deref(), Ok(mended));
+            assert!(Any::from_json(mended).is_ok(), "{mended}");
+            assert_eq!(json_likeness(text), json_likeness(mended), "a resend of {text} is no fork");
+            assert_eq!(check_json(text, 32), Ok(()), "presence is nobody's to mend");
+        }
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::ops::Range;
 
 use crate::admit::{Known, Refused};
 use crate::block::{Id, Kind, Links, Parent};
+use crate::chains::Breaks;
 use crate::encode::BlockRange;
 use crate::index::{Delta, Prefix};
 use crate::place::{Place, Role, Run, Runs};
+use crate::switches::{Check, is_on};
 use crate::update::{Section, Update};
 
 /// The way through an update, all sections at once: each goes on until it needs a block that is not known yet.
@@ -44,6 +46,7 @@ struct Units {
     /// The clock after the last.
     next: u32,
     runs: Runs,
+    breaks: Breaks,
 }
 
 impl Taken<'_> {
@@ -51,7 +54,7 @@ impl Taken<'_> {
     pub fn add_to(self, update: &Update, delta: &mut Delta) {
         delta.reserve_clients(self.sections.iter().filter(|units| units.next > 0).count());
         for (section, units) in update.sections.iter().zip(self.sections).filter(|(_, units)| units.next > 0) {
-            delta.add_blocks(section.client, units.next, units.runs);
+            delta.add_blocks(section.client, units.next, units.runs, units.breaks);
         }
         for (client, range) in self.gone {
             delta.add_deleted(client, range);
@@ -131,7 +134,10 @@ impl<'d, 'a> Walk<'d, 'a> {
     /// Leaves out what is known, and finds where each section follows on, if it does.
     pub fn trim(&mut self, may_write: &mut dyn FnMut(u64) -> bool) {
         for (section, at) in self.update.sections.iter().zip(0..) {
-            let next = self.prefix.next(section.client);
+            let mut next = self.prefix.next(section.client);
+            if !is_on(Check::Known) {
+                next = next.min(section.clock);
+            }
             let first = self.first_unknown(section, next);
             if section.clock < next {
                 let clocks = u64::from(section.clock)..u64::from(section.end_clock.min(next));
@@ -144,9 +150,12 @@ impl<'d, 'a> Walk<'d, 'a> {
             }
             let mut step = Step { first, offset: 0, cursor: first, next, state: State::Stopped };
             if let Some(block) = self.update.blocks.get(first as usize).filter(|_| first < section.blocks.end) {
-                if block.clock > next {
+                if block.clock > next && !is_on(Check::Gap) {
+                    step.next = block.clock;
+                    step.state = State::Going;
+                } else if block.clock > next {
                     self.missing(section.client, block.clock);
-                } else if self.update.view(section, first).is_some_and(|view| view.kind() == Kind::Skip) {
+                } else if self.is_gap(section, first) {
                     self.missing_after_skip(section, first);
                 } else if may_write(section.client) {
                     step.offset = next - block.clock;
@@ -192,7 +201,7 @@ impl<'d, 'a> Walk<'d, 'a> {
             }
             let Some(view) = self.update.view(section, step.cursor) else { break };
             let kind = view.kind();
-            if kind == Kind::Skip {
+            if self.is_gap(section, step.cursor) {
                 self.missing_after_skip(section, step.cursor);
                 step.state = State::Stopped;
                 break;
@@ -210,6 +219,7 @@ impl<'d, 'a> Walk<'d, 'a> {
                 for id in links.references().into_iter().flatten() {
                     match self.reference(id, section.client) {
                         Reference::Known => {}
+                        Reference::Unknown if !is_on(Check::Reference) => {}
                         Reference::ComesWith(other) => {
                             self.waiting.entry(other).or_default().push(Reverse((id.clock + 1, at)));
                             step.state = State::Waiting;
@@ -227,7 +237,9 @@ impl<'d, 'a> Walk<'d, 'a> {
                 }
             }
             let place = links.map_or(Ok(Place::GONE), |links| self.locate(&links))?;
-            self.stand(at, step.next..view.block.end_clock(), kind, place)?;
+            let follows = step.next.checked_sub(1).map(|clock| Id { client: section.client, clock });
+            let is_chained = follows.is_some() && links.and_then(|links| links.origin) == follows;
+            self.stand(at, step.next..view.block.end_clock(), kind, place, is_chained)?;
             if kind.is_deleted() {
                 self.taken.gone.push((section.client, step.next..view.block.end_clock()));
             }
@@ -256,12 +268,17 @@ impl<'d, 'a> Walk<'d, 'a> {
                 Role::Type => Ok(Place::in_item(id, key)),
                 // An offline edit inside something that was deleted meanwhile.
                 Role::Gone | Role::Deleted => Ok(Place::GONE),
-                Role::Plain => self.refuse(Refused::ParentNotAType),
+                Role::Plain => self.refuse(Refused::ParentNotAType, Check::ParentNotAType),
             },
             Parent::OfOrigin => {
                 let place = |id: Option<Id>| id.map(|id| self.unit(id).place).filter(|place| !place.is_gone());
                 match (place(links.origin), place(links.right_origin)) {
-                    (Some(left), Some(right)) if left != right => self.refuse(Refused::DifferentPlaces),
+                    (Some(left), Some(right)) if left != right => {
+                        self.refuse(Refused::DifferentPlaces, Check::DifferentPlaces)
+                    }
+                    (Some(_), Some(_)) if self.is_reversed(links) => {
+                        self.refuse(Refused::RightOriginFirst, Check::RightOriginFirst)
+                    }
                     (Some(place), _) | (None, Some(place)) => Ok(place),
                     (None, None) => Ok(Place::GONE),
                 }
@@ -270,26 +287,56 @@ impl<'d, 'a> Walk<'d, 'a> {
     }
 
     /// Notes where the units of `clocks` stand, if they may stand there.
-    fn stand(&mut self, at: u32, clocks: Range<u32>, kind: Kind, place: Place) -> Result<(), Refused> {
+    fn stand(
+        &mut self,
+        at: u32,
+        clocks: Range<u32>,
+        kind: Kind,
+        place: Place,
+        is_chained: bool,
+    ) -> Result<(), Refused> {
         if place.has_key() && matches!(kind, Kind::String | Kind::Format) {
-            self.refuse(Refused::UnfitForKey)?;
+            self.refuse(Refused::UnfitForKey, Check::UnfitForKey)?;
         }
         let mut depth = 0;
         if kind == Kind::Type {
             depth = place.item().map_or(0, |item| self.unit(item).depth).saturating_add(1);
-            if let Some(max) = self.type_depth_max.filter(|max| usize::from(depth) > *max) {
+            if let Some(max) = self.type_depth_max.filter(|max| usize::from(depth) > *max && is_on(Check::TypesTooDeep))
+            {
                 return Err(Refused::TypesTooDeep { max });
             }
         }
         if let Some(units) = self.taken.sections.get_mut(at as usize) {
             units.runs.push(Run { place, clock: clocks.start, role: Role::of(kind), depth });
             units.next = clocks.end;
+            if !is_chained {
+                units.breaks.push(clocks.start);
+            }
         }
         Ok(())
     }
 
-    fn refuse(&self, refused: Refused) -> Result<Place, Refused> {
-        if self.type_depth_max.is_some() { Err(refused) } else { Ok(Place::GONE) }
+    fn refuse(&self, refused: Refused, check: Check) -> Result<Place, Refused> {
+        if self.type_depth_max.is_some() && is_on(check) { Err(refused) } else { Ok(Place::GONE) }
+    }
+
+    /// Whether the right origin is known to stand left of the origin: in one chain of the same client, and written before it.
+    fn is_reversed(&self, links: &Links<'_>) -> bool {
+        let (Some(left), Some(right)) = (links.origin, links.right_origin) else { return false };
+        left.client == right.client
+            && right.clock < left.clock
+            && !self.prefix.breaks_within(left.client, right.clock, left.clock)
+            && !self.taken_breaks_within(left.client, right.clock, left.clock)
+    }
+
+    fn taken_breaks_within(&self, client: u64, from: u32, to: u32) -> bool {
+        let units = self.section_of(client).and_then(|at| self.taken.sections.get(at as usize));
+        units.is_some_and(|units| units.breaks.any_within(from, to))
+    }
+
+    /// Whether a block stands for something that is not there.
+    fn is_gap(&self, section: &Section, block: u32) -> bool {
+        is_on(Check::Gap) && self.update.view(section, block).is_some_and(|view| view.kind() == Kind::Skip)
     }
 
     /// The run that holds a unit which is known or was taken in.
@@ -334,7 +381,7 @@ impl<'d, 'a> Walk<'d, 'a> {
         if id.clock < step.next {
             Reference::Known
         } else if step.state != State::Stopped && id.clock < section.end_clock {
-            Reference::ComesWith(at)
+            if is_on(Check::Circular) { Reference::ComesWith(at) } else { Reference::Known }
         } else {
             Reference::Unknown
         }
@@ -361,6 +408,7 @@ impl<'d, 'a> Walk<'d, 'a> {
             let ranges = self.update.delete_ranges(section);
             let mut fresh = Vec::with_capacity(ranges.len());
             for range in ranges {
+                let next = if is_on(Check::DeleteGap) { next } else { range.end };
                 if range.end > next {
                     self.missing(section.client, range.end);
                 }
