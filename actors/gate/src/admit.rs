@@ -79,11 +79,12 @@ pub enum Refused {
     /// A block names an item as its parent that is no shared type.
     #[error("a parent is not a shared type")]
     ParentNotAType,
-    /// The origin and the right origin of a block stand in different types, or under different keys.
+    /// The origin and the right origin of a block stand in different types, or under different keys; or one is collected and the
+    /// other stands in something that lives.
     #[error("origin and right origin stand in different places")]
     DifferentPlaces,
-    /// Text or a format under a key, where only whole values belong.
-    #[error("text or a format under a key")]
+    /// Text, a format or several values under a key, where only one value belongs.
+    #[error("text, a format or several values under a key")]
     UnfitForKey,
     /// The right origin of a block is known to stand left of its origin. The gate knows it where both are of one client and each
     /// unit from the one to the other was written behind the last; of any other order it knows nothing.

@@ -40,7 +40,7 @@ fn read(reader: &mut Reader<'_>, bytes: &Bytes, caps: &Caps) -> Result<Vec<Aware
     if count > reader.remaining() as u64 / 4 {
         return Err(Rule::Truncated);
     }
-    if count > caps.awareness_entries_max as u64 {
+    if count > caps.awareness_entries_max as u64 && Rule::TooManyAwarenessEntries.is_on() {
         return Err(Rule::TooManyAwarenessEntries);
     }
     let mut entries = Vec::with_capacity(count as usize);
@@ -48,11 +48,11 @@ fn read(reader: &mut Reader<'_>, bytes: &Bytes, caps: &Caps) -> Result<Vec<Aware
     for _ in 0..count {
         let client = reader.read_var_uint()?;
         let clock = reader.read_var_uint()?;
-        if clock > u64::from(u32::MAX) {
+        if clock > u64::from(u32::MAX) && Rule::AwarenessClock.is_on() {
             return Err(Rule::AwarenessClock);
         }
         let state = reader.read_var_bytes()?;
-        if state.len() > caps.awareness_state_bytes_max {
+        if state.len() > caps.awareness_state_bytes_max && Rule::AwarenessStateTooLarge.is_on() {
             return Err(Rule::AwarenessStateTooLarge);
         }
         let text = std::str::from_utf8(state).map_err(|_| Rule::NotUtf8)?;
@@ -60,7 +60,7 @@ fn read(reader: &mut Reader<'_>, bytes: &Bytes, caps: &Caps) -> Result<Vec<Aware
         if !is_null {
             check_json(text, caps.any_depth_max)?;
         }
-        if !seen.insert(client) {
+        if !seen.insert(client) && Rule::DuplicateClient.is_on() {
             return Err(Rule::DuplicateClient);
         }
         let end = reader.at();

@@ -85,7 +85,7 @@ fn read(reader: &mut Reader<'_>) -> Result<HashMap<u64, u32>, Rule> {
     for _ in 0..count {
         let client = reader.read_var_uint()?;
         let clock = read_clock(reader)?;
-        if clocks.insert(client, clock).is_some() {
+        if clocks.insert(client, clock).is_some() && Rule::DuplicateClient.is_on() {
             return Err(Rule::DuplicateClient);
         }
     }

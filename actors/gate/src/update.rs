@@ -175,6 +175,22 @@ impl Update {
         }
     }
 
+    /// Whether all of `clocks` of `client` stands in the delete ranges.
+    pub(crate) fn are_deleted(&self, client: u64, clocks: &Range<u32>) -> bool {
+        let section = self.delete_sections.iter().find(|section| section.client == client);
+        let ranges = section.map(|section| self.delete_ranges(section)).unwrap_or_default();
+        let behind = ranges.partition_point(|range| range.start <= clocks.start);
+        let mut end = clocks.start;
+        // Ranges may touch.
+        for range in ranges.get(behind.saturating_sub(1)..).unwrap_or_default() {
+            if range.start > end || end >= clocks.end {
+                break;
+            }
+            end = range.end.max(end);
+        }
+        end >= clocks.end
+    }
+
     pub(crate) fn delete_ranges(&self, section: &DeleteSection) -> &[Range<u32>] {
         self.deletes.get(section.ranges.start as usize..section.ranges.end as usize).unwrap_or_default()
     }

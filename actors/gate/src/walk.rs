@@ -9,6 +9,7 @@ use crate::block::{Id, Kind, Links, Parent};
 use crate::chains::Breaks;
 use crate::encode::BlockRange;
 use crate::index::{Delta, Prefix};
+use crate::malformed::Rule;
 use crate::place::{Place, Role, Run, Runs};
 use crate::switches::{Check, is_on};
 use crate::update::{Section, Update};
@@ -271,14 +272,15 @@ impl<'d, 'a> Walk<'d, 'a> {
                 Role::Plain => self.refuse(Refused::ParentNotAType, Check::ParentNotAType),
             },
             Parent::OfOrigin => {
-                let place = |id: Option<Id>| id.map(|id| self.unit(id).place).filter(|place| !place.is_gone());
+                let place = |id: Option<Id>| id.map(|id| self.unit(id).place);
                 match (place(links.origin), place(links.right_origin)) {
-                    (Some(left), Some(right)) if left != right => {
+                    (Some(left), Some(right)) if self.are_apart(left, right) => {
                         self.refuse(Refused::DifferentPlaces, Check::DifferentPlaces)
                     }
-                    (Some(_), Some(_)) if self.is_reversed(links) => {
+                    (Some(left), Some(right)) if !left.is_gone() && !right.is_gone() && self.is_reversed(links) => {
                         self.refuse(Refused::RightOriginFirst, Check::RightOriginFirst)
                     }
+                    (Some(gone), Some(place)) if gone.is_gone() => Ok(place),
                     (Some(place), _) | (None, Some(place)) => Ok(place),
                     (None, None) => Ok(Place::GONE),
                 }
@@ -295,7 +297,7 @@ impl<'d, 'a> Walk<'d, 'a> {
         place: Place,
         is_chained: bool,
     ) -> Result<(), Refused> {
-        if place.has_key() && matches!(kind, Kind::String | Kind::Format) {
+        if place.has_key() && !self.fits_key(at, &clocks, kind) {
             self.refuse(Refused::UnfitForKey, Check::UnfitForKey)?;
         }
         let mut depth = 0;
@@ -316,8 +318,41 @@ impl<'d, 'a> Walk<'d, 'a> {
         Ok(())
     }
 
+    /// Whether content may stand under a key. Several values in one block do so only where an honest client joined entries that
+    /// are deleted, all of them; else the next entry cuts the block, and what is left of the cut is deleted by whoever loads the
+    /// document but not by who has it in memory.
+    fn fits_key(&self, at: u32, clocks: &Range<u32>, kind: Kind) -> bool {
+        match kind {
+            Kind::String | Kind::Format => false,
+            Kind::Any if clocks.len() > 1 => {
+                let section = self.update.sections.get(at as usize);
+                section.is_some_and(|section| self.update.are_deleted(section.client, clocks))
+            }
+            _ => true,
+        }
+    }
+
     fn refuse(&self, refused: Refused, check: Check) -> Result<Place, Refused> {
         if self.type_depth_max.is_some() && is_on(check) { Err(refused) } else { Ok(Place::GONE) }
+    }
+
+    /// Whether two origins cannot stand side by side. One is collected and the other not only inside something deleted, which
+    /// one client collected before the other.
+    fn are_apart(&self, left: Place, right: Place) -> bool {
+        match (left.is_gone(), right.is_gone()) {
+            (true, true) => false,
+            (false, false) => left != right,
+            (true, false) => !right.item().is_some_and(|item| self.is_deleted(item)),
+            (false, true) => !left.item().is_some_and(|item| self.is_deleted(item)),
+        }
+    }
+
+    /// Whether an item is deleted, here or by this update.
+    fn is_deleted(&self, item: Id) -> bool {
+        let clocks = item.clock..item.clock + 1;
+        let mut is_undeleted = false;
+        self.prefix.undeleted(item.client, clocks.clone(), |_| is_undeleted = true);
+        !is_undeleted || self.update.are_deleted(item.client, &clocks)
     }
 
     /// Whether the right origin is known to stand left of the origin: in one chain of the same client, and written before it.
@@ -413,7 +448,7 @@ impl<'d, 'a> Walk<'d, 'a> {
                     self.missing(section.client, range.end);
                 }
                 let known = range.start..range.end.min(next);
-                if !known.is_empty() {
+                if !known.is_empty() || !is_on(Check::Malformed(Rule::EmptyDelete)) {
                     self.prefix.undeleted(section.client, known, |part| fresh.push(part));
                 }
             }
