@@ -110,7 +110,13 @@ fn attack(arguments: &Arguments) -> ExitCode {
         println!("{count:>12}  {name}");
     }
     let passed = counts.get("whole") + counts.get("part");
-    println!("{} in {:.0} s, seeds {}..{}", counts.verdict(), started.elapsed().as_secs_f64(), arguments.seed, arguments.seed + documents);
+    println!(
+        "{} in {:.0} s, seeds {}..{}",
+        counts.verdict(),
+        started.elapsed().as_secs_f64(),
+        arguments.seed,
+        arguments.seed + documents
+    );
     let mut sound = true;
     for (seed, how) in &convictions {
         println!("CONVICTED at seed {seed}: {how}");
@@ -136,7 +142,8 @@ fn attack(arguments: &Arguments) -> ExitCode {
 fn switch_off(arguments: &Arguments) -> ExitCode {
     let mut missed = true;
     for &off in &arguments.off {
-        let orders = Orders { seed: arguments.seed, documents: DOCUMENTS_UNTIL_MISSED, off: Some(off), is_brief: false };
+        let orders =
+            Orders { seed: arguments.seed, documents: DOCUMENTS_UNTIL_MISSED, off: Some(off), is_brief: false };
         let started = Instant::now();
         match trial::run(&orders, child(), arguments.patience, &mut |_| {}) {
             Outcome::Convicted { seed, how } => {

@@ -67,7 +67,8 @@ impl Trial {
             ..Caps::default()
         };
         let hex = include_bytes!("../hostile/base.hex").trim_ascii();
-        let sample = hex.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+        let sample =
+            hex.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
         let mut bases = vec![Base::new(Bytes::from_static(&[0, 0]), 1, &caps), Base::new(sample, 2, &caps)];
         bases.extend((3..13).map(|seed| Base::new(edited(seed), seed, &caps)));
         Self { counts: Counts::default(), off, caps, bases }
@@ -124,7 +125,8 @@ impl Trial {
         let mut may_write = |client| client != OWNED || self.off == Some(Switch::Ownership);
         let mut delta = Delta::default();
         let (decided, peak) = peak_of(|| {
-            let update = Update::parse(bytes.clone(), &self.caps).map_err(|malformed| format!("{:?}", malformed.rule))?;
+            let update =
+                Update::parse(bytes.clone(), &self.caps).map_err(|malformed| format!("{:?}", malformed.rule))?;
             let admission = admit(&victim.index, &mut delta, &update, &self.caps, &mut may_write);
             admission.map(|admission| (update, admission)).map_err(|refused| {
                 let name = format!("{refused:?}");
@@ -137,7 +139,8 @@ impl Trial {
         let most = self.counts.0.entry("max bytes of memory".into()).or_default();
         *most = (*most).max(peak as u64);
         if len > 10_000 {
-            let times = self.counts.0.entry("max tenths of the input that parsing and admitting 10 KB or more takes".into());
+            let times =
+                self.counts.0.entry("max tenths of the input that parsing and admitting 10 KB or more takes".into());
             let times = times.or_default();
             *times = (*times).max((10 * peak / len) as u64);
         }
@@ -147,7 +150,9 @@ impl Trial {
                 self.counts.add(format!("rule {rule}"), 1);
                 let is_honest = |row: Row| victim.model.clone().take_in(&row, &self.caps).is_ok();
                 if Row::read(&bytes, &self.caps).is_ok_and(is_honest) {
-                    return Err(Conviction::Promise(format!("refused for {rule}, and nothing is wrong with {bytes:02x?}")));
+                    return Err(Conviction::Promise(format!(
+                        "refused for {rule}, and nothing is wrong with {bytes:02x?}"
+                    )));
                 }
                 if !delta.is_empty() {
                     return Err(Conviction::Promise(format!("what is refused for {rule} leaves a trace")));
@@ -186,7 +191,9 @@ impl Trial {
         victim.rows.push(row.clone());
         // The row as it stands in the log is read, and taken in where nothing is known to be amiss.
         let promised = Row::read(&row, &self.caps).and_then(|read| {
-            if read.sections.iter().any(|section| section.0 == OWNED) && admission.added.iter().any(|(client, _)| *client == OWNED) {
+            if read.sections.iter().any(|section| section.0 == OWNED)
+                && admission.added.iter().any(|(client, _)| *client == OWNED)
+            {
                 return Err("new blocks under somebody else's client id".into());
             }
             victim.model.take_in(&read, &self.caps)
@@ -226,9 +233,10 @@ impl Trial {
         if again.state_vector() != ours.state_map {
             return yrs("another state vector after a second reload");
         }
-        let known = victim.index.clocks().all(|(client, clock)| {
-            u64::from(ours.state_map.get(&yrs::ClientID::new(client))) == clock
-        });
+        let known = victim
+            .index
+            .clocks()
+            .all(|(client, clock)| u64::from(ours.state_map.get(&yrs::ClientID::new(client))) == clock);
         if !known || victim.index.clients_len() != ours.state_map.len() {
             return yrs("the index does not know what yrs holds");
         }
@@ -264,7 +272,9 @@ impl Trial {
             for row in rows.iter().filter(|row| !row.is_empty()) {
                 let admission = trusting.trust(row);
                 if admission.as_ref().is_ok_and(|admission| admission.content != Content::Whole) {
-                    return Err(Conviction::Yrs(format!("for who reads the log {row:02x?} does not follow on: {admission:?}")));
+                    return Err(Conviction::Yrs(format!(
+                        "for who reads the log {row:02x?} does not follow on: {admission:?}"
+                    )));
                 }
             }
             if trusting.state_vector() != victim.index.state_vector() {
@@ -277,13 +287,23 @@ impl Trial {
     /// Awareness and state vectors, which have parsers of their own.
     fn presence(&mut self, rng: &mut StdRng) -> Result<(), Conviction> {
         let mut entries: Vec<AwarenessEntry> = (0..rng.random_range(0..5u64))
-            .map(|client| AwarenessEntry { client, clock: rng.random_range(0..9), state: "{\"a\":[1]}".into(), is_null: false })
+            .map(|client| AwarenessEntry {
+                client,
+                clock: rng.random_range(0..9),
+                state: "{\"a\":[1]}".into(),
+                is_null: false,
+            })
             .collect();
         match rng.random_range(0..12) {
             0 => entries.extend(entries.first().cloned()),
             1 => entries.iter_mut().for_each(|entry| entry.clock += 1 << 32),
             2 => entries.iter_mut().for_each(|entry| entry.state = format!("\"{}\"", "x".repeat(200)).into()),
-            3 => entries.extend((10..20).map(|client| AwarenessEntry { client, clock: 1, state: "null".into(), is_null: true })),
+            3 => entries.extend((10..20).map(|client| AwarenessEntry {
+                client,
+                clock: 1,
+                state: "null".into(),
+                is_null: true,
+            })),
             4 => entries.iter_mut().for_each(|entry| entry.state = "{".into()),
             _ => {}
         }
@@ -312,7 +332,10 @@ impl Trial {
                 clients.dedup();
                 promise(clients.len() == entries.len(), "a client twice")?;
                 promise(entries.iter().all(|entry| entry.clock <= u32::MAX.into()), "a clock beyond 2^32 - 1")?;
-                promise(entries.iter().all(|entry| entry.state.len() <= self.caps.awareness_state_bytes_max), "a large state")?;
+                promise(
+                    entries.iter().all(|entry| entry.state.len() <= self.caps.awareness_state_bytes_max),
+                    "a large state",
+                )?;
                 let read = yrs::sync::AwarenessUpdate::decode_v1(&bytes)
                     .map_err(|error| Conviction::Yrs(format!("awareness: {error}")))?;
                 promise(read.clients.len() == entries.len(), "yrs reads other entries")?;
@@ -324,7 +347,8 @@ impl Trial {
             Ok(parsed) => {
                 let read = yrs::StateVector::decode_v1(&vector)
                     .map_err(|error| Conviction::Yrs(format!("state vector: {error}")))?;
-                let same = parsed.iter().all(|(client, clock)| u64::from(read.get(&yrs::ClientID::new(client))) == clock);
+                let same =
+                    parsed.iter().all(|(client, clock)| u64::from(read.get(&yrs::ClientID::new(client))) == clock);
                 if !same || vector.first() != Some(&(parsed.len() as u8)) {
                     return Err(Conviction::Promise("a state vector that yrs reads otherwise".into()));
                 }
@@ -337,9 +361,10 @@ impl Trial {
 /// Which rule makes an update wait.
 fn waits_for(update: &Update, victim: &Victim, caps: &Caps) -> &'static str {
     let Ok(row) = Row::read(update.bytes(), caps) else { return "unread" };
-    let is_gap = row.sections.iter().any(|(client, first, items)| {
-        *first > victim.model.known(*client) || items.iter().any(|item| item.kind == 10)
-    });
+    let is_gap = row
+        .sections
+        .iter()
+        .any(|(client, first, items)| *first > victim.model.known(*client) || items.iter().any(|item| item.kind == 10));
     let is_delete = row.deletes.iter().any(|(client, ranges)| {
         let end = update.clients().find(|(other, _, _)| other == client).map_or(0, |(_, _, end)| end);
         ranges.iter().any(|(clock, len)| clock + len > end.max(victim.model.known(*client)))
@@ -417,10 +442,8 @@ fn fold(doc: &Doc, row: &[u8]) -> Result<(), String> {
 /// somebody wrote text is read as text, every other one as an array too.
 fn reading(doc: &Doc, model: &Model) -> String {
     let txn = doc.transact();
-    let mut roots: Vec<(String, BranchPtr)> = txn
-        .root_refs()
-        .filter_map(|(name, out)| Some((name.to_owned(), branch_of(&out)?)))
-        .collect();
+    let mut roots: Vec<(String, BranchPtr)> =
+        txn.root_refs().filter_map(|(name, out)| Some((name.to_owned(), branch_of(&out)?))).collect();
     roots.sort_by(|left, right| left.0.cmp(&right.0));
     let mut into = String::new();
     for (name, branch) in roots {
@@ -475,8 +498,12 @@ fn read_branch<T: ReadTxn>(txn: &T, branch: BranchPtr, model: &Model, into: &mut
     into.push('[');
     let (mut text, mut attrs_before) = (String::new(), String::new());
     for chunk in TextRef::from(branch).diff(txn, YChange::identity) {
-        let mut attrs: Vec<String> =
-            chunk.attributes.iter().flat_map(|attrs| attrs.iter()).map(|(key, value)| format!("{key}={}", sorted(value))).collect();
+        let mut attrs: Vec<String> = chunk
+            .attributes
+            .iter()
+            .flat_map(|attrs| attrs.iter())
+            .map(|(key, value)| format!("{key}={}", sorted(value)))
+            .collect();
         attrs.sort();
         let attrs = attrs.join(",");
         // Formats that lost their meaning cut a text without changing it.
@@ -491,9 +518,10 @@ fn read_branch<T: ReadTxn>(txn: &T, branch: BranchPtr, model: &Model, into: &mut
     }
     into.push_str(&text);
     into.push(']');
-    let has_text = model.order.get(&(id, None)).is_some_and(|order| {
-        order.iter().any(|id| model.units.get(id).is_some_and(|unit| unit.kind == 4))
-    });
+    let has_text = model
+        .order
+        .get(&(id, None))
+        .is_some_and(|order| order.iter().any(|id| model.units.get(id).is_some_and(|unit| unit.kind == 4)));
     if !has_text {
         into.push('[');
         for value in ArrayRef::from(branch).iter(txn) {

@@ -59,10 +59,46 @@ pub enum Flaw {
 const FLAWS: [Flaw; 40] = {
     use Flaw::*;
     [
-        LongNumber, LargeNumber, LargeClock, NotUtf8, EmptyBlock, JsonContent, MoveContent, UnknownKind, WeakLink, XmlHook,
-        UnknownType, UnknownValue, DeepValue, NotJson, Options, LongRootName, LongKey, UnknownParent, Ahead, SameOrigins,
-        ParentNotAType, TwoPlaces, TextUnderKey, DeepType, Reversed, UnknownReference, Gap, Skip, Overlap, Fork, Circle,
-        EmptySection, TwoSections, TwoDeletes, UnsortedDeletes, EmptyDelete, DeleteAhead, Trailing, ManyClients, TooLarge,
+        LongNumber,
+        LargeNumber,
+        LargeClock,
+        NotUtf8,
+        EmptyBlock,
+        JsonContent,
+        MoveContent,
+        UnknownKind,
+        WeakLink,
+        XmlHook,
+        UnknownType,
+        UnknownValue,
+        DeepValue,
+        NotJson,
+        Options,
+        LongRootName,
+        LongKey,
+        UnknownParent,
+        Ahead,
+        SameOrigins,
+        ParentNotAType,
+        TwoPlaces,
+        TextUnderKey,
+        DeepType,
+        Reversed,
+        UnknownReference,
+        Gap,
+        Skip,
+        Overlap,
+        Fork,
+        Circle,
+        EmptySection,
+        TwoSections,
+        TwoDeletes,
+        UnsortedDeletes,
+        EmptyDelete,
+        DeleteAhead,
+        Trailing,
+        ManyClients,
+        TooLarge,
     ]
 };
 
@@ -121,7 +157,17 @@ pub fn bulk(rng: &mut StdRng, model: &Model) -> Vec<u8> {
                 match shape {
                     1 => bytes.extend([0, 1]),
                     2 => bytes.extend([7, 1, 1, b't', rng.random_range(0..3)]),
-                    3 => bytes.extend([0x24, 1, 1, b'm', 2, b'a' + (number % 26) as u8, b'0' + (number % 10) as u8, 1, b'x']),
+                    3 => bytes.extend([
+                        0x24,
+                        1,
+                        1,
+                        b'm',
+                        2,
+                        b'a' + (number % 26) as u8,
+                        b'0' + (number % 10) as u8,
+                        1,
+                        b'x',
+                    ]),
                     _ => bytes.extend([4, 1, 1, b't', 1, b'x']),
                 }
             }
@@ -380,11 +426,8 @@ impl<'a> Forge<'a> {
         let past = self.model.pasts.get(&client).unwrap_or(&nothing);
         let sees_all = self.rng.random_bool(0.5);
         let order = self.model.order.get(&place).map(Vec::as_slice).unwrap_or_default();
-        let seen: Vec<Id> = order
-            .iter()
-            .filter(|id| sees_all || past.get(&id.0).is_some_and(|next| id.1 < *next))
-            .copied()
-            .collect();
+        let seen: Vec<Id> =
+            order.iter().filter(|id| sees_all || past.get(&id.0).is_some_and(|next| id.1 < *next)).copied().collect();
         if place.1.is_some() {
             return Some((seen.last().copied(), None, place));
         }
@@ -394,9 +437,14 @@ impl<'a> Forge<'a> {
 
     /// Two units of one chain, the wrong way round.
     fn reversed(&mut self) -> Option<(Id, Id)> {
-        let mut chained: Vec<Id> = self.model.units.iter().filter_map(|(&id, unit)| {
-            (id.1 > 0 && unit.origin == Some((id.0, id.1 - 1)) && unit.place.is_some()).then_some(id)
-        }).collect();
+        let mut chained: Vec<Id> = self
+            .model
+            .units
+            .iter()
+            .filter_map(|(&id, unit)| {
+                (id.1 > 0 && unit.origin == Some((id.0, id.1 - 1)) && unit.place.is_some()).then_some(id)
+            })
+            .collect();
         chained.sort_unstable();
         let last = (!chained.is_empty()).then(|| chained[self.rng.random_range(0..chained.len())])?;
         let mut first = last;
@@ -458,7 +506,9 @@ impl<'a> Forge<'a> {
             right = None;
         }
         if self.flaw == Some(Flaw::TextUnderKey)
-            || [Flaw::LongRootName, Flaw::LongKey, Flaw::UnknownParent, Flaw::ParentNotAType].map(Some).contains(&self.flaw)
+            || [Flaw::LongRootName, Flaw::LongKey, Flaw::UnknownParent, Flaw::ParentNotAType]
+                .map(Some)
+                .contains(&self.flaw)
         {
             (origin, right) = (None, None);
         }
@@ -466,7 +516,11 @@ impl<'a> Forge<'a> {
             && (spot_origin, spot_right) == (origin, right)
             && !self.flaw.is_some_and(|flaw| matches!(flaw, Flaw::LongRootName | Flaw::LongKey | Flaw::UnknownParent))
         {
-            into.push(kind | u8::from(origin.is_some()) << 7 | u8::from(right.is_some()) << 6 | u8::from(place.1.is_some()) << 5);
+            into.push(
+                kind | u8::from(origin.is_some()) << 7
+                    | u8::from(right.is_some()) << 6
+                    | u8::from(place.1.is_some()) << 5,
+            );
             [origin, right].into_iter().flatten().for_each(|id| self.id(into, id));
             if origin.is_none() && right.is_none() {
                 match &place.0 {
@@ -498,7 +552,8 @@ impl<'a> Forge<'a> {
             self.parent(into);
             if has_key {
                 let key = ["k", "a", "null"][self.rng.random_range(0..3)];
-                let key = if self.takes(Flaw::LongKey) { "k".repeat(self.caps.map_key_bytes_max + 1) } else { key.into() };
+                let key =
+                    if self.takes(Flaw::LongKey) { "k".repeat(self.caps.map_key_bytes_max + 1) } else { key.into() };
                 self.text(into, &key);
             }
         }
@@ -518,7 +573,11 @@ impl<'a> Forge<'a> {
         }
         if types.is_empty() {
             let name = ["t", "x", "a", "m", "new"][self.rng.random_range(0..5)];
-            let name = if self.takes(Flaw::LongRootName) { "r".repeat(self.caps.root_name_bytes_max + 1) } else { name.into() };
+            let name = if self.takes(Flaw::LongRootName) {
+                "r".repeat(self.caps.root_name_bytes_max + 1)
+            } else {
+                name.into()
+            };
             let info = if self.takes(Flaw::UnknownParent) { self.rng.random_range(2..9) } else { 1 };
             self.uint(into, info);
             self.text(into, &name);
@@ -552,7 +611,13 @@ impl<'a> Forge<'a> {
         const BAD: [&str; 12] =
             ["", "nul", "01", "1.", "1e400", "\"", "\"\\x\"", "[1,]", "{\"a\"}", "{a:1}", "1 2", "[\"\\ud83d\\x\"]"];
         const GOOD: [&str; 8] = [
-            "true", "null", "{\"a\":1}", "[1,2.5,\"é\"]", "\"\\ud83d\"", "{\"\\ude00x\":[null]}", "10000000000000000000",
+            "true",
+            "null",
+            "{\"a\":1}",
+            "[1,2.5,\"é\"]",
+            "\"\\ud83d\"",
+            "{\"\\ude00x\":[null]}",
+            "10000000000000000000",
             "-0.5e-7",
         ];
         if self.takes(Flaw::NotJson) {
@@ -569,7 +634,8 @@ impl<'a> Forge<'a> {
                 return len;
             }
             4 => {
-                let (text, len) = [("a", 1), ("bcd", 3), ("😀", 2), ("é😀z", 4), ("\u{fffd}", 1)][self.rng.random_range(0..5)];
+                let (text, len) =
+                    [("a", 1), ("bcd", 3), ("😀", 2), ("é😀z", 4), ("\u{fffd}", 1)][self.rng.random_range(0..5)];
                 if self.takes(Flaw::TooLarge) {
                     let text = "x".repeat(self.caps.update_bytes_max);
                     self.text(into, &text);

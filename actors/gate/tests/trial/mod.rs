@@ -197,7 +197,10 @@ pub fn run(orders: &Orders, mut command: Command, patience: Duration, progress: 
             let said: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
             let tail = said.iter().find(|line| line.contains("convicted") || line.contains("ERROR: AddressSanitizer"));
             let tail = tail.copied().map(str::to_owned).unwrap_or_else(|| said.join(" | ").chars().take(300).collect());
-            Outcome::Convicted { seed: report.read().first().copied().unwrap_or(orders.seed), how: format!("{how}: {tail}") }
+            Outcome::Convicted {
+                seed: report.read().first().copied().unwrap_or(orders.seed),
+                how: format!("{how}: {tail}"),
+            }
         }
     };
     let _ = std::fs::remove_dir_all(&folder);
@@ -229,7 +232,8 @@ pub fn obey() {
     let orders = std::env::var(ORDERS).unwrap();
     let mut words = orders.split(' ');
     let folder = PathBuf::from(words.next().unwrap());
-    let (seed, documents): (u64, u64) = (words.next().unwrap().parse().unwrap(), words.next().unwrap().parse().unwrap());
+    let (seed, documents): (u64, u64) =
+        (words.next().unwrap().parse().unwrap(), words.next().unwrap().parse().unwrap());
     let is_brief = words.next() == Some("true");
     let off = words.next().and_then(Switch::named);
     if let Some(Switch::Gate(check)) = off {

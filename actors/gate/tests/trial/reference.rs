@@ -346,7 +346,8 @@ impl Model {
         }
         self.deleting.clear();
         for (client, ranges) in &row.deletes {
-            let units = ranges.iter().flat_map(|(clock, len)| (*clock..clock + len.min(&20_000)).map(|clock| (*client, clock)));
+            let units =
+                ranges.iter().flat_map(|(clock, len)| (*clock..clock + len.min(&20_000)).map(|clock| (*client, clock)));
             self.deleting.extend(units);
         }
         // Round and round until nothing goes on any more.
@@ -394,7 +395,14 @@ impl Model {
         Ok(())
     }
 
-    fn take_in_item(&mut self, client: u64, clock: u64, item: &Item, are_several: bool, caps: &Caps) -> Result<(), Broken> {
+    fn take_in_item(
+        &mut self,
+        client: u64,
+        clock: u64,
+        item: &Item,
+        are_several: bool,
+        caps: &Caps,
+    ) -> Result<(), Broken> {
         let place_of = |id: Option<Id>| id.and_then(|id| self.units.get(&id)).and_then(|unit| unit.place.clone());
         let is_dead = |place: &Place| match &place.0 {
             Ok(_) => false,
@@ -464,7 +472,11 @@ impl Model {
         past.insert(client, end);
         let parent = if let Parent::Item(id) = item.parent { Some(id) } else { None };
         for id in [item.origin, item.right, parent].into_iter().flatten() {
-            let of_unit = self.units.get(&id).into_iter().flat_map(|unit| unit.past.iter().map(|(&client, &next)| (client, next)));
+            let of_unit = self
+                .units
+                .get(&id)
+                .into_iter()
+                .flat_map(|unit| unit.past.iter().map(|(&client, &next)| (client, next)));
             for (client, next) in of_unit.chain([(id.0, id.1 + 1)]) {
                 let seen = past.entry(client).or_default();
                 *seen = next.max(*seen);
@@ -480,9 +492,8 @@ impl Model {
             && from.1 < to.1
             && is_live(from)
             && is_live(to)
-            && (from.1 + 1..=to.1).all(|clock| {
-                self.units.get(&(to.0, clock)).is_some_and(|unit| unit.origin == Some((to.0, clock - 1)))
-            })
+            && (from.1 + 1..=to.1)
+                .all(|clock| self.units.get(&(to.0, clock)).is_some_and(|unit| unit.origin == Some((to.0, clock - 1))))
     }
 
     /// Finds the place of a block among its neighbours, as every replica does.

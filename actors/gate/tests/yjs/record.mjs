@@ -3,7 +3,7 @@
 //   npm install yjs@13.6.33 y14a@npm:yjs@14.0.0-16 @y/y@14.0.0-rc.7
 //   node record.mjs yjs13 1 10 > yjs13.txt     (and yjs14a, y14)
 //
-// A folder with more of them is replayed with GATE_YJS_HISTORIES=folder.
+// More of them, without a file: node record.mjs yjs13 1 10000 | cargo run --release -p contextnexus-gate --example honest -- --recorded
 const [flavour, seed0, count] = [process.argv[2], +process.argv[3], +process.argv[4]]
 const Y = await import({ yjs13: 'yjs', yjs14a: 'y14a', y14: '@y/y' }[flavour])
 const Y13 = await import('yjs')
@@ -45,8 +45,8 @@ class Editor {
       if (len && rnd() < 0.35) { const at = int(len); t.delete(at, 1 + int(Math.min(6, len - at))) } else t.insert(int(len + 1), pick(SNIP))
     } else if (r < 10) {
       const len = t.length
-      if (len && legacy) { const at = int(len); t.format(at, 1 + int(len - at), { [pick(['bold', 'em'])]: pick([true, null, { href: 'é' }]) }) } else if (len) { const at = int(len); t.format(at, 1 + int(len - at), { [pick(['bold', 'em'])]: pick([true, null]) }) }
-      if (legacy && rnd() < 0.3) t.insertEmbed(int(t.length + 1), { image: 'x.png', n: [1, 2] })
+      if (len && legacy) { const at = int(len); t.format(at, 1 + int(len - at), { [pick(['bold', 'em'])]: pick([true, null, { href: 'é' }, 'cut \ud83d', { '\ude00': [2 ** 63, 1e19] }]) }) } else if (len) { const at = int(len); t.format(at, 1 + int(len - at), { [pick(['bold', 'em'])]: pick([true, null]) }) }
+      if (legacy && rnd() < 0.3) t.insertEmbed(int(t.length + 1), pick([{ image: 'x.png', n: [1, 2] }, { cut: '\ude00 in two \ud83d', n: 12e18 }]))
       if (legacy && rnd() < 0.3) t.setAttribute('align', pick(['left', 'right']))
       if (legacy && rnd() < 0.2) t.applyDelta([{ retain: int(t.length + 1) }, { insert: 'delta', attributes: { bold: true } }])
     } else if (r < 14) {
@@ -77,14 +77,14 @@ class Editor {
 for (let seed = seed0; seed < seed0 + count; seed++) {
   s = seed * 7919 + 1
   const ids = legacy ? [7, 0xfffffffe, 300, 1234567890] : [7, 2 ** 53 - 1, 300, 2 ** 40 + 5]
-  const editors = ids.slice(0, 2 + int(3)).map(id => new Editor(id, rnd() < 0.7))
+  const editors = ids.slice(0, 3 + int(2)).map(id => new Editor(id, rnd() < 0.7))
   const sent = []
   const server = new Y.Doc({ gc: rnd() < 0.5 })
   const send = u => { sent.push(hex(u)); Y.applyUpdate(server, u, 'remote') }
-  for (let i = 0, n = 30 + int(120); i < n; i++) {
+  for (let edits = 0, n = 50 + int(50); edits < n;) {
     const e = pick(editors)
     const q = int(10)
-    if (q < 6) { try { e.edit() } catch { /* some edits make no sense where they land */ } }
+    if (q < 6) { edits++; try { e.edit() } catch { /* some edits make no sense where they land */ } }
     else if (q === 6) Y.applyUpdate(e.doc, Y.encodeStateAsUpdate(server, Y.encodeStateVector(e.doc)), 'remote')
     else if (q === 7) Y.applyUpdate(e.doc, Y.encodeStateAsUpdate(pick(editors).doc), 'remote')
     else {
