@@ -6,7 +6,7 @@ mod common;
 use bytes::Bytes;
 use common::{doc, parse, state};
 use contextnexus_gate::lib0::{write_var_string, write_var_uint};
-use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Refused, Rule, Update, admit, merge};
+use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Recent, Refused, Rule, Update, admit, merge};
 use yrs::updates::decoder::Decode;
 use yrs::{Doc, GetString, Map, MapPrelim, ReadTxn, StateVector, Text, Transact};
 
@@ -391,4 +391,102 @@ fn caps_are_kept_and_the_rule_that_was_broken_is_named() {
     assert_eq!(rule(&[0, 1, 1, 2, 5, 1, 3, 1], &caps), Rule::DeletesUnsorted);
     assert_eq!(rule(&[0, 1, 1, 1, 5, 0], &caps), Rule::EmptyDelete);
     assert_eq!(rule(&[0, 2, 1, 1, 5, 1, 1, 1, 7, 1], &caps), Rule::DuplicateDeletes);
+}
+
+/// An insertion of Bob's between two units of Alice's.
+fn between(origin: u8, right: u8) -> Update {
+    by_hand(&[(BOB, 0, &[&[0xc4, 10, origin, 10, right, 1, b'x']])])
+}
+
+#[test]
+fn a_right_origin_that_was_written_before_the_origin_in_one_breath_is_refused() {
+    let mut grown = Index::new();
+    grown.trust(&parse(&state(&hello()))).unwrap();
+    for index in [grown, index_of(&hello())] {
+        assert_eq!(refused(&index, &between(3, 1)), Refused::RightOriginFirst);
+        assert_eq!(
+            admit_to(&index, &between(1, 3)).content,
+            Content::Whole,
+            "an offline edit over what is deleted by now"
+        );
+    }
+    // The same where the letters come in the same update, or before in the batch, one by one.
+    let letters: Vec<Vec<u8>> = (0..5u8).map(|before| vec![0x84, 10, before, 1, b'y']).collect();
+    let blocks: Vec<&[u8]> = std::iter::once(ROOTED).chain(letters.iter().map(Vec::as_slice)).collect();
+    let both = by_hand(&[(BOB, 0, &[&[0xc4, 10, 4, 10, 0, 1, b'x']]), (ALICE, 0, &blocks)]);
+    assert_eq!(refused(&Index::new(), &both), Refused::RightOriginFirst);
+    let mut delta = Delta::default();
+    admit(&Index::new(), &mut delta, &by_hand(&[(ALICE, 0, &blocks)]), &Caps::default(), &mut |_| true).unwrap();
+    let refused = admit(&Index::new(), &mut delta, &between(5, 4), &Caps::default(), &mut |_| true).unwrap_err();
+    assert_eq!(refused, Refused::RightOriginFirst);
+}
+
+#[test]
+fn what_was_written_earlier_may_stand_right_of_what_was_written_later() {
+    // Alice writes "world", and "hello " before it; Bob writes between the two.
+    let ours = doc(ALICE);
+    let text = ours.get_or_insert_text("t");
+    text.push(&mut ours.transact_mut(), "world");
+    text.insert(&mut ours.transact_mut(), 0, "hello ");
+    assert_eq!(admit_to(&index_of(&ours), &between(10, 0)).content, Content::Whole);
+    assert_eq!(refused(&index_of(&ours), &between(10, 5)), Refused::RightOriginFirst);
+}
+
+#[test]
+fn an_origin_that_is_collected_beside_one_that_lives_is_refused_and_inside_something_deleted_honest() {
+    let collected = by_hand(&[(ALICE, 0, &[ROOTED, &[0, 3]])]);
+    let mut index = Index::new();
+    index.trust(&collected).unwrap();
+    assert_eq!(refused(&index, &between(2, 0)), Refused::DifferentPlaces);
+    assert_eq!(refused(&index, &between(0, 2)), Refused::DifferentPlaces);
+
+    // A text of Alice's with three letters; somebody who deleted it knows the last one only as collected.
+    let nested: &[u8] = &[7, 1, 1, b'a', 2];
+    let mut index = Index::new();
+    index.trust(&by_hand(&[(ALICE, 0, &[nested, &[4, 0, 10, 0, 2, b'x', b'y']])])).unwrap();
+    let mut state = by_hand(&[(ALICE, 3, &[&[0, 1]])]).bytes().to_vec();
+    state.pop();
+    state.extend([1, 10, 1, 0, 4]);
+    index.trust(&parse(&state)).unwrap();
+    let admission = admit_to(&index, &between(2, 3));
+    assert_eq!((admission.content, admission.missing), (Content::Whole, None));
+}
+
+#[test]
+fn several_values_under_a_key_are_refused_unless_all_of_them_are_deleted() {
+    let values: &[u8] = &[0x28, 1, 1, b'm', 1, b'k', 2, 126, 126];
+    let alive = by_hand(&[(ALICE, 0, &[values])]);
+    assert_eq!(refused(&Index::new(), &alive), Refused::UnfitForKey);
+    // A client that collects nothing joins the entries that it deleted.
+    let with = |deletes: &[u8]| {
+        let mut bytes = alive.bytes().to_vec();
+        bytes.pop();
+        bytes.extend_from_slice(deletes);
+        parse(&bytes)
+    };
+    assert_eq!(admit_to(&Index::new(), &with(&[1, 10, 1, 0, 2])).content, Content::Whole);
+    assert_eq!(admit_to(&Index::new(), &with(&[1, 10, 2, 0, 1, 1, 1])).content, Content::Whole);
+    assert_eq!(refused(&Index::new(), &with(&[1, 10, 1, 1, 1])), Refused::UnfitForKey);
+}
+
+#[test]
+fn half_a_surrogate_pair_in_a_format_is_written_as_a_replacement_character() {
+    let format = |value: &str| {
+        let mut block = vec![6, 1, 1, b't'];
+        write_var_string(&mut block, "note");
+        write_var_string(&mut block, value);
+        by_hand(&[(ALICE, 0, &[&block])])
+    };
+    // `JSON.stringify("cut \ud83d")`
+    let half = format(r#""cut \ud83d""#);
+    let admission = admit_to(&Index::new(), &half);
+    assert_eq!(part(&admission), format(r#""cut \ufffd""#).bytes());
+    yrs::Update::decode_v1(part(&admission)).unwrap();
+    // Its author sends it again as it was.
+    let row = parse(part(&admission));
+    let (mut index, mut recent) = (Index::new(), Recent::new(1 << 20));
+    index.trust(&row).unwrap();
+    recent.push(&row);
+    let again = admit_to(&index, &half);
+    assert_eq!((&again.content, recent.conflicts(&half, &again.trimmed)), (&Content::Nothing, None));
 }

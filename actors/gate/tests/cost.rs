@@ -91,7 +91,7 @@ fn memory_stays_within_64_times_the_input_and_a_mebibyte() {
         bytes
     }));
     // Just beyond where a table doubles; as many as a document may have; more, which is refused.
-    for count in [900, 7_200, 14_400, 20_000, 28_700, 60_000] {
+    for count in [900, 1_800, 3_600, 7_200, 14_400, 18_000, 20_000, 28_700, 60_000] {
         inputs.push(("clients", {
             let mut bytes = sections(count, |into, number| {
                 into.push(1);
@@ -113,6 +113,23 @@ fn memory_stays_within_64_times_the_input_and_a_mebibyte() {
                     .concat(),
             )
         });
+        bytes.push(0);
+        bytes
+    }));
+    // Every letter at another place: each breaks the chain, and JSON that must be mended.
+    inputs.push(("jumps", {
+        let mut bytes = sections(1, |into, _| {
+            write_var_uint(into, MANY);
+            into.extend([1, 0, 4, 1, 1, b'a', 1, b'x']);
+        });
+        (1..MANY).for_each(|_| bytes.extend([0x84, 1, 0, 1, b'x']));
+        bytes.push(0);
+        bytes
+    }));
+    inputs.push(("half surrogates", {
+        let mut bytes = vec![1, 1, 1, 0, 5, 1, 1, b'a'];
+        let json = format!("\"{}\"", "\\ud83d".repeat(MANY as usize));
+        contextnexus_gate::lib0::write_var_string(&mut bytes, &json);
         bytes.push(0);
         bytes
     }));

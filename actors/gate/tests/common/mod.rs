@@ -3,6 +3,7 @@
 
 pub mod history;
 pub mod recorded;
+mod subdocuments;
 
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +38,9 @@ fn doc_with(client: u64, cleanup_formatting: bool) -> Doc {
     let mut options = Options::with_client_id(yrs::ClientID::new(client));
     options.offset_kind = OffsetKind::Utf16;
     options.cleanup_formatting = cleanup_formatting;
-    Doc::with_options(options)
+    let doc = Doc::with_options(options);
+    subdocuments::spare_deleted(&doc);
+    doc
 }
 
 pub fn state(doc: &Doc) -> Bytes {
