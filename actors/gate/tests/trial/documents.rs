@@ -12,9 +12,10 @@ use yrs::types::text::YChange;
 use yrs::updates::decoder::Decode;
 use yrs::{Any, Array, ArrayRef, Doc, Map, MapRef, Out, ReadTxn, Text, TextRef, Transact};
 
-use super::forge::{Forge, OWNED, bulk, spoiled};
+use super::forge::{Forge, OWNED};
 use super::memory::peak_of;
 use super::reference::{Model, Row};
+use super::spoil::{bulk, spoiled};
 use super::{Counts, Switch};
 use crate::common::{Editor, doc, parse, rng, state};
 
@@ -261,7 +262,7 @@ impl Trial {
         } else {
             return Err(Conviction::Yrs(format!("reads differently after a reload: {before}\nand then: {after}")));
         }
-        if seed % 8 == 0 {
+        if seed.is_multiple_of(8) {
             let rows: Vec<Update> = victim.rows.iter().map(|row| parse(row)).collect();
             let merged = doc(3);
             fold(&merged, &merge(&rows)).map_err(|what| Conviction::Yrs(format!("the rows merged: {what}")))?;

@@ -2,12 +2,13 @@
 //!
 //! yrs runs in child processes, because what it may do with a bad update no `catch_unwind` contains. A child that dies, hangs,
 //! panics or finds a promise broken convicts the gate. With one check switched off it must come to that.
-#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
 
 mod documents;
 mod forge;
 mod memory;
 mod reference;
+mod spoil;
 
 use std::collections::BTreeMap;
 use std::fs::File;
