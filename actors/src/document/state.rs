@@ -37,7 +37,7 @@ mod writing;
 
 use log::LogWork;
 pub use log::{HeldDecision, News, Unsound};
-use showing::TailSinceSnapshot;
+use showing::{Encoded, TailSinceSnapshot};
 
 /// The appends that a document may lose to other nodes before it takes the head's lock.
 const RACES_MAX: u32 = 3;
@@ -78,6 +78,8 @@ pub struct DocumentState {
     /// Somebody said that the head moved while the log was busy.
     look_again: bool,
     tail: TailSinceSnapshot,
+    /// The whole state as it was encoded last, for whoever joins next.
+    encoded: Option<Encoded>,
     slow_at: Option<Instant>,
     hold_until: Option<Instant>,
     dead: bool,
@@ -132,6 +134,7 @@ impl DocumentState {
             batch_updates_max: BATCH_UPDATES_MAX,
             look_again: false,
             tail: TailSinceSnapshot::default(),
+            encoded: None,
             slow_at: None,
             hold_until: None,
             dead: false,
@@ -159,7 +162,8 @@ impl DocumentState {
 
     /// Memory in use, guessed: yrs takes about three bytes for each of a state (stack.md), the rest is counted.
     pub fn bytes(&self) -> usize {
-        3 * self.folded_bytes + self.latest_bytes + self.waiting_bytes
+        let encoded = self.encoded.as_ref().map_or(0, Encoded::bytes);
+        3 * self.folded_bytes + self.latest_bytes + self.waiting_bytes + encoded
     }
 
     /// PostgreSQL is away.
@@ -214,7 +218,7 @@ impl DocumentState {
             return Vec::new();
         }
         match input {
-            Input::Step1(state_vector) => self.hear_step1(from, &state_vector),
+            Input::Step1(state_vector) => self.hear_step1(from, &state_vector, now),
             Input::Step2(update) => self.hear_update(from, update, true, now),
             Input::Update(update) => self.hear_update(from, update, false, now),
             Input::Awareness(update) => self.hear_awareness(from, &update, now),
@@ -326,6 +330,7 @@ impl DocumentState {
             self.ask_about_gaps(now);
             self.reassure(now);
             self.consider_snapshot(now);
+            self.forget_encoded(now);
             if self.has_slow_matters() {
                 self.wake_slowly(now);
             }
@@ -403,6 +408,7 @@ impl DocumentState {
 
     fn has_slow_matters(&self) -> bool {
         self.tail_updates() > 0
+            || self.encoded.is_some()
             || self.presence.has_remote()
             || self.members.values().any(|member| member.gap.is_some() || member.reassure_at().is_some())
     }

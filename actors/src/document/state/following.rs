@@ -73,7 +73,7 @@ impl DocumentState {
         let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
-        if let Some(snapshot) = stored.snapshot {
+        if let Some(snapshot) = &stored.snapshot {
             let at = snapshot.position.seq;
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(|_| Unsound::Snapshot { seq: at })?;
             self.replica.fold_snapshot(at, &snapshot.state).map_err(|_| Unsound::Snapshot { seq: at })?;
@@ -93,6 +93,11 @@ impl DocumentState {
             self.position = Position { seq: row.seq_to, tip: row.tip };
         }
         self.position = stored.tail.head.position;
+        // Whoever made us load it is about to ask for it: with nothing after it, a snapshot is the state.
+        self.encoded = None;
+        if let Some(snapshot) = stored.snapshot.filter(|snapshot| snapshot.position == self.position) {
+            self.keep_encoded(snapshot.state, now);
+        }
         Ok(())
     }
 }

@@ -3,11 +3,16 @@
 use super::*;
 
 impl DocumentState {
-    pub(super) fn hear_step1(&mut self, from: FollowerId, state_vector: &Bytes) {
-        if StateVector::parse(state_vector).is_err() {
+    pub(super) fn hear_step1(&mut self, from: FollowerId, state_vector: &Bytes, now: Instant) {
+        let Ok(theirs) = StateVector::parse(state_vector) else {
             return self.close(from, close::MALFORMED, "malformed state vector");
-        }
-        let Some(diff) = self.read_replica(|replica| replica.diff(state_vector)) else { return };
+        };
+        let has_nothing = theirs.iter().next().is_none();
+        let diff = match has_nothing {
+            true => self.whole_state(now),
+            false => self.read_replica(|replica| replica.diff(state_vector)),
+        };
+        let Some(diff) = diff else { return };
         let position = self.position;
         let Some(member) = self.members.get_mut(&from) else { return };
         member.began();

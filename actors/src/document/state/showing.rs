@@ -10,6 +10,23 @@ pub(super) struct TailSinceSnapshot {
     being_stored: bool,
 }
 
+/// How long an encoded state is kept for the next who joins: a storm of joins takes about so long, and an idle document should be small.
+const ENCODED_KEPT: Duration = Duration::from_secs(1);
+
+/// The whole state at a position.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    at: Position,
+    state: Bytes,
+    since: Instant,
+}
+
+impl Encoded {
+    pub(super) fn bytes(&self) -> usize {
+        self.state.len()
+    }
+}
+
 impl DocumentState {
     /// Updates since the last snapshot.
     pub fn tail_updates(&self) -> u64 {
@@ -39,6 +56,28 @@ impl DocumentState {
             self.read_replica(Replica::state)?
         };
         Some((update, self.position))
+    }
+
+    /// The whole state, encoded once for all who join before it changes.
+    pub(super) fn whole_state(&mut self, now: Instant) -> Option<Bytes> {
+        if let Some(encoded) = self.encoded.as_ref().filter(|encoded| encoded.at == self.position) {
+            return Some(encoded.state.clone());
+        }
+        self.encoded = None; // before there are two of them
+        let state = self.read_replica(Replica::state)?;
+        self.keep_encoded(state.clone(), now);
+        Some(state)
+    }
+
+    /// This is the whole state at our position.
+    pub(super) fn keep_encoded(&mut self, state: Bytes, now: Instant) {
+        self.encoded = Some(Encoded { at: self.position, state, since: now });
+        self.wake_slowly(now);
+    }
+
+    /// It has changed since, or nobody has asked for it lately.
+    pub(super) fn forget_encoded(&mut self, now: Instant) {
+        self.encoded.take_if(|encoded| encoded.at != self.position || now >= encoded.since + ENCODED_KEPT);
     }
 
     pub(super) fn remember(&mut self, seq: u64, update: Update, now: Instant) {

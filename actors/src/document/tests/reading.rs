@@ -7,6 +7,7 @@ use crate::ids::{Position, SessionId, UserId};
 use crate::limits::Limits;
 use crate::outbox::{Drained, Outbox};
 use crate::ports::documents::{WriteRefused, Writer};
+use crate::ports::log::Snapshot;
 use crate::protocol::Dialect;
 use crate::protocol::codec::{Incoming, decode};
 use bytes::Bytes;
@@ -41,6 +42,62 @@ fn a_joiners_step_2_stands_before_anything_newer() {
     assert_eq!(order, ["step 2", "update"]);
     bench.read_all(&bob);
     assert_eq!(bob.text(), "one");
+}
+
+fn welcome(bench: &mut Bench, client: u64) -> Bytes {
+    let newcomer = bench.stranger(client, Dialect::YWebsocket, Role::Viewer, client.into());
+    bench.say(&newcomer, Input::Step1(newcomer.state_vector()));
+    let step2 = bench.inbox(&newcomer).iter().find_map(|sent| match sent {
+        Sent::Step2(update) => Some(update.clone()),
+        _ => None,
+    });
+    bench.read_all(&newcomer);
+    step2.expect("a step 2")
+}
+
+#[test]
+fn many_who_join_at_once_are_sent_one_encoded_state_and_never_an_older_one() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, &"one ".repeat(100))));
+    let (first, second) = (welcome(&mut bench, 2), welcome(&mut bench, 3));
+    assert_eq!(first.as_ptr(), second.as_ptr(), "encoded twice");
+    bench.say(&ann, Input::Update(ann.type_at(400, "two")));
+    let third = welcome(&mut bench, 4);
+    let reader = bench.stranger(5, Dialect::YWebsocket, Role::Viewer, 5);
+    reader.apply(&third);
+    assert_eq!(reader.text(), bench.text());
+}
+
+#[test]
+fn an_encoded_state_is_not_kept_for_long() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, &"one ".repeat(100))));
+    bench.time_passes(std::time::Duration::from_secs(2));
+    let before = bench.state.bytes();
+    welcome(&mut bench, 2);
+    assert!(bench.state.bytes() > before + 400, "it counts as long as it is there");
+    bench.time_passes(std::time::Duration::from_millis(600));
+    assert!(bench.state.bytes() > before + 400, "it is kept for a moment");
+    bench.time_passes(std::time::Duration::from_millis(600));
+    assert_eq!(bench.state.bytes(), before);
+}
+
+#[test]
+fn who_makes_a_document_load_is_sent_the_snapshot_as_it_is_stored() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "stored")));
+    let (position, state, state_vector) = bench.state.read().unwrap();
+    bench.log.save_snapshot_now(bench.key, Snapshot { position, state: state.clone(), state_vector }).unwrap();
+    let mut again = Bench::over(bench.log.clone(), bench.key, Limits::default());
+    assert_eq!(welcome(&mut again, 2).as_ptr(), state.as_ptr());
+    bench.say(&ann, Input::Update(ann.type_at(6, " and more")));
+    let mut later = Bench::over(bench.log.clone(), bench.key, Limits::default());
+    let reader = later.stranger(3, Dialect::YWebsocket, Role::Viewer, 3);
+    reader.apply(&welcome(&mut later, 2));
+    assert_eq!(reader.text(), "stored and more");
 }
 
 #[test]
