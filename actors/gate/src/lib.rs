@@ -4,7 +4,44 @@
 //! can never be encoded again, and no `catch_unwind` contains that. So nothing reaches it that did not pass here first.
 //!
 //! The gate is safe Rust without recursion, without a panic, and its memory is proportional to its input (at most 64 times the
-//! bytes plus 1 MiB). It knows nothing of documents, sockets or stores: bytes in, decisions out.
+//! bytes plus 1 MiB). It knows nothing of documents, sockets or stores: bytes in, decisions out. `README.md` says what was tried
+//! against it, and what it costs.
+//!
+//! # What it promises
+//!
+//! Of the bytes that [`admit()`] lets pass, applied in the order in which they were admitted:
+//!
+//! - yrs reads and applies them all, waits for nothing, and knows afterwards exactly what the [`Index`] knows;
+//! - the document's state can be encoded, and a document loaded from it has the same state vector, deletes and content;
+//! - clocks follow on without gaps or repetitions, every reference is to something known, and no cap is exceeded.
+//!
+//! What honest clients send is never refused: what is known is trimmed, what does not follow on yet is named in
+//! [`Admission::missing`]. It knows no order of content beyond what one client wrote in one go, so a writer who lies about where
+//! he wrote can still make replicas order his own insertions differently; who stores a state compares what it reads first.
+//!
+//! # In use
+//!
+//! ```
+//! use bytes::Bytes;
+//! use contextnexus_gate::{Caps, Content, Delta, Index, Update, admit};
+//!
+//! // Client 1 writes "hi" into the text "t".
+//! let bytes = Bytes::from_static(&[1, 1, 1, 0, 4, 1, 1, b't', 2, b'h', b'i', 0]);
+//! let (caps, mut index, mut delta) = (Caps::default(), Index::new(), Delta::default());
+//!
+//! let update = Update::parse(bytes.clone(), &caps)?;
+//! let admission = admit(&index, &mut delta, &update, &caps, &mut |_client| true)?;
+//! assert_eq!(admission.content, Content::Whole);
+//! // Write `update.bytes()` into the log first; then the index learns of it, and yrs may have it.
+//! index.apply(delta);
+//! assert_eq!(index.next_clock(1), 2);
+//!
+//! // The same again is nothing new, and twelve other bytes are no update at all.
+//! let again = admit(&index, &mut Delta::default(), &Update::parse(bytes, &caps)?, &caps, &mut |_| true)?;
+//! assert_eq!(again.content, Content::Nothing);
+//! assert!(Update::parse(Bytes::from_static(&[2, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 0]), &caps).is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
 //! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many; [`Recent`]

@@ -176,7 +176,9 @@ impl Editor {
         match rng.random_range(0..40) {
             // Seldom: yrs never frees a document that holds another one.
             0 => {
-                self.map.insert(&mut txn, key, Doc::with_client_id(1u64));
+                // The same id for all: a history comes out of its seed alone.
+                let options = Options { guid: "00000000-0000-4000-8000-000000000000".into(), ..Options::default() };
+                self.map.insert(&mut txn, key, Doc::with_options(options));
             }
             1..=9 => {
                 self.map.remove(&mut txn, key);

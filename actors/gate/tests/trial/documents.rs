@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use yrs::branch::{Branch, BranchID, BranchPtr};
 use yrs::types::text::YChange;
 use yrs::updates::decoder::Decode;
-use yrs::{Any, Array, ArrayRef, Doc, Map, MapRef, Out, ReadTxn, Text, TextRef, Transact};
+use yrs::{Any, Array, ArrayRef, Doc, Map, MapRef, Number, Out, ReadTxn, Text, TextRef, Transact};
 
 use super::forge::{Forge, OWNED};
 use super::memory::peak_of;
@@ -487,6 +487,10 @@ fn sorted(value: &Any) -> String {
             entries.sort();
             entries.join(",")
         }
+        Any::Array(values) => format!("{:?}", values.iter().map(sorted).collect::<Vec<_>>()),
+        // yrs writes a number as it likes.
+        Any::Number(Number::Int(number)) => format!("{:?}", *number as f64),
+        Any::Number(Number::Float(number)) => format!("{number:?}"),
         other => format!("{other:?}"),
     }
 }
@@ -523,7 +527,7 @@ fn read_branch<T: ReadTxn>(txn: &T, branch: BranchPtr, model: &Model, into: &mut
         .order
         .get(&(id, None))
         .is_some_and(|order| order.iter().any(|id| model.units.get(id).is_some_and(|unit| unit.kind == 4)));
-    if !has_text {
+    if !has_text && !model.has_huge() {
         into.push('[');
         for value in ArrayRef::from(branch).iter(txn) {
             if branch_of(&value).is_none() {

@@ -236,7 +236,7 @@ impl<'a> Forge<'a> {
         if !self.takes(Flaw::Fork) {
             return None;
         }
-        let written = (0..next).rev().find(|clock| {
+        let written = (0..next).rev().take(2_000).find(|clock| {
             self.model.units.get(&(client, *clock)).is_some_and(|unit| unit.kind == 4 && unit.place.is_some())
         });
         if written.is_none() {

@@ -311,6 +311,9 @@ pub struct Unit {
 /// For each client the clock after the last unit of it that somebody has seen.
 pub type Past = Rc<BTreeMap<u64, u64>>;
 
+/// Units of one block that are kept. Nothing but a deletion is longer, and a liar makes it two thousand million.
+const UNITS_MAX: u64 = 10_000;
+
 /// A document, unit by unit.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -321,6 +324,8 @@ pub struct Model {
     /// A block was taken in that no honest client could have written: between its origins stands something that its author must
     /// have seen, or they are the wrong way round. Replicas may order it differently, and only the order says so.
     pub is_lawless: bool,
+    /// Blocks of which only the first units are kept: client, first clock, and the clock after the last.
+    huge: Vec<(u64, u64, u64)>,
     /// What the row at hand deletes.
     deleting: HashSet<Id>,
     /// What each client must have seen.
@@ -328,6 +333,19 @@ pub struct Model {
 }
 
 impl Model {
+    fn unit(&self, id: Id) -> Option<&Unit> {
+        self.units.get(&id).or_else(|| {
+            let within = |(client, from, to): &&(u64, u64, u64)| *client == id.0 && (*from..*to).contains(&id.1);
+            let (client, from, _) = self.huge.iter().find(within)?;
+            self.units.get(&(*client, *from))
+        })
+    }
+
+    /// Whether it holds a block of which only the first units are kept.
+    pub fn has_huge(&self) -> bool {
+        !self.huge.is_empty()
+    }
+
     pub fn known(&self, client: u64) -> u64 {
         self.next.get(&client).copied().unwrap_or(0)
     }
@@ -385,7 +403,7 @@ impl Model {
                 if clock + len > self.known(*client) {
                     return broken("a delete of what is not there");
                 }
-                for clock in *clock..clock + len {
+                for clock in *clock..clock + len.min(&(2 * UNITS_MAX)) {
                     if let Some(unit) = self.units.get_mut(&(*client, clock)) {
                         unit.is_deleted = true;
                     }
@@ -403,16 +421,16 @@ impl Model {
         are_several: bool,
         caps: &Caps,
     ) -> Result<(), Broken> {
-        let place_of = |id: Option<Id>| id.and_then(|id| self.units.get(&id)).and_then(|unit| unit.place.clone());
+        let place_of = |id: Option<Id>| id.and_then(|id| self.unit(id)).and_then(|unit| unit.place.clone());
         let is_dead = |place: &Place| match &place.0 {
             Ok(_) => false,
-            Err(item) => self.deleting.contains(item) || self.units.get(item).is_some_and(|unit| unit.is_deleted),
+            Err(item) => self.deleting.contains(item) || self.unit(*item).is_some_and(|unit| unit.is_deleted),
         };
         let are_both = item.origin.is_some() && item.right.is_some();
         let place = match &item.parent {
             _ if item.kind == 0 => None,
             Parent::Root(name) => Some((Ok(name.clone()), item.key.clone())),
-            Parent::Item(id) => match self.units.get(id).map_or(0, |unit| unit.kind) {
+            Parent::Item(id) => match self.unit(*id).map_or(0, |unit| unit.kind) {
                 7 => Some((Err(*id), item.key.clone())),
                 0 | 1 => None,
                 _ => return broken("a parent that is no type"),
@@ -437,7 +455,7 @@ impl Model {
             return broken("several values under a key");
         }
         let outer = match &place {
-            Some((Err(parent), _)) => self.units.get(parent).map_or(0, |unit| unit.depth),
+            Some((Err(parent), _)) => self.unit(*parent).map_or(0, |unit| unit.depth),
             _ => 0,
         };
         let depth = if item.kind == 7 { outer + 1 } else { 0 };
@@ -445,7 +463,12 @@ impl Model {
             return broken("types nested too deeply");
         }
         let past = self.past_of(client, clock + item.len, item);
-        for offset in 0..item.len.min(10_000) {
+        if item.len > UNITS_MAX {
+            // Of the rest nobody keeps the order.
+            self.huge.push((client, clock, clock + item.len));
+            self.is_lawless = true;
+        }
+        for offset in 0..item.len.min(UNITS_MAX) {
             let origin = if offset == 0 { item.origin } else { Some((client, clock + offset - 1)) };
             let unit = Unit {
                 place: place.clone(),
@@ -487,13 +510,13 @@ impl Model {
 
     /// Whether `to` was written behind `from`, each unit in between behind the last, by one client.
     fn is_chain(&self, from: Id, to: Id) -> bool {
-        let is_live = |id: Id| self.units.get(&id).is_some_and(|unit| unit.place.is_some());
+        let is_live = |id: Id| self.unit(id).is_some_and(|unit| unit.place.is_some());
         from.0 == to.0
             && from.1 < to.1
             && is_live(from)
             && is_live(to)
             && (from.1 + 1..=to.1)
-                .all(|clock| self.units.get(&(to.0, clock)).is_some_and(|unit| unit.origin == Some((to.0, clock - 1))))
+                .all(|clock| self.unit((to.0, clock)).is_some_and(|unit| unit.origin == Some((to.0, clock - 1))))
     }
 
     /// Finds the place of a block among its neighbours, as every replica does.
@@ -530,7 +553,7 @@ impl Model {
                 break;
             }
         }
-        order.splice(at..at, (clock..clock + item.len.min(10_000)).map(|clock| (client, clock)));
+        order.splice(at..at, (clock..clock + item.len.min(UNITS_MAX)).map(|clock| (client, clock)));
     }
 
     /// Whether `row` holds other text than this document where both are alive: half surrogates aside.
