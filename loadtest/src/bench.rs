@@ -71,6 +71,15 @@ pub enum BenchError {
     Io(#[from] std::io::Error),
 }
 
+/// The most memory that was seen while somebody looked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peak {
+    /// Of the whole process tree, in bytes.
+    pub bytes: u64,
+    /// The same without databases and buses.
+    pub own_bytes: u64,
+}
+
 /// One server under test, or the relay in its place.
 #[derive(Debug)]
 pub struct Bench {
@@ -125,13 +134,15 @@ impl Bench {
         Ok(Some(usage?))
     }
 
-    /// Waits for `work` and meanwhile looks at the server's memory; the most that was seen, in bytes.
-    pub async fn watch_memory<T>(&self, work: impl Future<Output = T>) -> Result<(T, u64), BenchError> {
-        let mut most = 0;
+    /// Waits for `work` and meanwhile looks at the server's memory.
+    pub async fn watch_memory<T>(&self, work: impl Future<Output = T>) -> Result<(T, Peak), BenchError> {
+        let mut most = Peak::default();
         let mut work = std::pin::pin!(work);
         loop {
-            let usage = self.usage().await?;
-            most = most.max(usage.map_or(0, |usage| usage.memory_bytes()));
+            if let Some(usage) = self.usage().await? {
+                most.bytes = most.bytes.max(usage.memory_bytes());
+                most.own_bytes = most.own_bytes.max(usage.memory_bytes_own());
+            }
             match tokio::time::timeout(MEMORY_LOOKS_APART, &mut work).await {
                 Ok(done) => return Ok((done, most)),
                 Err(_) => continue,

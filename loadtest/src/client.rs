@@ -136,25 +136,30 @@ pub async fn connect_counted(
 /// Hears until the connection ends; answers why it did.
 pub async fn listen(mut incoming: Incoming, link: Link, listener: &mut impl Listener) -> String {
     loop {
-        let mut ended = None;
-        let heard = incoming.hear(|opcode, payload| match opcode {
-            Opcode::Ping => link.outgoing.control(Opcode::Pong, payload),
-            Opcode::Close => {
-                let code = close_code(payload);
-                let reason = payload.get(2..).map(String::from_utf8_lossy).unwrap_or_default();
-                ended = Some(format!("closed by the server with {code} {reason}"));
-            }
-            Opcode::Binary => link.hear(payload, listener),
-            Opcode::Text | Opcode::Pong | Opcode::Continuation => {}
-        });
-        match heard.await {
-            Ok(true) => {}
-            Ok(false) => return ended.unwrap_or_else(|| "closed by the server without a word".to_owned()),
-            Err(error) => return error.to_string(),
-        }
-        if let Some(why) = ended {
+        if let Err(why) = listen_once(&mut incoming, &link, listener).await {
             return why;
         }
+    }
+}
+
+/// Waits for bytes and hears what they bring; why the connection ended, where it did.
+pub async fn listen_once(incoming: &mut Incoming, link: &Link, listener: &mut impl Listener) -> Result<(), String> {
+    let mut ended = None;
+    let heard = incoming.hear(|opcode, payload| match opcode {
+        Opcode::Ping => link.outgoing.control(Opcode::Pong, payload),
+        Opcode::Close => {
+            let code = close_code(payload);
+            let reason = payload.get(2..).map(String::from_utf8_lossy).unwrap_or_default();
+            ended = Some(format!("closed by the server with {code} {reason}"));
+        }
+        Opcode::Binary => link.hear(payload, listener),
+        Opcode::Text | Opcode::Pong | Opcode::Continuation => {}
+    });
+    match (heard.await, ended) {
+        (_, Some(why)) => Err(why),
+        (Ok(true), None) => Ok(()),
+        (Ok(false), None) => Err("closed by the server without a word".to_owned()),
+        (Err(error), None) => Err(error.to_string()),
     }
 }
 
@@ -165,6 +170,8 @@ pub struct Traffic {
     pub messages_sent: Cell<u64>,
     /// Messages received that carried an update (no step 2).
     pub update_messages: Cell<u64>,
+    /// Updates that the engine's writers did not send.
+    pub updates_beside: Cell<u64>,
 }
 
 fn add(counter: &Cell<u64>, more: usize) {

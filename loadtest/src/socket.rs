@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -19,6 +19,8 @@ use crate::wire::websocket::{FrameError, Frames, Opcode, Side, put_frame};
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(30);
 /// What a socket may owe to a server that reads too slowly before the scenario counts it as refused.
 const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Between two looks at whether the peer has gone.
+const LOOKS_APART: Duration = Duration::from_millis(100);
 /// One read takes up to this much; shared by all connections of the thread.
 const SCRATCH_BYTES: usize = 256 << 10;
 
@@ -98,6 +100,14 @@ impl Incoming {
             return Ok(true);
         }
         poll_fn(|cx| self.poll(cx, &mut each)).await
+    }
+
+    /// Waits until the peer has ended the stream, without reading what it sent before.
+    pub async fn ended(&self) {
+        // Unread bytes make it readable, too, so that waiting for the end alone means to look now and then.
+        while self.half.ready(Interest::READABLE).await.is_ok_and(|ready| !ready.is_read_closed()) {
+            tokio::time::sleep(LOOKS_APART).await;
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, each: &mut impl FnMut(Opcode, &[u8])) -> Poll<Result<bool, SocketError>> {

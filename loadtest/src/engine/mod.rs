@@ -253,6 +253,11 @@ impl Engine {
         }
     }
 
+    /// What is exchanged with the server; connections beside the engine's own count here, too.
+    pub fn traffic(&self) -> Rc<Traffic> {
+        Rc::clone(&self.traffic)
+    }
+
     /// Updates sent so far, all writers together.
     pub fn sent(&self) -> usize {
         self.fleet.borrow().sent.iter().map(Vec::len).sum()
@@ -270,7 +275,8 @@ impl Engine {
             let text = fleet.payload == Payload::Text;
             Own {
                 messages_sent: self.traffic.messages_sent.get(),
-                updates_sent: if text { fleet.acknowledgements_expected } else { 0 },
+                updates_sent: self.traffic.updates_beside.get()
+                    + if text { fleet.acknowledgements_expected } else { 0 },
                 update_messages_received: self.traffic.update_messages.get(),
             }
         };

@@ -89,6 +89,12 @@ pub fn goals(scenario: &str, documents: f64) -> Thresholds {
         }
         "ramp" => make(&[whole], &[], &[], &[("max_rate", if documents > 1.0 { 0.25 } else { 8.0 })]),
         "overload" => make(&[whole], &[("of_maximum", 0.9)], &[], &[]),
+        "stalled" => make(
+            &[whole, ("unacked", 0.0), ("unequal", 0.0), ("growth_of_cap", 1.0), ("p99_over_calm", 2.0)],
+            &[],
+            &[],
+            &[],
+        ),
         "idle" => make(&[("kib_each", 14.0), ("open_ms", 1_500.0), ("dropped", 0.0)], &[], &[], &[]),
         "coldload" => make(&[whole, ("feed_s", 6.0), ("cold_server_ms", 25.0), ("warm_ms", 2.0)], &[], &[], &[]),
         "storm" => make(&[whole, ("storm_ms", 400.0)], &[], &[], &[]),
@@ -176,6 +182,7 @@ mod tests {
             "ack",
             "ramp",
             "overload",
+            "stalled",
             "idle",
             "coldload",
             "storm",

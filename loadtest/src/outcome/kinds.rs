@@ -60,6 +60,16 @@ pub const KINDS: &[Kind] = &[
     above("ack_max_ms", "acknowledgement, the slowest"),
     plain("commit_p50_ms", "one-row commit p50 on the same database", "ms"),
     plain("ack_beyond_3_commits_ms", "acknowledgement p50 beyond three commits", "ms"),
+    // stalled
+    plain("calm_p99_ms", "delivery p99 without stalled readers", "ms"),
+    plain("p99_over_calm", "delivery p99 over that without them", ""),
+    plain("growth_mib", "memory more than without them, the server's own", "MiB"),
+    plain("growth_total_mib", "the same, database and bus included", "MiB"),
+    plain("growth_of_cap", "the server's growth over the caps of all of them", ""),
+    plain("stalled", "stalled readers", ""),
+    plain("cut_off", "stalled connections that the server ended", ""),
+    plain("back_ms", "until all of them had everything", "ms"),
+    plain("unequal", "of them in another state than a fresh client", ""),
     // idle
     plain("kib_each", "memory of a connection, the whole process tree", "KiB"),
     plain("kib_each_own", "the same without database and bus", "KiB"),

@@ -9,6 +9,7 @@ pub mod durability;
 pub mod idle;
 pub mod overload;
 pub mod ramp;
+pub mod stalled;
 pub mod steady;
 pub mod storm;
 
@@ -90,6 +91,8 @@ pub enum Scenario {
     Ramp(ramp::Args),
     /// Beyond the maximum for a while, and whether everything arrives all the same.
     Overload(overload::Args),
+    /// Readers that stop reading beside others in a busy document: what they cost, and whether the others notice.
+    Stalled(stalled::Args),
     /// What a connection costs while nobody does anything, and how quickly thousands open.
     Idle(idle::Args),
     /// A real document's making, then its first load after a restart.
@@ -111,6 +114,7 @@ impl Scenario {
             }
             Self::Ramp(args) => &args.common,
             Self::Overload(args) => &args.common,
+            Self::Stalled(args) => &args.common,
             Self::Idle(args) => &args.common,
             Self::Coldload(args) => &args.common,
             Self::Storm(args) => &args.common,
@@ -129,6 +133,7 @@ impl Scenario {
             Self::TwoNodes(_) => "two-nodes",
             Self::Ramp(_) => "ramp",
             Self::Overload(_) => "overload",
+            Self::Stalled(_) => "stalled",
             Self::Idle(_) => "idle",
             Self::Coldload(_) => "coldload",
             Self::Storm(_) => "storm",
@@ -152,6 +157,7 @@ impl Scenario {
             Self::TwoNodes(args) => steady::run(&steady::TWO_NODES, args, bench).await,
             Self::Ramp(args) => ramp::run(args, bench).await,
             Self::Overload(args) => overload::run(args, bench).await,
+            Self::Stalled(args) => stalled::run(args, bench).await,
             Self::Idle(args) => idle::run(args, bench).await,
             Self::Coldload(args) => coldload::run(args, bench).await,
             Self::Storm(args) => storm::run(args, bench).await,

@@ -79,7 +79,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     figures.set("delivery_max_ms", delivery.map(|delivery| delivery.max_ms));
     figures.set("memory_before_mib", memory_before.map(mib));
     if let Some(server) = &phase.server {
-        figures.set("memory_mib", server.memory_mib_max.max(mib(memory_drain)));
+        figures.set("memory_mib", server.memory_mib_max.max(mib(memory_drain.bytes)));
         figures.set("cpu_percent", server.cpu_total * 100.0);
         outcome.cpu_by_process.clone_from(&server.cpu);
     }

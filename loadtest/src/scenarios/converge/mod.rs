@@ -1,6 +1,6 @@
 //! Random edits by real Yjs documents, with disconnects and work offline; at the end all must be equal.
 
-mod editor;
+pub(super) mod editor;
 
 use std::cell::RefCell;
 use std::rc::Rc;
