@@ -19,6 +19,10 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// A connection that takes nothing for so long while bytes wait is closed.
     pub outbox_stall_s: u64,
+    /// A document as it is stored; beyond it, what only adds is refused.
+    pub document_bytes_max: usize,
+    /// Connections of one document on this node.
+    pub document_connections_max: usize,
     /// Distinct client ids in one document: each is in every state vector for ever.
     pub document_clients_max: usize,
     /// One client's awareness state.
@@ -69,6 +73,8 @@ impl Default for Limits {
             connection_window_bytes: MIB,
             outbox_bytes_max: MIB,
             outbox_stall_s: 10,
+            document_bytes_max: 128 * MIB,
+            document_connections_max: 10_000,
             document_clients_max: 20_000,
             awareness_state_bytes_max: 8 * 1024,
             awareness_ids_per_connection_max: 64,

@@ -103,12 +103,18 @@ pub enum ApiError {
     /// The idempotency key was used with another body.
     #[error("this Idempotency-Key was used with another body")]
     IdempotencyConflict,
+    /// The body did not come in time.
+    #[error("the request took too long to come")]
+    TooSlow,
     /// Too often.
     #[error("too many requests of this kind; try again later")]
     TooManyRequests {
         /// Seconds to wait.
         retry_after_s: u64,
     },
+    /// The document is at one of its limits, named in the text.
+    #[error("{0}")]
+    DocumentFull(&'static str),
     /// Showing the document as JSON or text took too long or too much.
     #[error("the document is too large to be shown like this; read it as a Yjs update")]
     TooLargeToShow,
@@ -187,6 +193,7 @@ impl ApiError {
             Self::Taken(_) => (StatusCode::CONFLICT, "name_taken", "Name taken"),
             Self::LastAdmin => (StatusCode::CONFLICT, "last_admin", "Last administrator"),
             Self::UpdateGap { .. } => (StatusCode::CONFLICT, "update_gap", "Update does not follow on"),
+            Self::DocumentFull(_) => (StatusCode::CONFLICT, "document_full", "Document full"),
             Self::Fork => (StatusCode::CONFLICT, "update_fork", "Update contradicts the document"),
             Self::ClientIdInUse => (StatusCode::CONFLICT, "client_id_in_use", "Client id in use"),
             Self::VersionConflict { .. } => (StatusCode::PRECONDITION_FAILED, "version_conflict", "Version conflict"),
@@ -201,6 +208,7 @@ impl ApiError {
             Self::IdempotencyConflict => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_conflict", "Idempotency key used")
             }
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too many requests"),
             Self::TooLargeToShow => (StatusCode::UNPROCESSABLE_ENTITY, "too_large_to_show", "Too large to show"),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable"),
@@ -256,6 +264,9 @@ impl ResponseError for ApiError {
             Self::TooManyRequests { retry_after_s } | Self::Unavailable { retry_after_s } => {
                 response.insert_header((header::RETRY_AFTER, *retry_after_s));
             }
+            Self::TooSlow => {
+                response.force_close(); // the rest of the body is not waited for
+            }
             Self::VersionConflict { current } => {
                 response.insert_header((header::ETAG, super::versions::etag(*current)));
             }
@@ -274,6 +285,7 @@ impl From<AccessDenied> for ApiError {
             AccessDenied::MayNotCreate => Self::Forbidden("you may not create documents here"),
             AccessDenied::Deleted => Self::DocumentDeleted,
             AccessDenied::BadName => Self::field("name", "1–200 bytes, no control characters"),
+            AccessDenied::Full => Self::DocumentFull("the document has too many connections"),
             AccessDenied::Unavailable => Self::Unavailable { retry_after_s: 1 },
         }
     }
@@ -286,6 +298,7 @@ impl From<WriteRefused> for ApiError {
             WriteRefused::Gap { state_vector } => Self::UpdateGap { state_vector },
             WriteRefused::ReadOnly => Self::ReadOnly,
             WriteRefused::TooLarge => Self::TooLarge { limit: None },
+            WriteRefused::Full(limit) => Self::DocumentFull(limit),
             WriteRefused::Fork => Self::Fork,
             WriteRefused::ClientIdInUse => Self::ClientIdInUse,
             WriteRefused::IdempotencyConflict => Self::IdempotencyConflict,

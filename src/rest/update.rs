@@ -41,7 +41,7 @@ struct WrittenBody {
         (status = 400, body = Problem, content_type = "application/problem+json", description = "`malformed_update`"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "`read_only`"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "`update_gap`, with `state_vector`; `update_fork`; `client_id_in_use`"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "`update_gap`, with `state_vector`; `update_fork`; `client_id_in_use`; `document_full`, with the limit as its detail"),
         (status = 410, body = Problem, content_type = "application/problem+json", description = "`document_deleted`"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "`payload_too_large`"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "`idempotency_conflict`"),

@@ -394,6 +394,9 @@ impl Handler<Join> for DocumentActor {
         if let Some(refused) = self.failed {
             return Err(refused);
         }
+        if self.lines.count() >= self.world.limits.document_connections_max {
+            return Err(JoinRefused::Full);
+        }
         let line = Line::new(join.dialect, join.address, join.outbox, join.detached);
         self.lines.insert(join.follower, line);
         self.rights.insert(join.follower, (join.user, join.session));
@@ -478,7 +481,7 @@ impl Handler<Write> for DocumentActor {
         if let Some(refused) = self.failed {
             let refused = match refused {
                 JoinRefused::Deleted => WriteRefused::Deleted,
-                JoinRefused::Unavailable => unavailable,
+                JoinRefused::Unavailable | JoinRefused::Full => unavailable,
             };
             return Box::pin(async move { Err(refused) });
         }
@@ -501,7 +504,9 @@ impl Handler<Read> for DocumentActor {
         self.arm_idle(ctx);
         match self.failed {
             Some(JoinRefused::Deleted) => return Err(ReadRefused::Deleted),
-            Some(JoinRefused::Unavailable) => return Err(ReadRefused::Unavailable { retry_after_s: 1 }),
+            Some(JoinRefused::Unavailable | JoinRefused::Full) => {
+                return Err(ReadRefused::Unavailable { retry_after_s: 1 });
+            }
             None => {}
         }
         let read = self.state.as_mut().and_then(DocumentState::read);

@@ -22,13 +22,24 @@ pub struct Line {
     receiving: bool,
     /// Its outbox was full: the last sequence it was sent; it gets one merged update when it drains.
     behind_since: Option<u64>,
+    /// Its outbox was full of other things: it gets everybody's presence when it drains.
+    missed_presence: bool,
     sent_seq: u64,
 }
 
 impl Line {
     /// To a connection that has just come.
     pub fn new(dialect: Dialect, address: Bytes, outbox: Arc<Outbox>, detached: Arc<Detached>) -> Self {
-        Self { dialect, address, outbox, detached, receiving: false, behind_since: None, sent_seq: 0 }
+        Self {
+            dialect,
+            address,
+            outbox,
+            detached,
+            receiving: false,
+            behind_since: None,
+            missed_presence: false,
+            sent_seq: 0,
+        }
     }
 
     /// A message for it alone. Acknowledgements may stand above the outbox's budget; when even that is full, the connection is lost.
@@ -94,11 +105,29 @@ impl Line {
         }
     }
 
-    /// Presence is dropped for whoever is behind: it gets everybody's newest when it has caught up.
-    pub fn show_presence(&self, frames: &mut Frames<'_>) {
-        if self.behind_since.is_none() {
-            let _ = self.outbox.write_through(frames.for_line(&self.address)); // full: the next state replaces it
+    /// Presence is dropped for whoever is behind or has no room: it gets everybody's newest when it has drained. False: that begins now, and
+    /// it is to be told when.
+    pub fn show_presence(&mut self, frames: &mut Frames<'_>) -> bool {
+        if self.behind_since.is_some() || self.missed_presence {
+            return true;
         }
+        self.missed_presence = self.outbox.write_through(frames.for_line(&self.address)) == Pushed::Full;
+        !self.missed_presence
+    }
+
+    /// It was not sent everything that others were.
+    pub fn misses_something(&self) -> bool {
+        self.missed_presence || self.behind_since.is_some()
+    }
+
+    /// Presence was dropped since it was last asked.
+    pub fn take_missed_presence(&mut self) -> bool {
+        std::mem::take(&mut self.missed_presence) && self.behind_since.is_none() // who is behind gets it with the rest
+    }
+
+    /// Its outbox is empty.
+    pub fn is_drained(&self) -> bool {
+        self.outbox.waiting() == 0
     }
 
     /// The last sequence sent before it fell behind.
@@ -107,8 +136,8 @@ impl Line {
     }
 
     /// What it missed, as one update. False: its outbox is still full.
-    pub fn catch_up(&mut self, update: &[u8], seq: u64) -> bool {
-        match self.outbox.push(encode(&self.address, Message::Update(update))) {
+    pub fn catch_up(&mut self, frames: &mut Frames<'_>, seq: u64) -> bool {
+        match self.outbox.push(frames.for_line(&self.address)) {
             Pushed::Taken => {
                 self.behind_since = None;
                 self.sent_seq = seq;

@@ -36,6 +36,11 @@ impl Lines {
         self.lines.remove(&follower);
     }
 
+    /// So many follow.
+    pub fn count(&self) -> usize {
+        self.lines.len()
+    }
+
     /// Nobody follows.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
@@ -88,25 +93,41 @@ impl Lines {
     }
 
     /// Presence for everybody but the one it came from.
-    pub fn show_presence(&self, entries: &[AwarenessEntry], except: Option<FollowerId>) {
+    pub fn show_presence(&mut self, entries: &[AwarenessEntry], except: Option<FollowerId>) {
         let update = encode_awareness(entries);
         let mut frames = Frames::new(Message::Awareness(&update));
-        for (follower, line) in &self.lines {
-            if Some(*follower) != except {
-                line.show_presence(&mut frames);
+        for (follower, line) in &mut self.lines {
+            if Some(*follower) != except && !line.show_presence(&mut frames) {
+                line.notify_when_drained(self.drained.clone());
             }
         }
     }
 
-    /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence.
+    /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence. Those who fell behind together
+    /// share one, and for who still has something to take nothing is merged.
     pub fn catch_up(&mut self, state: &mut DocumentState) {
-        for line in self.lines.values_mut() {
-            let Some(since) = line.behind_since() else { continue };
-            let Some((update, position)) = state.catch_up(since) else { return };
-            if line.catch_up(&update, position.seq) {
+        let mut behind: BTreeMap<u64, Vec<&mut Line>> = BTreeMap::new();
+        for line in self.lines.values_mut().filter(|line| line.misses_something()) {
+            if !line.is_drained() {
+                line.notify_when_drained(self.drained.clone()); // again: an acknowledgement may have come since it drained
+                continue;
+            }
+            if line.take_missed_presence() {
                 line.send(&Outgoing::Awareness(state.everybody()));
-            } else {
-                line.notify_when_drained(self.drained.clone());
+            }
+            if let Some(since) = line.behind_since() {
+                behind.entry(since).or_default().push(line);
+            }
+        }
+        for (since, lines) in behind {
+            let Some((update, position)) = state.catch_up(since) else { return };
+            let mut frames = Frames::new(Message::Update(&update));
+            for line in lines {
+                if line.catch_up(&mut frames, position.seq) {
+                    line.send(&Outgoing::Awareness(state.everybody()));
+                } else {
+                    line.notify_when_drained(self.drained.clone());
+                }
             }
         }
     }

@@ -70,6 +70,9 @@ pub enum JoinRefused {
     /// It has a tombstone.
     #[error("the document was deleted")]
     Deleted,
+    /// It has as many connections as it may.
+    #[error("the document has too many connections")]
+    Full,
     /// It cannot be read right now.
     #[error("the document cannot be loaded right now")]
     Unavailable,

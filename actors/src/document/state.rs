@@ -21,7 +21,8 @@ use crate::ports::log::{AppendOutcome, Head, IdempotencyKey, LogError, NewRow, Q
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::{
-    Admission, AwarenessUpdate, Caps, Content, Delta, Index, Malformed, Recent, Rule, StateVector, Update, admit, merge,
+    Admission, AwarenessUpdate, Caps, Content, Delta, Index, Malformed, Recent, Refused, Rule, StateVector, Update,
+    admit, merge,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -109,6 +110,7 @@ impl DocumentState {
         let caps = Caps {
             update_bytes_max: limits.update_bytes_max,
             document_clients_max: limits.document_clients_max,
+            awareness_state_bytes_max: limits.awareness_state_bytes_max,
             ..Caps::default()
         };
         let mut state = Self {

@@ -4,6 +4,7 @@ mod bench;
 
 mod acknowledging;
 mod committing;
+mod limits;
 mod presence;
 mod reading;
 mod recovering;

@@ -87,6 +87,9 @@ pub enum AccessDenied {
     /// The name breaks the grammar.
     #[error("not a document name")]
     BadName,
+    /// The document has as many connections as it may.
+    #[error("this document has too many connections")]
+    Full,
     /// PostgreSQL is away: not a refusal, try again.
     #[error("access cannot be checked right now")]
     Unavailable,

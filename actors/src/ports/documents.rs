@@ -70,6 +70,9 @@ pub enum WriteRefused {
     /// Larger than a single update may be.
     #[error("the update is too large")]
     TooLarge,
+    /// The document is at one of its limits; the reason says which.
+    #[error("{0}")]
+    Full(&'static str),
     /// Other content stands under one of its (client, clock) pairs. It was quarantined.
     #[error("the update contradicts the document's history")]
     Fork,

@@ -259,6 +259,7 @@ async fn open_room(
         match routed.send(join.clone()).await {
             Ok(Ok(())) => return Ok(Opened { caller, document: routed, may_write: grant.role.may_write() }),
             Ok(Err(JoinRefused::Deleted)) => return Err(AccessDenied::Deleted),
+            Ok(Err(JoinRefused::Full)) => return Err(AccessDenied::Full),
             Ok(Err(JoinRefused::Unavailable)) => return Err(AccessDenied::Unavailable),
             Err(_) => {}
         }

@@ -279,6 +279,7 @@ impl SessionState {
             AccessDenied::NoSuchDocument | AccessDenied::Deleted => (close::NOT_FOUND, "no such document"),
             AccessDenied::MayNotCreate => (close::FORBIDDEN, "permission-denied"),
             AccessDenied::BadName => (close::NOT_FOUND, "not a document name"),
+            AccessDenied::Full => (close::LIMIT, "too many connections of this document"),
             AccessDenied::Unavailable => {
                 self.closing = true; // not a refusal: the client comes back by itself
                 return vec![Effect::Close { code: close::TRY_AGAIN_LATER, reason: "try again later" }];

@@ -55,8 +55,15 @@ impl DocumentState {
     }
 
     pub(super) fn hear_awareness(&mut self, from: FollowerId, update: &Bytes, now: Instant) {
-        let Ok(entries) = AwarenessUpdate::parse(update, &self.caps) else {
-            return self.close(from, close::MALFORMED, "malformed awareness");
+        let entries = match AwarenessUpdate::parse(update, &self.caps) {
+            Ok(entries) => entries,
+            Err(malformed) => {
+                return match malformed.rule {
+                    Rule::AwarenessStateTooLarge => self.close(from, close::LIMIT, "awareness state too large"),
+                    Rule::TooManyAwarenessEntries => self.close(from, close::LIMIT, "too many awareness entries"),
+                    _ => self.close(from, close::MALFORMED, "malformed awareness"),
+                };
+            }
         };
         let Some(member) = self.members.get_mut(&from) else { return };
         if !entries.is_empty() && !std::mem::replace(&mut member.announced, true) {

@@ -58,7 +58,8 @@ impl DocumentState {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
-        let before = is_request.then(|| batch.delta.clone());
+        let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max;
+        let before = (is_request || may_be_full).then(|| batch.delta.clone());
         let presence = &self.presence;
         let user = proposal.user;
         let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
@@ -66,13 +67,16 @@ impl DocumentState {
         let admission = match admission {
             Ok(admission) => admission,
             Err(refused) => {
-                let refusal = WriteRefused::Malformed(refused.to_string());
+                let refusal = match refused {
+                    Refused::TooManyClients { .. } => WriteRefused::Full("the document has too many clients"),
+                    refused => WriteRefused::Malformed(refused.to_string()),
+                };
                 return self.refuse(proposal, &refusal, now);
             }
         };
         let left_out = admission.missing.is_some() || !admission.withheld.is_empty();
-        if left_out && let Some(before) = before {
-            batch.delta = before; // over HTTP an update is all or nothing
+        if left_out && is_request {
+            batch.delta = before.unwrap_or_default(); // over HTTP an update is all or nothing
             if let Sender::Request { looked, .. } = &mut proposal.sender
                 && !std::mem::replace(looked, true)
             {
@@ -93,7 +97,27 @@ impl DocumentState {
             Some(verdict) => verdict,
             None => return self.refuse(proposal, &WriteRefused::Malformed("not readable".into()), now),
         };
+        if let Verdict::Admitted { admitted, .. } = &verdict
+            && may_be_full
+            && self.is_full_with(admitted)
+        {
+            batch.delta = before.unwrap_or_default();
+            return self.refuse(proposal, &WriteRefused::Full("the document is too large"), now);
+        }
         batch.items.push((proposal, verdict));
+    }
+
+    /// Whether the document would be larger than it may be. What only deletes is always taken.
+    fn is_full_with(&mut self, update: &Update) -> bool {
+        let bytes = update.bytes().len();
+        if update.clients().next().is_none() {
+            return false;
+        }
+        // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other.
+        if let Some(state) = self.read_replica(Replica::state) {
+            self.folded_bytes = state.len();
+        }
+        self.folded_bytes + bytes > self.limits.document_bytes_max
     }
 
     pub(super) fn verdict(&self, proposal: &Proposal, admission: Admission, left_out: bool) -> Option<Verdict> {
@@ -306,6 +330,7 @@ impl DocumentState {
                     self.refuse_read_only(follower, ordinal, &proposal.update, proposal.is_step2, now);
                 }
                 WriteRefused::Fork => self.close(follower, close::FORK, "history contradicts the document's"),
+                WriteRefused::Full(limit) => self.close(follower, close::LIMIT, limit),
                 _ => self.close(follower, close::MALFORMED, "malformed update"),
             },
         }

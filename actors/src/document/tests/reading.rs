@@ -11,6 +11,7 @@ use crate::ports::log::Snapshot;
 use crate::protocol::Dialect;
 use crate::protocol::codec::{Incoming, decode};
 use bytes::Bytes;
+use contextnexus_gate::{AwarenessEntry, AwarenessUpdate, Caps, encode_awareness};
 use futures_util::task::noop_waker;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -176,6 +177,21 @@ fn updates_on(outbox: &Outbox) -> Vec<Bytes> {
     frames.into_iter().filter_map(update).collect()
 }
 
+fn cursor(client: u64, clock: u64) -> AwarenessEntry {
+    AwarenessEntry { client, clock, state: Bytes::from_static(b"{}"), is_null: false }
+}
+
+/// The clocks of the presence that a connection of dialect A is sent, off its socket.
+fn awareness_on(outbox: &Outbox) -> Vec<u64> {
+    let mut frames = VecDeque::new();
+    let _ = outbox.poll_drain(&mut Context::from_waker(&noop_waker()), usize::MAX / 2, &mut frames);
+    let said = frames.into_iter().filter_map(|frame| match decode(Dialect::YWebsocket, &frame.slice(2..)) {
+        Ok((_, Incoming::Awareness(update))) => AwarenessUpdate::parse(&update, &Caps::default()).ok(),
+        _ => None,
+    });
+    said.flatten().map(|entry| entry.clock).collect()
+}
+
 #[test]
 fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     let mut bench = Bench::new();
@@ -211,6 +227,59 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
         bob.apply(update);
     }
     assert!(bob.text().contains("new words"), "{}", bob.text());
+}
+
+#[test]
+fn who_had_no_room_for_a_cursor_gets_everybodys_last_one_when_it_has_drained() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
+    let outbox = Arc::new(Outbox::new(10));
+    let (drained, mut news) = mpsc::channel(1);
+    let mut lines = Lines::new(drained);
+    lines.insert(bob.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
+    lines.welcome(bob.follower, &[0; 20], 0);
+    for clock in 1..4 {
+        bench.say(&ann, Input::Awareness(encode_awareness(&[cursor(1, clock)])));
+        lines.show_presence(&[cursor(1, clock)], None);
+    }
+    assert_eq!(awareness_on(&outbox), [] as [u64; 0], "no room beside the state");
+    news.try_recv().expect("it drained, and somebody waited for that");
+    lines.catch_up(&mut bench.state);
+    assert_eq!(awareness_on(&outbox), [3], "the last, once");
+    lines.catch_up(&mut bench.state);
+    assert_eq!(awareness_on(&outbox), [] as [u64; 0]);
+}
+
+#[test]
+fn who_fell_behind_together_shares_one_update_and_nothing_is_merged_for_who_takes_nothing() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let readers = [
+        bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2),
+        bench.stranger(3, Dialect::YWebsocket, Role::Editor, 3),
+    ];
+    let outboxes = [Arc::new(Outbox::new(10)), Arc::new(Outbox::new(10))];
+    let mut lines = Lines::new(mpsc::channel(1).0);
+    for (reader, outbox) in readers.iter().zip(&outboxes) {
+        lines.insert(reader.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
+        lines.welcome(reader.follower, &[0, 0], 0);
+    }
+    for (at, word) in [(0, "one "), (4, "two "), (8, "three")] {
+        let update = ann.type_at(at, word);
+        bench.say(&ann, Input::Update(update.clone()));
+        lines.show(&update, bench.state.position(), None, &mut bench.state);
+    }
+    bench.log_answers();
+    let [first, second] = &outboxes;
+    let before = second.waiting();
+    updates_on(first);
+    lines.catch_up(&mut bench.state);
+    assert_eq!(second.waiting(), before, "nothing is added to what is not taken");
+    let caught_up = updates_on(first);
+    updates_on(second);
+    lines.catch_up(&mut bench.state);
+    assert_eq!(updates_on(second), caught_up);
 }
 
 #[test]
