@@ -12,6 +12,8 @@ use crate::export::{Exporter, ShowLimits};
 use crate::folding::{BlackBox, trial};
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
+use crate::net;
+use crate::net::tls::{BadCertificate, Certificates};
 use crate::origins::Origins;
 use crate::passwords::Passwords;
 use crate::postgres::authority::PostgresAuthority;
@@ -27,10 +29,10 @@ use crate::web::{self, ServerFacts};
 use crate::workers::upkeep;
 use crate::ws::{self, Sockets};
 use actix::{Addr, Arbiter};
+use actix_web::App;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
-use actix_web::{App, HttpServer};
 use contextnexus_actors::budget::Budget;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::messages::DrainAll;
@@ -67,6 +69,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Certificate(#[from] BadCertificate),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -144,6 +149,7 @@ pub async fn serve_through(config: Config, seams: Seams) -> Result<(), ServeErro
     let mut stop = Stop::listen()?;
     // Before anything else is touched: a second server that is started by mistake fails here, and at once.
     let listener = listen(config.server.listen)?;
+    certificates(&config)?;
     let files = process::raise_open_files();
     info!(files, "may open {files} files");
 
@@ -340,7 +346,19 @@ async fn run(
         facts: Data::new(ServerFacts::new(config.has_demo())),
         sockets: sockets.clone(),
     });
-    let server = HttpServer::new(move || {
+    let certificates = certificates(config)?;
+    let settings = net::Settings {
+        workers: config.workers(),
+        seats: net::Seats {
+            node: config.server.http_connections_max,
+            address: config.server.http_connections_per_address_max,
+        },
+        keep_alive: Duration::from_secs(config.server.keep_alive_s),
+        header_timeout: Duration::from_secs(config.server.header_timeout_s),
+        stall: patience(config),
+        certificates: certificates.clone(),
+    };
+    let server = net::serve(listener, settings, ws::on_connect, move || {
         let shared = shared.clone();
         App::new()
             .app_data(shared.readiness.clone())
@@ -354,17 +372,10 @@ async fn run(
             .configure(|service| rest::mount(service, &shared.rest))
             .configure(web::configure)
             .default_service(actix_web::web::to(rest::not_found))
-    })
-    .on_connect(ws::on_connect)
-    .workers(config.workers())
-    .max_connections(config.server.connections_per_node_max + config.server.http_connections_max)
-    .keep_alive(Duration::from_secs(config.server.keep_alive_s))
-    .client_request_timeout(Duration::from_secs(config.server.header_timeout_s))
-    .tcp_nodelay(true)
-    .shutdown_timeout(1)
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    })?;
+    let renewing = certificates
+        .map(|certificates| Ok::<_, io::Error>(tokio::spawn(renew(certificates, signal(SignalKind::hangup())?))))
+        .transpose()?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
 
@@ -383,10 +394,24 @@ async fn run(
         tracing::error!(error = %chain(&error), "the HTTP server ended with an error");
     }
     watching.abort();
-    upkeep.iter().for_each(JoinHandle::abort);
+    upkeep.iter().chain(&renewing).for_each(JoinHandle::abort);
     database.close().await;
     info!("stopped");
     Ok(())
+}
+
+fn certificates(config: &Config) -> Result<Option<Certificates>, BadCertificate> {
+    Certificates::of(&config.server.tls_certificate, &config.server.tls_key)
+}
+
+/// Reads the certificate anew at every SIGHUP: whoever renews it sends one. Runs for ever.
+async fn renew(certificates: Certificates, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        match certificates.reload() {
+            Ok(()) => info!("read the TLS certificate anew"),
+            Err(error) => tracing::error!(%error, "the TLS certificate stays as it was: {error}"),
+        }
+    }
 }
 
 /// Nobody new, everything accepted committed, every connection closed with 1012 in a wave, so that they do not all come back at once.
@@ -469,6 +494,11 @@ fn black_box(config: &Config) -> Option<BlackBox> {
     }
 }
 
+/// How long a client may keep us waiting in the middle of a request or an answer.
+fn patience(config: &Config) -> Duration {
+    Duration::from_secs(6 * config.server.header_timeout_s)
+}
+
 /// Redis where there is one; alone, a node has nobody to tell.
 fn bus(config: &Config, database: &Database, node: NodeId, readiness: &Readiness) -> Result<Arc<dyn Bus>, ServeError> {
     let Some(url) = config.redis.url.get() else { return Ok(Arc::new(MemoryBus::alone(node))) };
@@ -513,6 +543,7 @@ fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins)
             login_days: auth.login_days,
             json_bytes_max: server.json_bytes_max,
             update_bytes_max: config.limits.update_bytes_max,
+            body_patience: patience(config),
         },
     })
 }
@@ -556,5 +587,9 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 fn public_url(config: &Config, address: SocketAddr) -> String {
-    if config.server.public_url.is_empty() { format!("http://{address}") } else { config.server.public_url.clone() }
+    match (config.server.public_url.as_str(), config.server.tls_certificate.as_str()) {
+        ("", "") => format!("http://{address}"),
+        ("", _) => format!("https://{address}"),
+        (url, _) => url.to_owned(),
+    }
 }

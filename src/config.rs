@@ -39,6 +39,8 @@ pub struct Config {
 pub struct Server {
     pub listen: SocketAddr,
     pub public_url: String,
+    pub tls_certificate: String,
+    pub tls_key: String,
     pub workers: usize,
     pub allowed_origins: Vec<String>,
     pub cors_origins: Vec<String>,
@@ -50,6 +52,7 @@ pub struct Server {
     pub keep_alive_s: u64,
     pub json_bytes_max: usize,
     pub http_connections_max: usize,
+    pub http_connections_per_address_max: usize,
     pub show_s_max: u64,
     pub show_workers: usize,
     pub show_queue_max: usize,

@@ -16,6 +16,7 @@ pub mod files;
 pub mod folding;
 pub mod health;
 pub mod metrics;
+pub mod net;
 pub mod origins;
 pub mod passwords;
 pub mod postgres;

@@ -18,6 +18,13 @@ struct Network {
     prefix: u32,
 }
 
+/// How a connection came, among actix's data of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Transport {
+    /// By TLS that ends here.
+    pub is_encrypted: bool,
+}
+
 /// What is neither an address nor a network.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is neither an address nor a network such as 10.0.0.0/8")]
@@ -43,14 +50,19 @@ impl TrustedProxies {
 
     /// `http://host:port`, as the client of this request reaches the server: what a proxy of ours says about it, else what came here.
     pub fn base_of(&self, request: &HttpRequest) -> String {
+        let own = if request.conn_data::<Transport>().is_some_and(|transport| transport.is_encrypted) {
+            "https"
+        } else {
+            "http"
+        };
         if self.contain(peer_of(request)) {
             let info = request.connection_info();
-            return format!("{}://{}", info.scheme(), info.host());
+            let is_told = request.headers().contains_key("x-forwarded-proto")
+                || request.headers().contains_key(header::FORWARDED);
+            return format!("{}://{}", if is_told { info.scheme() } else { own }, info.host());
         }
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-        // Over HTTP/2 there is no such header, but an authority.
-        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-        format!("{}://{}", request.uri().scheme_str().unwrap_or("http"), host.unwrap_or(request.app_config().host()))
+        format!("{own}://{}", host.unwrap_or(request.app_config().host()))
     }
 
     /// Who is at the other end of `peer`: `peer` itself, or, where it is a proxy of ours, the last address in

@@ -43,6 +43,7 @@ use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::TenantId;
 use contextnexus_actors::ports::{Authority, LiveDocuments};
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -82,6 +83,8 @@ pub struct RestSettings {
     pub json_bytes_max: usize,
     /// `limits.update_bytes_max`.
     pub update_bytes_max: usize,
+    /// A request with a body is answered after so long, and the time that its bytes take: six times `server.header_timeout_s`.
+    pub body_patience: Duration,
 }
 
 impl Default for RestSettings {
@@ -92,6 +95,7 @@ impl Default for RestSettings {
             login_days: 30,
             json_bytes_max: 256 * 1024,
             update_bytes_max: 16 << 20,
+            body_patience: Duration::from_secs(30),
         }
     }
 }

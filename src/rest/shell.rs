@@ -8,6 +8,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpResponse, ResponseError as _, web};
+use std::time::Duration;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What scripts of other origins may read beside the body.
@@ -38,7 +39,8 @@ pub async fn shell<B: MessageBody + 'static>(
     } else {
         // Handlers and extractors shape their errors themselves. (Holding the request to shape others here would be a second owner
         // of it, which actix's router does not bear.)
-        next.call(request).await?.map_into_left_body()
+        let patience = patience(&request, rest.settings.body_patience);
+        tokio::time::timeout(patience, next.call(request)).await.map_err(|_| ApiError::TooSlow)??.map_into_left_body()
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -50,6 +52,19 @@ pub async fn shell<B: MessageBody + 'static>(
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     harden(headers, rest.settings.public_url.starts_with("https://"));
     Ok(response)
+}
+
+/// How long a request may take. Without a body it is ours to be quick.
+fn patience(request: &ServiceRequest, of_body: Duration) -> Duration {
+    /// A slow line may send a large document.
+    const BYTES_PER_S: u64 = 64 * 1024;
+    const NO_BODY: Duration = Duration::from_secs(24 * 60 * 60);
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        None | Some(0) if !headers.contains_key(header::TRANSFER_ENCODING) => NO_BODY,
+        length => of_body + Duration::from_secs(length.unwrap_or(0).min(u64::from(u32::MAX)) / BYTES_PER_S),
+    }
 }
 
 fn request_id(request: &HeaderMap, fresh: impl FnOnce() -> String) -> String {

@@ -7,17 +7,16 @@ use super::admission::Seat;
 use super::socket::Socket;
 use super::watch::Watch;
 use super::{SessionHandle, Sockets};
+use crate::net::{Io, Stream};
+use crate::proxies::Transport;
 use actix::Recipient;
 use actix_web::dev::Extensions;
-use actix_web::rt::net::TcpStream;
 use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::session::messages::Disconnected;
-use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -30,27 +29,19 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// The kernel gives up on a peer that acknowledges nothing for so long: one that vanished, with frames under way to it.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The duplicate of a connection's descriptor, among actix's data of that connection until an upgrade takes it.
-#[derive(Default)]
-pub struct Slot(RefCell<Option<socket2::Socket>>);
+/// A connection's stream, among actix's data of that connection until an upgrade takes it.
+pub struct Slot(RefCell<Option<Arc<Stream>>>);
 
-/// For `HttpServer::on_connect`.
-pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<TcpStream>() else {
-        return; // TLS is a proxy's business
-    };
-    match stream.as_fd().try_clone_to_owned() {
-        Ok(descriptor) => {
-            data.insert(Slot(RefCell::new(Some(descriptor.into()))));
-        }
-        // Such a connection is served, but not upgraded.
-        Err(error) => tracing::warn!(%error, "no descriptor left for a new connection: {error}"),
-    }
+/// For [`net::serve`](crate::net::serve).
+pub fn on_connect(connection: &Io, data: &mut Extensions) {
+    let stream = connection.stream();
+    data.insert(Transport { is_encrypted: stream.is_encrypted() });
+    data.insert(Slot(RefCell::new(Some(stream))));
 }
 
 impl Slot {
-    /// The connection is to become a WebSocket. `None` where there is no duplicate, or it is one already.
-    pub fn take(&self) -> Option<socket2::Socket> {
+    /// The connection is to become a WebSocket. `None` where it is one already.
+    pub fn take(&self) -> Option<Arc<Stream>> {
         self.0.borrow_mut().take()
     }
 }
@@ -233,6 +224,11 @@ impl Link {
         metrics::counter!("contextnexus_ws_shut_total", "reason" => why).increment(1);
         tracing::info!(connection.id = %self.connection, reason = why, "connection shut down: {why}");
         self.note(|facts| facts.is_shut = true);
+        if self.socket().is_writing() {
+            // What the kernel holds for a client that takes nothing would stay for half a minute, and behind it the client would not see
+            // that it was closed.
+            let _ = self.socket().options().set_linger(Some(Duration::ZERO));
+        }
         self.socket().shut_down(Shutdown::Both);
         self.outbox.abandon();
         self.read_over(Peer::Lost);

@@ -3,9 +3,10 @@
 //! actix-http keeps two buffers of 8 KiB for each connection and runs its whole dispatcher for every frame; for a WebSocket neither is
 //! of use (measured: 29 KiB an idle connection instead of 7). So the upgrade answers
 //! with a body that fails at once, [`LetGo`]: actix-http drops the connection with all that belongs to it, nothing of the response written.
-//! What goes on is a duplicate of the descriptor, made when the connection began, and the 101 response is the first that is written to it.
+//! What goes on is the stream that both share, TLS session included, and the 101 response is the first that is written to it.
 
 use super::reader::Reader;
+use crate::net::Stream;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
@@ -13,14 +14,13 @@ use contextnexus_actors::outbox::Sink;
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// Read at most at once.
@@ -33,30 +33,30 @@ thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into());
 }
 
-/// The socket of one WebSocket connection. Dropping it closes the descriptor.
+/// The socket of one WebSocket connection.
 #[derive(Debug)]
 pub struct Socket {
-    stream: TcpStream,
-    written: AtomicU64,
+    stream: Arc<Stream>,
+    /// What was written to the stream before it was a WebSocket.
+    before: u64,
     is_writing: AtomicBool,
 }
 
 impl Socket {
-    /// Watches this descriptor on the current thread.
-    pub fn new(descriptor: socket2::Socket) -> io::Result<Self> {
-        descriptor.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(descriptor.into())?;
-        Ok(Self { stream, written: AtomicU64::new(0), is_writing: AtomicBool::new(false) })
+    /// Goes on with this stream.
+    pub fn new(stream: Arc<Stream>) -> Self {
+        let before = stream.written();
+        Self { stream, before, is_writing: AtomicBool::new(false) }
     }
 
     /// For its options.
     pub fn options(&self) -> SockRef<'_> {
-        SockRef::from(&self.stream)
+        self.stream.options()
     }
 
     /// Bytes that the kernel has ever taken.
     pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+        self.stream.written() - self.before
     }
 
     /// A [`write`](Self::write) is not through: the kernel takes no more at the moment.
@@ -66,29 +66,16 @@ impl Socket {
 
     /// Ends the reading or writing half, or both, whatever waits there.
     pub fn shut_down(&self, how: Shutdown) {
-        let _ = self.options().shutdown(how); // not connected any more: it is what we want
+        self.stream.shut_down(how);
     }
 
     /// What is there, at most [`READ_BYTES_MAX`]; 0 at the end of the stream.
     pub fn poll_read(&self, context: &mut Context<'_>, into: &mut Reader) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_read_ready(context))?;
-            let mut read = 0;
-            let outcome = self.stream.try_io(Interest::READABLE, || {
-                READ_BUFFER.with_borrow_mut(|buffer| {
-                    read = (&*self.options()).read(buffer)?;
-                    into.feed(buffer.get(..read).unwrap_or_default());
-                    // There was no more: to say so here saves the call that would find it out.
-                    if (1..buffer.len()).contains(&read) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
-                })
-            });
-            match outcome {
-                Err(error) if read == 0 && error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if read == 0 => return Poll::Ready(Err(error)),
-                _ => return Poll::Ready(Ok(read)),
-            }
-        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let read = ready!(self.stream.poll_read(context, buffer))?;
+            into.feed(buffer.get(..read).unwrap_or_default());
+            Poll::Ready(Ok(read))
+        })
     }
 
     /// See [`poll_read`](Self::poll_read).
@@ -100,20 +87,10 @@ impl Socket {
     pub async fn write(&self, frames: &[Bytes]) -> io::Result<()> {
         let (mut next, mut offset) = (0, 0);
         while let Some(left) = frames.get(next..).filter(|left| !left.is_empty()) {
-            let some = || write_some(&self.options(), left, offset);
-            let mut written = match self.stream.try_io(Interest::WRITABLE, some) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.is_writing.store(true, Ordering::Relaxed);
-                    let written = self.stream.async_io(Interest::WRITABLE, some).await;
-                    self.is_writing.store(false, Ordering::Relaxed);
-                    written?
-                }
-                written => written?, // as nearly always
-            };
+            let mut written = self.taken(|| write_some(&self.stream, left, offset)).await?;
             if written == 0 {
                 return Err(ErrorKind::WriteZero.into());
             }
-            self.written.fetch_add(written as u64, Ordering::Relaxed);
             written += offset;
             offset = 0;
             for frame in left {
@@ -125,24 +102,37 @@ impl Socket {
                 next += 1;
             }
         }
-        Ok(())
+        self.taken(|| self.stream.try_send()).await
+    }
+
+    /// Tries until the kernel takes something.
+    async fn taken<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match attempt() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.is_writing.store(true, Ordering::Relaxed);
+                    let writable = self.stream.writable().await;
+                    self.is_writing.store(false, Ordering::Relaxed);
+                    writable?;
+                }
+                done => return done, // as nearly always
+            }
+        }
     }
 }
 
 impl Sink for Socket {
     /// From any thread. What the kernel does not take, it is waited for by [`write`](Self::write).
     fn write_now(&self, bytes: &[u8]) -> usize {
-        let written = (&*self.options()).write(bytes).unwrap_or(0);
-        self.written.fetch_add(written as u64, Ordering::Relaxed);
-        written
+        self.stream.write_through(bytes)
     }
 }
 
-fn write_some(mut socket: &socket2::Socket, frames: &[Bytes], offset: usize) -> io::Result<usize> {
+fn write_some(stream: &Stream, frames: &[Bytes], offset: usize) -> io::Result<usize> {
     let Some((first, others)) = frames.split_first() else { return Ok(0) };
     let first = first.get(offset..).unwrap_or_default();
     if others.is_empty() {
-        return socket.write(first);
+        return stream.try_write(&[IoSlice::new(first)]);
     }
     let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE_MAX];
     let mut count = 0;
@@ -150,7 +140,7 @@ fn write_some(mut socket: &socket2::Socket, frames: &[Bytes], offset: usize) -> 
         *slice = IoSlice::new(bytes);
         count += 1;
     }
-    socket.write_vectored(slices.get(..count).unwrap_or_default())
+    stream.try_write(slices.get(..count).unwrap_or_default())
 }
 
 /// The head of a response without a body, as it goes over the wire (RFC 9112). What middlewares add to a response is not in it.

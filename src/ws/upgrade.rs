@@ -99,8 +99,7 @@ fn try_open(
     let seat = sockets.admission.admit(sockets.settings.trusted_proxies.client_of(request)).map_err(Refused::NoSeat)?;
     let slot = request.conn_data::<Slot>().ok_or(Refused::NoDescriptor)?;
     let watch = request.app_data::<Watch>().ok_or(Refused::NoDescriptor)?;
-    let descriptor = slot.take().ok_or(Refused::NoDescriptor)?;
-    let socket = Socket::new(descriptor).map_err(|_| Refused::NoDescriptor)?;
+    let socket = Socket::new(slot.take().ok_or(Refused::NoDescriptor)?);
 
     let connection = ConnectionId(sockets.clock.fresh_id());
     let outbox = Arc::new(Outbox::new(sockets.settings.outbox_bytes_max));

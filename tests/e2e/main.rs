@@ -39,3 +39,5 @@ mod rest_sessions;
 mod rest_tickets;
 mod tidy;
 mod ws_flood;
+mod ws_limits;
+mod ws_tls;

@@ -1,15 +1,10 @@
 //! The whole server against clients that do what no library does. The pump's own cases are tests of `src/ws`.
 
+use crate::support::raw::{self, Raw};
 use crate::support::world::World;
-use raw::Raw;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use yrs::{Doc, ReadTxn, Text, Transact, WriteTxn};
-
-#[path = "../../src/ws/tests/raw.rs"]
-#[allow(dead_code)]
-mod raw;
 
 const READERS: usize = 100;
 
@@ -23,17 +18,6 @@ fn connect(world: &World, room: &str) -> Raw {
     assert_eq!(status, 101, "{head}");
     client.send_binary(&[0, 0, 1, 0]); // step 1 of an empty document: updates follow the answer
     client
-}
-
-/// Sum of a metric over its labels.
-fn metric(world: &World, name: &str) -> f64 {
-    let mut page = String::new();
-    let mut socket = TcpStream::connect(address(world)).unwrap();
-    socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    socket.read_to_string(&mut page).unwrap();
-    assert!(page.starts_with("HTTP/1.0 200"), "{page:.200}");
-    let values = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// Rows 31 and 8 of the fault matrix: they are gone within their deadline, cost less than their budget, and nobody else notices.
@@ -70,7 +54,7 @@ fn readers_that_never_read_are_closed_and_others_do_not_notice() {
     let start = Instant::now();
     let mut latencies = Vec::new();
     let mut most_kib = 0;
-    while metric(&world, "contextnexus_ws_connections") > 1.0 {
+    while world.metric("contextnexus_ws_connections") > 1.0 {
         assert!(start.elapsed() < Duration::from_secs(60), "some are still there");
         latencies.push(wrote(&mut writer, 40_000));
         most_kib = most_kib.max(world.server.memory_kib());
@@ -88,7 +72,7 @@ fn readers_that_never_read_are_closed_and_others_do_not_notice() {
     let text_kib = latencies.len() as u64 * 40;
     let budget_kib = READERS as u64 * 1536 + 8 * text_kib;
     assert!(most_kib < before_kib + budget_kib, "{} KiB more, of {budget_kib}", most_kib - before_kib);
-    assert!(metric(&world, "contextnexus_ws_shut_total") >= READERS as f64);
+    assert!(world.metric("contextnexus_ws_shut_total") >= READERS as f64);
     drop(readers);
 }
 

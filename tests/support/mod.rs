@@ -7,6 +7,8 @@ pub mod ledger;
 pub mod liar;
 pub mod postgres;
 pub mod process;
+#[path = "../../src/ws/tests/raw.rs"]
+pub mod raw;
 pub mod redis;
 pub mod rest;
 pub mod server;

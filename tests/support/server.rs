@@ -104,7 +104,7 @@ impl TestServer {
         let mut running = Running::start(&self.name, self.command(&[]));
         let line = running.wait_for_line("ContextNexus is ready at ", Duration::from_secs(60));
         let base = line.rsplit(' ').next().expect("an address").to_owned();
-        self.listen = base.trim_start_matches("http://").to_owned();
+        self.listen = base.split("://").last().expect("an address").to_owned();
         self.base = base;
         self.running = Some(running);
         let credentials = self.credentials();

@@ -69,6 +69,24 @@ impl World {
         self.server.token.clone()
     }
 
+    /// `/metrics`, as its text.
+    pub fn metrics(&self) -> String {
+        use std::io::{Read as _, Write as _};
+        let mut page = String::new();
+        let mut socket = std::net::TcpStream::connect(self.base().trim_start_matches("http://")).expect("it listens");
+        socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it hears");
+        socket.read_to_string(&mut page).expect("it answers");
+        assert!(page.starts_with("HTTP/1.0 200"), "{page:.200}");
+        page
+    }
+
+    /// A metric, summed over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = self.metrics();
+        let values = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// A second node on the same database.
     pub fn second_node(&self, options: Options) -> TestServer {
         TestServer::start_with(&self.database, Options { name: "second node".to_owned(), ..options })

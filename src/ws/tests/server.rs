@@ -1,12 +1,13 @@
 //! An HTTP server with the routes of the dialects, and sessions that do what a test says.
 
 use super::raw::Raw;
+use crate::net;
 use crate::origins::Origins;
 use crate::proxies::TrustedProxies;
 use crate::ws::admission::Seats;
 use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, StartSession, configure, on_connect};
 use actix::{Actor, ActorContext as _, Context, Handler, ResponseFuture};
-use actix_web::{App, HttpServer};
+use actix_web::App;
 use contextnexus_actors::clock::SystemClock;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::frame::server_frame;
@@ -78,14 +79,21 @@ impl Node {
         let (started, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = HttpServer::new(move || App::new().configure(configure(Arc::clone(&of_server))))
-                    .workers(1)
-                    .on_connect(on_connect)
-                    .disable_signals()
-                    .bind("127.0.0.1:0")
-                    .unwrap();
-                let address = server.addrs()[0];
-                let server = server.run();
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                listener.set_nonblocking(true).unwrap();
+                let address = listener.local_addr().unwrap();
+                let settings = net::Settings {
+                    workers: 1,
+                    seats: net::Seats { node: 1_000, address: 1_000 },
+                    keep_alive: Duration::from_secs(5),
+                    header_timeout: Duration::from_secs(5),
+                    stall: Duration::from_secs(30),
+                    certificates: None,
+                };
+                let server = net::serve(listener, settings, on_connect, move || {
+                    App::new().configure(configure(Arc::clone(&of_server)))
+                });
+                let server = server.unwrap();
                 started.send((address, server.handle())).unwrap();
                 server.await.unwrap();
             });

@@ -1,0 +1,307 @@
+//! Limits over the wire: each has its name, and a close code or a status of its own. And who is only too fast is slowed down, not closed.
+
+use crate::support::process::eventually;
+use crate::support::raw::{self, Raw};
+use crate::support::server::Options;
+use crate::support::world::World;
+use contextnexus_loadtest::client::{self, Access, Listener, TokenIn};
+use contextnexus_loadtest::wire::dialect::Dialect;
+use contextnexus_loadtest::wire::update;
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+const LIMIT: u16 = 4429;
+
+fn world(settings: &[(&str, &str)]) -> World {
+    let environment = settings.iter().map(|(name, value)| (format!("CONTEXTNEXUS_{name}"), (*value).to_owned()));
+    World::start_with(Options { environment: environment.collect(), ..Options::default() })
+}
+
+fn address(world: &World) -> SocketAddr {
+    world.base().trim_start_matches("http://").parse().unwrap()
+}
+
+fn connect_from(world: &World, from: &str) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from.parse::<IpAddr>().unwrap(), 0).into()).unwrap();
+    socket.connect(&address(world).into()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.into()
+}
+
+fn open(world: &World, from: &str, room: &str) -> (u16, String, Raw) {
+    let mut raw = Raw { socket: connect_from(world, from) };
+    let (status, head) = raw.ask(&format!("/yjs/{room}?token={}", world.token()), raw::UPGRADE);
+    (status, head, raw)
+}
+
+fn joined(world: &World, room: &str) -> Raw {
+    let (status, head, mut raw) = open(world, "127.0.0.1", room);
+    assert_eq!(status, 101, "{head}");
+    raw.send_binary(&[0, 0, 1, 0]);
+    while !raw.binary().starts_with(&[0, 1]) {}
+    raw
+}
+
+/// Reads on to the close frame: its code and reason.
+fn closed(raw: &mut Raw) -> (u16, String) {
+    loop {
+        match raw.frame().expect("a close frame") {
+            (0x88, payload) => {
+                return (
+                    u16::from_be_bytes([payload[0], payload[1]]),
+                    String::from_utf8(payload[2..].to_vec()).unwrap(),
+                );
+            }
+            (0x82 | 0x89, _) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn limit(reason: &str) -> (u16, String) {
+    (LIMIT, reason.to_owned())
+}
+
+fn varuint(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+fn update_message(client: u64, letters: usize) -> Vec<u8> {
+    let update = update::append_text(client, 0, &"x".repeat(letters));
+    [&[0, 2][..], &varuint(update.len()), &update].concat()
+}
+
+fn awareness_message(client: u64, letters: usize) -> Vec<u8> {
+    let state = format!("\"{}\"", "x".repeat(letters));
+    let update = [varuint(1), varuint(client as usize), varuint(1), varuint(state.len()), state.into_bytes()].concat();
+    [&[1][..], &varuint(update.len()), &update].concat()
+}
+
+#[test]
+fn what_one_connection_or_document_may_is_closed_by_its_name() {
+    let world = world(&[
+        ("LIMITS__UPDATE_BYTES_MAX", "70000"),
+        ("LIMITS__DOCUMENT_BYTES_MAX", "65536"),
+        ("LIMITS__DOCUMENT_CLIENTS_MAX", "100"),
+        ("LIMITS__DOCUMENT_CONNECTIONS_MAX", "3"),
+        ("LIMITS__AWARENESS_STATE_BYTES_MAX", "256"),
+        ("LIMITS__UNAUTHENTICATED_MESSAGES_MAX", "5"),
+        ("LIMITS__UNAUTHENTICATED_BYTES_MAX", "1024"),
+        ("LIMITS__DOCUMENTS_PER_CONNECTION_MAX", "2"),
+        ("LIMITS__AUTHENTICATION_DEADLINE_S", "1"),
+    ]);
+
+    let mut large = joined(&world, "update");
+    large.send_binary(&update_message(1, 70_500));
+    assert_eq!(closed(&mut large), (1009, "update too large".to_owned()));
+    let mut larger = joined(&world, "update");
+    larger.send_binary(&update_message(1, 75_000));
+    assert_eq!(closed(&mut larger).0, 1009);
+
+    let mut full = joined(&world, "document");
+    full.send_binary(&update_message(1, 65_000));
+    while !full.binary().starts_with(&[0, 2]) {}
+    full.send_binary(&update_message(2, 1_000));
+    assert_eq!(closed(&mut full), limit("the document is too large"));
+
+    let mut crowd = joined(&world, "clients");
+    for client in 1..=101 {
+        crowd.send_binary(&update_message(client, 1));
+    }
+    assert_eq!(closed(&mut crowd), limit("the document has too many clients"));
+
+    let mut cursor = joined(&world, "awareness");
+    cursor.send_binary(&awareness_message(1, 300));
+    assert_eq!(closed(&mut cursor), limit("awareness state too large"));
+
+    let _three = [joined(&world, "connections"), joined(&world, "connections"), joined(&world, "connections")];
+    let (_, _, mut fourth) = open(&world, "127.0.0.1", "connections");
+    assert_eq!(closed(&mut fourth), limit("too many connections of this document"));
+
+    let (_, _, mut eager) = Raw::request(address(&world), "/collab", "");
+    for _ in 0..6 {
+        eager.send_binary(b"\x01d\x00\x00\x01\x00");
+    }
+    assert_eq!(closed(&mut eager), limit("too much before authentication"));
+    let (_, _, mut heavy) = Raw::request(address(&world), "/collab", "");
+    for _ in 0..2 {
+        heavy.send_binary(&[&b"\x01d"[..], &update_message(1, 60_000)].concat());
+    }
+    assert_eq!(closed(&mut heavy), limit("too much before authentication"));
+    let (_, _, mut wide) = Raw::request(address(&world), "/collab", "");
+    for name in [b'a', b'b', b'c'] {
+        wide.send_binary(&[1, name, 0, 0, 1, 0]);
+    }
+    assert_eq!(closed(&mut wide), limit("too many documents"));
+    let (_, _, mut silent) = Raw::request(address(&world), "/collab", "");
+    assert_eq!(closed(&mut silent), (4408, "not authenticated in time".to_owned()));
+}
+
+#[test]
+fn who_is_one_too_many_is_turned_away_by_its_name() {
+    let world = world(&[
+        ("SERVER__CONNECTIONS_PER_NODE_MAX", "5"),
+        ("SERVER__CONNECTIONS_PER_ADDRESS_MAX", "3"),
+        ("SERVER__CONNECTIONS_PER_USER_MAX", "2"),
+    ]);
+    let refused = |from: &str| {
+        let (status, head, _) = open(&world, from, "a");
+        assert!(status == 503 && head.contains("retry-after: 5"), "{head}");
+        let page = world.metrics();
+        let counted = page.lines().filter(|line| line.starts_with("contextnexus_ws_refused_upgrades_total"));
+        counted.map(|line| line.to_owned() + "\n").collect::<String>()
+    };
+    let mut open_ones = vec![joined(&world, "a"), joined(&world, "a")];
+    let (_, _, mut third) = open(&world, "127.0.0.1", "a");
+    assert_eq!(closed(&mut third), limit("too many connections of this user"));
+    drop(third);
+    eventually(Duration::from_secs(5), "the third is gone", || world.metric("contextnexus_ws_connections") == 2.0);
+    open_ones.push(Raw::request(address(&world), "/collab", "").2);
+    assert!(refused("127.0.0.1").contains("address_full"));
+    for from in ["127.0.0.2", "127.0.0.3"] {
+        let mut raw = Raw { socket: connect_from(&world, from) };
+        assert_eq!(raw.ask("/collab", raw::UPGRADE).0, 101);
+        open_ones.push(raw);
+    }
+    assert!(refused("127.0.0.4").contains("node_full"));
+}
+
+/// A head that never ends, a body that never comes, an answer that is never read: each ends, and holds up nobody else.
+#[test]
+fn slow_clients_hold_nothing_for_long() {
+    let world = world(&[("SERVER__HEADER_TIMEOUT_S", "1"), ("SERVER__HTTP_CONNECTIONS_PER_ADDRESS_MAX", "40")]);
+    let start = Instant::now();
+    let half_heads: Vec<TcpStream> =
+        ["GET / HTTP/1.1\r\nHost: x\r\n", "", "GET /yjs/a HTTP/1.1\r\nUpgrade: websocket\r\n"]
+            .iter()
+            .cycle()
+            .take(30)
+            .map(|head| {
+                let mut socket = connect_from(&world, "127.0.0.1");
+                socket.write_all(head.as_bytes()).unwrap();
+                socket
+            })
+            .collect();
+    let mut body = connect_from(&world, "127.0.0.1");
+    body.write_all(
+        b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    )
+    .unwrap();
+    let mut deaf = connect_from(&world, "127.0.0.1");
+    deaf.set_nonblocking(true).unwrap();
+    let ask = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    let _ = deaf.write(ask.as_bytes());
+
+    // Others are served meanwhile, from this address and with sockets that count no more.
+    let sockets: Vec<Raw> = (0..50).map(|_| joined(&world, "a")).collect();
+    assert_eq!(world.metric("contextnexus_ws_connections"), 50.0);
+    for mut socket in half_heads {
+        let _ = socket.read_to_end(&mut Vec::new()); // 408, or the end
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let mut answer = String::new();
+    body.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // This one is the page of the metrics themselves.
+    eventually(Duration::from_secs(10), "the deaf one is gone", || {
+        world.metric("contextnexus_http_connections") <= 1.0
+    });
+    assert_eq!(world.metric("contextnexus_http_stalled_total"), 1.0);
+
+    let held: Vec<TcpStream> = (0..40).map(|_| connect_from(&world, "127.0.0.1")).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let mut refused = String::new();
+    connect_from(&world, "127.0.0.1").read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    let mut elsewhere = Raw { socket: connect_from(&world, "127.0.0.2") };
+    assert_eq!(elsewhere.ask("/live", "").0, 200);
+    drop((held, sockets));
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    synced: bool,
+    acknowledged: u64,
+    echoed: u64,
+    refused: Option<String>,
+}
+
+struct Ears(Rc<RefCell<Heard>>);
+
+impl Listener for Ears {
+    fn asked(&mut self, _: &[u8]) -> Vec<u8> {
+        update::EMPTY.to_vec()
+    }
+
+    fn content(&mut self, bytes: &[u8]) {
+        update::ranges(bytes, |range| self.0.borrow_mut().echoed += u64::from(range.len));
+    }
+
+    fn synced(&mut self) {
+        self.0.borrow_mut().synced = true;
+    }
+
+    fn acknowledged(&mut self, updates: u64) {
+        self.0.borrow_mut().acknowledged = updates;
+    }
+
+    fn refused(&mut self, why: String) {
+        self.0.borrow_mut().refused = Some(why);
+    }
+}
+
+/// In each dialect: 13 MiB at once are more than the window and the kernel take, so the writer waits, and all of it is acknowledged.
+#[test]
+fn a_writer_that_is_too_fast_is_slowed_down_and_not_closed() {
+    const UPDATES: u32 = 200;
+    const LETTERS: u32 = 64 * 1024;
+    let world = world(&[("LIMITS__CONNECTION_WINDOW_BYTES", "65536")]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for dialect in [Dialect::A, Dialect::B, Dialect::C] {
+        let target = world.server.socket_base().parse().unwrap();
+        let access = Access { target, dialect, token: Some(world.token()), token_in: TokenIn::Header };
+        let work = async {
+            let name = format!("fast-{dialect:?}").to_lowercase();
+            let token = client::admit(&access, &name).await.unwrap();
+            let opened = client::connect(&access, &name, token.as_deref(), &update::EMPTY_STATE_VECTOR).await;
+            let (incoming, link) = opened.unwrap();
+            let heard = Rc::new(RefCell::new(Heard::default()));
+            let (ears, hears) = (Rc::clone(&heard), link.clone());
+            let listening =
+                tokio::task::spawn_local(async move { client::listen(incoming, hears, &mut Ears(ears)).await });
+            let until = async |done: &dyn Fn(&Heard) -> bool| {
+                let start = Instant::now();
+                while !done(&heard.borrow()) {
+                    assert!(!listening.is_finished(), "{dialect:?}: closed");
+                    assert!(start.elapsed() < Duration::from_secs(60), "{dialect:?}: {:?}", heard.borrow());
+                    assert_eq!(heard.borrow().refused, None, "{dialect:?}");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            until(&|heard| heard.synced).await;
+            let text = "x".repeat(LETTERS as usize);
+            let updates: Vec<Vec<u8>> =
+                (0..UPDATES).map(|number| update::append_text(7, number * LETTERS, &text)).collect();
+            link.send_updates(updates.iter().map(Vec::as_slice));
+            assert!(!link.is_flushed(), "{dialect:?}: nobody slowed it down");
+            match dialect {
+                Dialect::A => until(&|heard| heard.echoed == u64::from(UPDATES * LETTERS)).await,
+                _ => until(&|heard| heard.acknowledged == u64::from(UPDATES)).await,
+            }
+            link.close();
+        };
+        runtime.block_on(tokio::task::LocalSet::new().run_until(work));
+    }
+    assert_eq!(world.metric("contextnexus_ws_shut_total"), 0.0);
+}
