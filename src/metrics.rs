@@ -10,6 +10,43 @@ const SECONDS: [f64; 15] =
 /// How often histograms are folded, so that they do not grow while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// How full every queue is (ARCHITECTURE.md, "Queues and bounds"). Here from the start, so that an alarm can be set before the first one fills.
+const QUEUES: &[(&str, &str)] = &[
+    ("contextnexus_authority_waiting", "Tokens and rooms that are being looked up."),
+    ("contextnexus_bus_events_waiting", "Messages from the bus that documents have not taken yet."),
+    ("contextnexus_bus_outgoing_bytes", "Bytes that wait to be published."),
+    ("contextnexus_directory_waiting", "Joins that wait for the directory."),
+    ("contextnexus_http_connections", "Connections that speak HTTP; a WebSocket is none any more."),
+    ("contextnexus_log_waiting_appends", "Appends that wait for a transaction."),
+    ("contextnexus_log_waiting_bytes", "Bytes of these."),
+    ("contextnexus_outbox_bytes", "Bytes that wait to be written to WebSockets, all together."),
+    ("contextnexus_passwords_waiting", "Passwords that are hashed or wait for it."),
+    ("contextnexus_recent_bytes", "Recent updates that documents keep for those who are behind."),
+    ("contextnexus_show_waiting", "Documents that are shown as JSON or text, or wait for it."),
+    ("contextnexus_unauthenticated_bytes", "Bytes of clients whose token is not checked yet."),
+    ("contextnexus_waiting_bytes", "Updates that wait for their commit, all documents together."),
+    ("contextnexus_waiting_bytes_of_fullest", "The same in the document where most wait."),
+    (
+        "contextnexus_ws_held_back_connections",
+        "WebSockets that are not read, because a session or document has not taken what came.",
+    ),
+    ("contextnexus_ws_unfinished_bytes", "Bytes of messages that have not come whole."),
+];
+
+/// What was answered "full".
+const REFUSALS: &[(&str, &str)] = &[
+    (
+        "contextnexus_behind_total",
+        "Connections that fell behind in a document, and got one update for what they missed or were closed.",
+    ),
+    ("contextnexus_bus_overflows_total", "Subscriptions whose queue was full: the log was looked at instead."),
+    ("contextnexus_dropped_updates_total", "Updates dropped unadmitted for lack of room, to be asked for again."),
+    ("contextnexus_http_stalled_total", "HTTP connections closed because the client took nothing of an answer."),
+    ("contextnexus_log_full_total", "Appends that found no room in the log writer in time."),
+    ("contextnexus_passwords_refused_total", "Logins refused because too many waited."),
+    ("contextnexus_show_refused_total", "Documents not shown because too many waited."),
+];
+
 /// The metrics of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -27,6 +64,14 @@ impl Metrics {
         describe_gauge!("process_max_fds", "Files and sockets that this process may open.");
         describe_gauge!("process_threads", "Threads of this process.");
         describe_counter!("process_cpu_milliseconds_total", "CPU time that this process has used.");
+        for (name, what) in QUEUES {
+            describe_gauge!(*name, *what);
+            gauge!(*name).set(0.0);
+        }
+        for (name, what) in REFUSALS {
+            describe_counter!(*name, *what);
+            counter!(*name).absolute(0);
+        }
         Ok(Self { handle })
     }
 

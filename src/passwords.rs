@@ -6,6 +6,7 @@
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
+use contextnexus_actors::counted::Counted;
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,15 +113,20 @@ impl Passwords {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+        let waits = Counted::in_gauge("contextnexus_passwords_waiting");
         let (done, answer) = oneshot::channel();
         let job: Job = Box::new(move || {
+            let _waits = waits; // until it is done, also where nobody waits for it any more
             if !done.is_closed() {
                 let _ = done.send(work()); // who asked may have left: nothing to tell then
             }
         });
         match self.queue.try_send(job) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(PasswordError::Busy),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                metrics::counter!("contextnexus_passwords_refused_total").increment(1);
+                return Err(PasswordError::Busy);
+            }
         }
         answer.await.map_err(|_| PasswordError::Busy)
     }

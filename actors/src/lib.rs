@@ -14,6 +14,7 @@
 pub mod access;
 pub mod budget;
 pub mod clock;
+pub mod counted;
 pub mod directory;
 pub mod document;
 pub mod ids;

@@ -16,6 +16,7 @@ mod tests;
 mod text;
 
 use bytes::Bytes;
+use contextnexus_actors::counted::Counted;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -133,11 +134,15 @@ impl Exporter {
         &self,
         work: impl FnOnce(Instant) -> Result<String, ExportError> + Send + 'static,
     ) -> Result<String, ExportError> {
-        let waiting = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| ExportError::Busy)?;
+        let Ok(waiting) = Arc::clone(&self.queue).try_acquire_owned() else {
+            metrics::counter!("contextnexus_show_refused_total").increment(1);
+            return Err(ExportError::Busy);
+        };
+        let counted = Counted::in_gauge("contextnexus_show_waiting");
         let working = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| ExportError::Busy)?;
         let time_max = self.time_max;
         let done = tokio::task::spawn_blocking(move || {
-            let _both = (waiting, working); // held until the work ends, also when nobody waits for it any more
+            let _all = (waiting, working, counted); // held until the work ends, also when nobody waits for it any more
             work(Instant::now() + time_max)
         });
         done.await.map_err(|_| ExportError::Unreadable("a defect"))?

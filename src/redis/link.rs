@@ -62,13 +62,19 @@ impl Outgoing {
         }
         self.bytes += bytes;
         self.messages.push_back(message);
+        self.show();
         true
     }
 
     /// Drops all. How many it were.
     pub fn clear(&mut self) -> usize {
         self.bytes = 0;
+        self.show();
         std::mem::take(&mut self.messages).len()
+    }
+
+    fn show(&self) {
+        metrics::gauge!("contextnexus_bus_outgoing_bytes").set(self.bytes as f64);
     }
 
     fn take(&mut self, bytes_max: usize) -> Vec<BusMessage> {
@@ -81,6 +87,7 @@ impl Outgoing {
             taken.push(message);
         }
         self.bytes -= bytes;
+        self.show();
         taken
     }
 }

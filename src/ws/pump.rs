@@ -247,6 +247,9 @@ impl Held {
         let unfinished: &AtomicUsize = &self.sockets.unfinished_bytes;
         unfinished.fetch_sub(self.bytes, Ordering::Relaxed);
         let others = unfinished.fetch_add(bytes, Ordering::Relaxed);
+        if bytes != self.bytes {
+            metrics::gauge!("contextnexus_ws_unfinished_bytes").increment(bytes as f64 - self.bytes as f64);
+        }
         self.bytes = bytes;
         bytes == 0 || others + bytes <= self.sockets.settings.unfinished_bytes_max
     }
@@ -254,6 +257,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.bytes > 0 {
+            metrics::gauge!("contextnexus_ws_unfinished_bytes").decrement(self.bytes as f64);
+        }
         self.sockets.unfinished_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

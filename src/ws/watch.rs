@@ -101,6 +101,31 @@ pub fn judge(now: Instant, facts: &Facts, is_closing: bool, deadlines: &Deadline
     Verdict::Fine
 }
 
+/// What waits in the connections of one thread.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    outbox_bytes: usize,
+    held_back: usize,
+}
+
+impl Sums {
+    fn add(&mut self, link: &Link) {
+        self.outbox_bytes += link.outbox.waiting();
+        self.held_back += usize::from(!link.facts().reading);
+    }
+
+    /// Moves the gauges, which all threads share, by what changed here.
+    fn show(self, before: Self) {
+        let moved = |name: &'static str, now: usize, before: usize| {
+            if now != before {
+                metrics::gauge!(name).increment(now as f64 - before as f64);
+            }
+        };
+        moved("contextnexus_outbox_bytes", self.outbox_bytes, before.outbox_bytes);
+        moved("contextnexus_ws_held_back_connections", self.held_back, before.held_back);
+    }
+}
+
 /// The connections of one thread.
 #[derive(Clone, Default)]
 pub struct Watch(Rc<RefCell<Watched>>);
@@ -109,6 +134,8 @@ pub struct Watch(Rc<RefCell<Watched>>);
 struct Watched {
     links: Vec<Weak<Link>>,
     lingering: Vec<(Instant, Arc<Socket>)>,
+    /// As last added to the gauges.
+    sums: Sums,
     /// The task runs.
     looking: bool,
 }
@@ -151,14 +178,18 @@ impl Watch {
             watched.links.retain(|link| link.strong_count() > 0);
             watched.lingering.retain(|(since, _)| now.saturating_duration_since(*since) < LINGER);
             if watched.links.is_empty() && watched.lingering.is_empty() {
+                Sums::default().show(std::mem::take(&mut watched.sums));
                 watched.looking = false;
                 return false;
             }
             watched.links.iter().filter_map(Weak::upgrade).collect()
         };
+        let mut sums = Sums::default();
         for link in links {
             look_at(&link, now);
+            sums.add(&link);
         }
+        sums.show(std::mem::replace(&mut self.0.borrow_mut().sums, sums));
         true
     }
 }

@@ -40,4 +40,5 @@ mod rest_tickets;
 mod tidy;
 mod ws_flood;
 mod ws_limits;
+mod ws_stalled;
 mod ws_tls;

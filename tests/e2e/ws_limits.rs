@@ -4,10 +4,12 @@ use crate::support::process::eventually;
 use crate::support::raw::{self, Raw};
 use crate::support::server::Options;
 use crate::support::world::World;
+use contextnexus::config::{Config, Sources};
 use contextnexus_loadtest::client::{self, Access, Listener, TokenIn};
 use contextnexus_loadtest::wire::dialect::Dialect;
 use contextnexus_loadtest::wire::update;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -304,4 +306,63 @@ fn a_writer_that_is_too_fast_is_slowed_down_and_not_closed() {
         runtime.block_on(tokio::task::LocalSet::new().run_until(work));
     }
     assert_eq!(world.metric("contextnexus_ws_shut_total"), 0.0);
+}
+
+/// The table of ARCHITECTURE.md is what operators set alarms by.
+#[test]
+fn every_queue_of_the_table_is_measured_from_the_start() {
+    let page = world(&[]).metrics();
+    let table = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md")).unwrap();
+    let rows = table
+        .lines()
+        .skip_while(|line| !line.starts_with("| queue |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let rows: Vec<&str> = rows.collect();
+    assert!(rows.len() >= 20, "{rows:?}");
+    for row in rows {
+        let measured = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        // Counters by code and gauges by dialect come with the first of their kind.
+        let labelled = ["contextnexus_refused_total", "contextnexus_ws_connections"];
+        let names: Vec<&str> = measured.split('`').filter(|word| word.starts_with("contextnexus_")).collect();
+        assert!(!names.is_empty(), "{row}");
+        for name in names.into_iter().filter(|name| !labelled.contains(name)) {
+            let line = page.lines().find(|line| line.split(['{', ' ']).next() == Some(name));
+            assert!(line.is_some(), "{name} of {row}");
+        }
+    }
+}
+
+/// The block of the README is what an operator copies: the server takes it, and it is tighter in every line.
+#[test]
+fn the_tighter_profile_of_the_readme_starts_a_server_that_works() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let profile = readme.split("```toml\n# tighter.toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), profile).unwrap();
+    let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
+    let flat = |config: &str| {
+        let sections: toml::Table = config.parse().unwrap();
+        let all = sections.into_iter().filter_map(|(section, keys)| Some((section, keys.as_table()?.clone())));
+        all.flat_map(|(section, keys)| keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value)))
+            .filter_map(|(key, value)| Some((key, value.as_integer()?)))
+            .collect::<BTreeMap<String, i64>>()
+    };
+    let (tighter, defaults) = (flat(profile), flat(include_str!("../../src/config/default.toml")));
+    assert!(tighter.len() >= 20);
+    for (name, value) in &tighter {
+        let slower = name == "auth.attempt_per_address_s"; // seconds for one more
+        assert!((*value < defaults[name]) != slower, "{name} = {value} is no tighter than {}", defaults[name]);
+    }
+    let config = Config::load(&sources).unwrap();
+    assert_eq!(config.limits.outbox_stall_s, 5);
+
+    let path = file.path().display().to_string();
+    let environment = vec![("CONTEXTNEXUS_CONFIG".to_owned(), path)];
+    let world = World::start_with(Options { environment, ..Options::default() });
+    let mut ann = joined(&world, "tight");
+    ann.send_binary(&update_message(1, 100_000));
+    while !ann.binary().starts_with(&[0, 2]) {}
+    ann.send_binary(&awareness_message(1, 3_000));
+    assert_eq!(closed(&mut ann), limit("awareness state too large"));
 }

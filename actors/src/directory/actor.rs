@@ -151,6 +151,10 @@ impl Directory {
         metrics::gauge!("contextnexus_documents").set(self.open.len() as f64);
         metrics::gauge!("contextnexus_documents_bytes").set(used as f64);
         metrics::gauge!("contextnexus_waiting_bytes").set(waiting as f64);
+        let fullest = self.open.values().map(|entry| entry.desk.waiting_bytes()).max().unwrap_or(0);
+        metrics::gauge!("contextnexus_waiting_bytes_of_fullest").set(fullest as f64);
+        let recent: usize = self.open.values().map(|entry| entry.desk.recent_bytes()).sum();
+        metrics::gauge!("contextnexus_recent_bytes").set(recent as f64);
         let mut excess = used.saturating_sub(self.world.limits.documents_bytes_max);
         let mut asked = Vec::new();
         for entry in self.open.values().filter(|entry| entry.desk.is_idle()) {

@@ -12,6 +12,7 @@ pub struct Desk {
     rights: Mutex<HashMap<(UserId, SessionId), usize>>,
     waiting_bytes: AtomicUsize,
     bytes: AtomicUsize,
+    recent_bytes: AtomicUsize,
     idle: AtomicBool,
     /// A right came into use that no look has compared yet.
     fresh: AtomicBool,
@@ -24,6 +25,7 @@ impl Default for Desk {
             rights: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            recent_bytes: AtomicUsize::new(0),
             idle: AtomicBool::new(true),
             fresh: AtomicBool::new(false),
         }
@@ -41,8 +43,10 @@ impl Desk {
         *lock(&self.position)
     }
 
-    /// So many bytes wait for their commit, it takes so much memory, and nobody (or somebody) is connected.
-    pub fn counts(&self, waiting_bytes: usize, bytes: usize, idle: bool) {
+    /// So many bytes wait for their commit, it takes so much memory, so many bytes of that are recent updates, and nobody (or somebody) is
+    /// connected.
+    pub fn counts(&self, waiting_bytes: usize, bytes: usize, recent_bytes: usize, idle: bool) {
+        self.recent_bytes.store(recent_bytes, Ordering::Relaxed);
         self.waiting_bytes.store(waiting_bytes, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
         self.idle.store(idle, Ordering::Relaxed);
@@ -56,6 +60,11 @@ impl Desk {
     /// Nobody is connected.
     pub fn is_idle(&self) -> bool {
         self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of recent updates.
+    pub fn recent_bytes(&self) -> usize {
+        self.recent_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes that wait.

@@ -158,9 +158,13 @@ impl DocumentActor {
 
     /// Bookkeeping after every turn: the desk, the timer, who may speak again, who waits for the drain.
     fn after(&mut self, ctx: &mut Context<Self>) {
-        let Some(state) = &self.state else { return };
+        let Some(state) = &mut self.state else { return };
+        match state.take_dropped() {
+            0 => {}
+            dropped => metrics::counter!("contextnexus_dropped_updates_total").increment(dropped),
+        }
         self.desk.stands_at(state.position());
-        self.desk.counts(state.waiting().1, state.bytes(), self.lines.is_empty());
+        self.desk.counts(state.waiting().1, state.bytes(), state.recent_bytes(), self.lines.is_empty());
         if !self.parked.is_empty() {
             let parked = std::mem::take(&mut self.parked);
             for (follower, answer) in parked {

@@ -79,6 +79,7 @@ impl Lines {
             if let Some(before) = line.show(&mut frames, through.seq) {
                 line.notify_when_drained(self.drained.clone());
                 state.fell_behind(*follower, before);
+                metrics::counter!("contextnexus_behind_total").increment(1);
             }
         }
         shown

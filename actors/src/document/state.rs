@@ -83,6 +83,8 @@ pub struct DocumentState {
     encoded: Option<Encoded>,
     slow_at: Option<Instant>,
     hold_until: Option<Instant>,
+    /// Dropped for lack of room, since it was last asked.
+    dropped: u64,
     dead: bool,
     effects: Vec<Effect>,
 }
@@ -139,6 +141,7 @@ impl DocumentState {
             encoded: None,
             slow_at: None,
             hold_until: None,
+            dropped: 0,
             dead: false,
             effects: Vec::new(),
         };
@@ -160,6 +163,16 @@ impl DocumentState {
     pub fn waiting(&self) -> (usize, usize) {
         let in_flight = self.in_flight.as_ref().map_or(0, |batch| batch.items.len());
         (self.waiting.len() + self.set_aside.len() + in_flight, self.waiting_bytes)
+    }
+
+    /// Bytes of recent updates that are kept.
+    pub fn recent_bytes(&self) -> usize {
+        self.latest_bytes
+    }
+
+    /// How many updates were dropped for lack of room since this was asked last.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Memory in use, guessed: yrs takes about three bytes for each of a state (stack.md), the rest is counted.
@@ -266,6 +279,7 @@ impl DocumentState {
                     let sender = Sender::Request { role: by.role, answer, idempotency, looked: false };
                     self.enqueue(Proposal { sender, session: by.session, user: by.user, update, is_step2: false });
                 } else {
+                    self.dropped += 1;
                     let refusal = WriteRefused::Unavailable { retry_after_s: 1 };
                     self.effects.push(Effect::Answer(answer, Err(refusal)));
                 }

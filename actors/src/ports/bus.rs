@@ -175,6 +175,7 @@ impl EventSender {
         }
         let weight = weight(&event);
         let is_full = queue.events.len() >= EVENTS_MAX || queue.bytes + weight > EVENTS_BYTES_MAX;
+        let before = queue.events.len();
         if is_full {
             queue.events.clear();
             queue.bytes = 0;
@@ -188,8 +189,15 @@ impl EventSender {
             queue.events.push_back(event);
             queue.bytes += weight;
         }
+        waiting(before, queue.events.len());
         drop(queue);
         self.shared.waker.wake();
+    }
+}
+
+fn waiting(before: usize, now: usize) {
+    if before != now {
+        metrics::gauge!("contextnexus_bus_events_waiting").increment(now as f64 - before as f64);
     }
 }
 
@@ -220,6 +228,7 @@ impl Events {
         match queue.events.pop_front() {
             Some(event) => {
                 queue.bytes -= weight(&event);
+                waiting(1, 0);
                 Poll::Ready(Some(event))
             }
             None if queue.closed => Poll::Ready(None),
@@ -238,6 +247,7 @@ impl Drop for Events {
         {
             let mut queue = self.shared.lock();
             queue.closed = true;
+            waiting(queue.events.len(), 0);
             queue.events.clear();
         }
         let on_drop = self.on_drop.get_mut().unwrap_or_else(PoisonError::into_inner).take();

@@ -5,6 +5,7 @@ use super::messages::{Disconnected, Frame, Inbound};
 use super::state::{Effect, SessionState};
 use super::{Opening, Services};
 use crate::access::{Caller, Token};
+use crate::counted::Counted;
 use crate::directory::messages::Route;
 use crate::document::actor::DocumentActor;
 use crate::document::messages::{Deliver, Detached, Join, JoinRefused, Leave};
@@ -45,6 +46,8 @@ pub struct Session {
     /// A document let go of one of them.
     any_detached: Arc<AtomicBool>,
     keep_alive: KeepAlive,
+    /// What it counts for in the gauge of unauthenticated bytes.
+    measured: usize,
 }
 
 #[derive(Debug)]
@@ -78,6 +81,7 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         attached: HashMap::new(),
         any_detached: Arc::default(),
         keep_alive: KeepAlive::default(),
+        measured: 0,
     }
     .start()
 }
@@ -103,15 +107,27 @@ impl Session {
                 Effect::Detached { address } => self.push(encode(&address, Message::Closed("provider_initiated"))),
                 Effect::Refuse { address, code, reason } => self.refuse(address, code, reason, ctx),
                 Effect::Pong => self.push(pong_frame()),
-                Effect::Close { code, reason } => self.outbox.close(close_frame(code, reason)),
+                Effect::Close { code, reason } => {
+                    metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
+                    self.outbox.close(close_frame(code, reason));
+                }
             }
         }
+        self.measure(self.state.unauthenticated_bytes());
         let outbox = self.outbox.clone();
         async move {
             if join_all(deliveries).await.iter().any(Result::is_err) {
                 // The document died under us; whoever reconnects finds a sound one.
                 outbox.close(close_frame(close::SERVICE_RESTART, "document is rebuilt"));
             }
+        }
+    }
+
+    /// So many bytes wait for a token to be checked.
+    fn measure(&mut self, unauthenticated: usize) {
+        let before = std::mem::replace(&mut self.measured, unauthenticated);
+        if before != unauthenticated {
+            metrics::gauge!("contextnexus_unauthenticated_bytes").increment(unauthenticated as f64 - before as f64);
         }
     }
 
@@ -255,7 +271,9 @@ async fn open_room(
     (join.user, join.session, join.role) = (caller.user, caller.session, grant.role);
     // An instance that ends in the very moment of the join is replaced by the next.
     for _ in 0..3 {
+        let waits = Counted::in_gauge("contextnexus_directory_waiting");
         let routed = services.directory.send(Route(key)).await.map_err(|_| AccessDenied::Unavailable)?;
+        drop(waits);
         match routed.send(join.clone()).await {
             Ok(Ok(())) => return Ok(Opened { caller, document: routed, may_write: grant.role.may_write() }),
             Ok(Err(JoinRefused::Deleted)) => return Err(AccessDenied::Deleted),
@@ -291,6 +309,7 @@ impl Actor for Session {
         if let Some(user) = self.user {
             self.services.release_user(user);
         }
+        self.measure(0);
     }
 }
 

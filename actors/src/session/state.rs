@@ -175,6 +175,11 @@ impl SessionState {
         !self.channels.values().any(|channel| matches!(channel, Channel::Joined | Channel::Opening(_)))
     }
 
+    /// Bytes that wait for a token to be checked.
+    pub fn unauthenticated_bytes(&self) -> usize {
+        self.unauthenticated_bytes
+    }
+
     /// The attached channels.
     pub fn joined_channels(&self) -> impl Iterator<Item = &Bytes> {
         self.channels.iter().filter(|(_, channel)| matches!(channel, Channel::Joined)).map(|(address, _)| address)

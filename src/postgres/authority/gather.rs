@@ -2,6 +2,7 @@
 //! few queries, not thousands. One that comes alone is asked at once.
 
 use async_trait::async_trait;
+use contextnexus_actors::counted::Counted;
 use contextnexus_actors::ids::TenantId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +51,7 @@ impl<L: Look> Gather<L> {
 
     /// Asks. `None`: there is no answer to be had now.
     pub async fn ask(&self, tenant: TenantId, question: L::Question) -> Option<L::Answer> {
+        let _waits = Counted::in_gauge("contextnexus_authority_waiting");
         let (answer, answered) = oneshot::channel();
         if self.0.join(tenant, Waiting { question, answer }) {
             let look = Looking { inner: Arc::clone(&self.0), tenant, is_over: false };

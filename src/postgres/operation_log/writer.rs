@@ -79,6 +79,7 @@ impl Writer {
         let bytes = u32::try_from(append.bytes.min(self.waiting_bytes_max)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(bytes);
         let Ok(Ok(room)) = tokio::time::timeout(self.answer_timeout, room).await else {
+            metrics::counter!("contextnexus_log_full_total").increment(1);
             return AppendOutcome::Unavailable;
         };
         let (answer, outcome) = oneshot::channel();

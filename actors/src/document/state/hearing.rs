@@ -44,6 +44,7 @@ impl DocumentState {
         }
         let (session, user) = (member.session, member.user);
         if !self.has_room(update.bytes().len()) {
+            self.dropped += 1;
             // Dropped unadmitted; a step 1 brings it back when there is room.
             if let Some(member) = self.members.get_mut(&from) {
                 member.owe(ordinal);
