@@ -1,11 +1,11 @@
 //! What the gate costs: memory within its bound, and (in release, on request) time.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout)]
 
 mod common;
+#[path = "trial/memory.rs"]
+mod memory;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,44 +14,20 @@ use contextnexus_gate::lib0::write_var_uint;
 use contextnexus_gate::{Caps, Content, Delta, Index, Update, admit};
 use yrs::{Text, Transact};
 
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: hands everything to the system's allocator and only counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Bytes that parsing and admitting `bytes` takes at most, at once.
 fn peak_of(bytes: Vec<u8>) -> usize {
     let bytes = Bytes::from(bytes);
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    if let Ok(update) = Update::parse(bytes, &Caps::default()) {
-        let mut index = Index::new();
-        let mut delta = Delta::default();
-        if black_box(admit(&index, &mut delta, &update, &Caps::default(), &mut |_| true)).is_ok() {
-            index.apply(delta);
+    let ((), peak) = memory::peak_of(|| {
+        if let Ok(update) = Update::parse(bytes, &Caps::default()) {
+            let mut index = Index::new();
+            let mut delta = Delta::default();
+            if black_box(admit(&index, &mut delta, &update, &Caps::default(), &mut |_| true)).is_ok() {
+                index.apply(delta);
+            }
+            black_box(&index);
         }
-        black_box(&index);
-    }
-    PEAK.load(Ordering::Relaxed) - before
+    });
+    peak
 }
 
 fn sections(count: u64, mut section: impl FnMut(&mut Vec<u8>, u64)) -> Vec<u8> {
