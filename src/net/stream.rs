@@ -1,6 +1,7 @@
 //! The bytes of one connection, with or without TLS, read and written by whoever holds it. One task reads and one writes, both on one thread;
-//! any thread may [write through](Stream::write_through).
+//! any thread may write through ([`Sink`]).
 
+use contextnexus_actors::outbox::Sink;
 use rustls::ServerConnection;
 use socket2::SockRef;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
@@ -165,17 +166,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes as much as the kernel takes at once, from any thread, where the writing task has nothing under way. With TLS that is nothing: what is
-    /// encrypted and not sent would be nobody's.
-    pub fn write_through(&self, bytes: &[u8]) -> usize {
-        if self.is_encrypted() {
-            return 0;
-        }
-        let written = (&*self.options()).write(bytes).unwrap_or(0);
-        self.written.fetch_add(written as u64, Ordering::Relaxed);
-        written
-    }
-
     /// Waits until the kernel may take more.
     pub async fn writable(&self) -> io::Result<()> {
         self.socket.writable().await
@@ -218,5 +208,18 @@ impl Stream {
     /// Its turn, never held while something is waited for.
     fn session(&self) -> Option<MutexGuard<'_, ServerConnection>> {
         self.tls.as_ref().map(|tls| tls.lock().unwrap_or_else(PoisonError::into_inner)) // a panic in it ends its connection
+    }
+}
+
+impl Sink for Stream {
+    /// From any thread, where the writing task has nothing under way. With TLS it takes nothing: what is encrypted and not sent would be
+    /// nobody's.
+    fn write_now(&self, bytes: &[u8]) -> usize {
+        if self.is_encrypted() {
+            return 0;
+        }
+        let written = (&*self.options()).write(bytes).unwrap_or(0);
+        self.written.fetch_add(written as u64, Ordering::Relaxed);
+        written
     }
 }

@@ -10,7 +10,6 @@ use crate::net::Stream;
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
-use contextnexus_actors::outbox::Sink;
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -47,6 +46,11 @@ impl Socket {
     pub fn new(stream: Arc<Stream>) -> Self {
         let before = stream.written();
         Self { stream, before, is_writing: AtomicBool::new(false) }
+    }
+
+    /// What it writes to.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
     }
 
     /// For its options.
@@ -118,13 +122,6 @@ impl Socket {
                 done => return done, // as nearly always
             }
         }
-    }
-}
-
-impl Sink for Socket {
-    /// From any thread. What the kernel does not take, it is waited for by [`write`](Self::write).
-    fn write_now(&self, bytes: &[u8]) -> usize {
-        self.stream.write_through(bytes)
     }
 }
 

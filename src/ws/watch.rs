@@ -199,7 +199,9 @@ fn look_at(link: &Link, now: Instant) {
     let moved = link.socket().written() != link.facts().written;
     let is_waiting = outbox.waiting() > 0 || link.socket().is_writing();
     let is_closing = outbox.is_closed();
-    link.count_written();
+    if moved {
+        link.count_written();
+    }
     link.note(|facts| {
         facts.stuck_since = if moved || !is_waiting { None } else { facts.stuck_since.or(Some(now)) };
         facts.closing_since = facts.closing_since.or(is_closing.then_some(now));

@@ -16,7 +16,7 @@ const HELPING_BYTES: usize = 64 * 1024;
 
 /// Writes until the close frame is written and the peer has answered it, or the connection is gone. `head` comes first.
 pub async fn run(link: Rc<Link>, head: Bytes) {
-    link.outbox.connect(Arc::clone(link.socket()) as Arc<dyn Sink>);
+    link.outbox.connect(Arc::clone(link.socket().stream()) as Arc<dyn Sink>);
     if write(&link, head).await.is_ok() {
         poll_fn(|context| link.poll_end(context)).await;
         link.socket().shut_down(Shutdown::Write);
