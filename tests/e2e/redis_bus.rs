@@ -90,7 +90,11 @@ async fn a_node_starts_without_redis_and_finds_it_later() {
     assert_eq!(timeout(PATIENCE, events.recv()).await.unwrap(), Some(BusEvent::Gap));
     let (other, of_other) = connected(&redis.url(), 2).await;
     of_other.publish(committed(key(1, 1), other, 1, b"x"));
-    let heard = timeout(PATIENCE, events.recv()).await.unwrap();
+    let mut heard = timeout(PATIENCE, events.recv()).await.unwrap();
+    while heard == Some(BusEvent::Gap) {
+        // More than one costs another look at the log and nothing else.
+        heard = timeout(PATIENCE, events.recv()).await.unwrap();
+    }
     assert_eq!(heard, Some(BusEvent::Message(committed(key(1, 1), other, 1, b"x"))));
 }
 
