@@ -12,8 +12,8 @@ use contextnexus_gate::AwarenessEntry;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// The time after a sending in which nothing more is sent, per receiver: about three times what it takes to write to one …
-const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(20);
+/// The time after a sending in which nothing more is sent, per receiver: about four times what it takes to write to one …
+const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(30);
 /// … and for each byte that each receiver is sent.
 const PAUSE_PER_BYTE: Duration = Duration::from_nanos(1);
 

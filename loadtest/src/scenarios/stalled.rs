@@ -21,6 +21,9 @@ use crate::wire::update;
 const SYNC_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts of a client that was cut off.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// A reader that was cut off while it was stalled comes back after this at most: as clients do that wait a while before they try again, and not all
+/// in the same moment, in which the generator itself would be late.
+const COME_BACK_MAX: Duration = Duration::from_secs(10);
 /// The bulk is written so often.
 const BULK_APART: Duration = Duration::from_millis(50);
 /// Between two comparisons at the end.
@@ -32,7 +35,7 @@ pub struct Args {
     /// What every scenario shares.
     #[command(flatten)]
     pub common: Common,
-    /// Readers that stop reading. One that the server cuts off comes back and stops again.
+    /// Readers that stop reading. One that the server cuts off comes back within ten seconds and stops again.
     #[arg(long, default_value_t = 100)]
     pub stalled: usize,
     /// Connections that write and read.
@@ -329,6 +332,10 @@ impl Reader {
                 Err(why) => {
                     self.cut_off.set(self.cut_off.get() + 1);
                     *self.last_fault.borrow_mut() = why;
+                    if *self.state.borrow() == State::Stalled {
+                        let pause = COME_BACK_MAX.mul_f64(rand::random());
+                        let _ = tokio::time::timeout(pause, self.state.changed()).await; // earlier where all shall read again
+                    }
                 }
             }
         }

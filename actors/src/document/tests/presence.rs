@@ -127,7 +127,7 @@ fn the_fewer_hear_of_it_the_sooner_they_do() {
         assert!(presence.flush(receivers, next).is_some());
         next - now
     };
-    assert!(pause(2) < Duration::from_micros(50));
+    assert!(pause(2) < Duration::from_micros(100));
     assert!((Duration::from_millis(1)..Duration::from_millis(2)).contains(&pause(50)));
     assert_eq!(pause(10_000), Duration::from_millis(20));
 }
