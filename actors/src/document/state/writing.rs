@@ -99,7 +99,7 @@ impl DocumentState {
         };
         if let Verdict::Admitted { admitted, .. } = &verdict
             && may_be_full
-            && self.is_full_with(admitted)
+            && self.is_full_with(admitted, now)
         {
             batch.delta = before.unwrap_or_default();
             return self.refuse(proposal, &WriteRefused::Full("the document is too large"), now);
@@ -108,13 +108,14 @@ impl DocumentState {
     }
 
     /// Whether the document would be larger than it may be. What only deletes is always taken.
-    fn is_full_with(&mut self, update: &Update) -> bool {
+    fn is_full_with(&mut self, update: &Update, now: Instant) -> bool {
         let bytes = update.bytes().len();
         if update.clients().next().is_none() {
             return false;
         }
         // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other.
-        if let Some(state) = self.read_replica(Replica::state) {
+        // Encoded once a position: whoever is refused and comes again costs nothing more.
+        if let Some(state) = self.whole_state(now) {
             self.folded_bytes = state.len();
         }
         self.folded_bytes + bytes > self.limits.document_bytes_max
