@@ -39,8 +39,13 @@ pub async fn shell<B: MessageBody + 'static>(
     } else {
         // Handlers and extractors shape their errors themselves. (Holding the request to shape others here would be a second owner
         // of it, which actix's router does not bear.)
-        let patience = patience(&request, rest.settings.body_patience);
-        tokio::time::timeout(patience, next.call(request)).await.map_err(|_| ApiError::TooSlow)??.map_into_left_body()
+        let patience = patience_with_body(&request, rest.settings.body_patience);
+        let answer = next.call(request);
+        let response = match patience {
+            None => answer.await?,
+            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| ApiError::TooSlow)??,
+        };
+        response.map_into_left_body()
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -54,17 +59,14 @@ pub async fn shell<B: MessageBody + 'static>(
     Ok(response)
 }
 
-/// How long a request may take. Without a body it is ours to be quick.
-fn patience(request: &ServiceRequest, of_body: Duration) -> Duration {
+/// How long a request with a body may take; without one it is ours to be quick.
+fn patience_with_body(request: &ServiceRequest, least: Duration) -> Option<Duration> {
     /// A slow line may send a large document.
     const BYTES_PER_S: u64 = 64 * 1024;
-    const NO_BODY: Duration = Duration::from_secs(24 * 60 * 60);
     let headers = request.headers();
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    match length {
-        None | Some(0) if !headers.contains_key(header::TRANSFER_ENCODING) => NO_BODY,
-        length => of_body + Duration::from_secs(length.unwrap_or(0).min(u64::from(u32::MAX)) / BYTES_PER_S),
-    }
+    let has_body = length.is_some_and(|length| length > 0) || headers.contains_key(header::TRANSFER_ENCODING);
+    has_body.then(|| least + Duration::from_secs(length.unwrap_or(0).min(u64::from(u32::MAX)) / BYTES_PER_S))
 }
 
 fn request_id(request: &HeaderMap, fresh: impl FnOnce() -> String) -> String {
