@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
 
 mod documents;
+mod flaw;
 mod forge;
 mod memory;
 mod reference;
