@@ -4,14 +4,13 @@
 //! The server here is the server's own code, but for a [`Killer`] in front of yrs, because the gate lets nothing through that kills yrs itself.
 
 use crate::support::killer::{self, Killer};
+use crate::support::planted;
 use crate::support::process::{Running, eventually, tied};
 use crate::support::rest::typing;
 use crate::support::server::Options;
 use crate::support::world::World;
-use contextnexus::app::{self, Seams};
-use contextnexus::config::{Config, Sources};
+use contextnexus::app::Seams;
 use contextnexus::folding::trial;
-use contextnexus::{process, telemetry};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -26,15 +25,7 @@ const PLANTED: &str = "CNX_PLANTED_CULPRIT";
 #[test]
 #[ignore = "the planted server itself; the tests of this file run it"]
 fn planted_server() {
-    if std::env::var_os(PLANTED).is_none() {
-        return;
-    }
-    process::ensure_stacks();
-    let environment = std::env::vars().filter(|(name, _)| name != PLANTED).collect();
-    let config = Config::load(&Sources { file: None, environment, flags: Vec::new() }).expect("the settings are good");
-    telemetry::start(&config.telemetry).expect("a good filter");
-    let seams = Seams { witness: Killer::over, trial: planted_trial_command, ..Seams::default() };
-    actix_rt::System::new().block_on(app::serve_through(config, seams)).expect("it serves until it is killed");
+    planted::serve(PLANTED, Seams { witness: Killer::over, trial: planted_trial_command, ..Seams::default() });
 }
 
 /// Not a test: the child in which it tries rows.

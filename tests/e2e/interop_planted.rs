@@ -3,13 +3,12 @@
 
 use crate::support::cluster::Cluster;
 use crate::support::liar::Liar;
+use crate::support::planted;
 use crate::support::process::tied;
 use crate::support::server::{TestServer, binary};
 use crate::support::{scaled, seed};
 use clap::Parser as _;
-use contextnexus::app::{self, Seams};
-use contextnexus::config::{Config, Sources};
-use contextnexus::{process, telemetry};
+use contextnexus::app::Seams;
 use contextnexus_loadtest::bench::Bench as LoadBench;
 use contextnexus_loadtest::outcome::Outcome;
 use contextnexus_loadtest::progress::Progress;
@@ -26,15 +25,7 @@ const PLANTED: &str = "CNX_PLANTED_SERVER";
 #[test]
 #[ignore = "the planted server itself; `a_build_that_acknowledges_on_receipt_is_convicted` runs it"]
 fn planted_server() {
-    if std::env::var_os(PLANTED).is_none() {
-        return;
-    }
-    process::ensure_stacks();
-    let environment = std::env::vars().filter(|(name, _)| name != PLANTED).collect();
-    let config = Config::load(&Sources { file: None, environment, flags: Vec::new() }).expect("the settings are good");
-    telemetry::start(&config.telemetry).expect("a good filter");
-    let serving = app::serve_through(config, Seams { log: Liar::over, ..Seams::default() });
-    actix_rt::System::new().block_on(serving).expect("it serves until it is killed");
+    planted::serve(PLANTED, Seams { log: Liar::over, ..Seams::default() });
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod fleet;
 pub mod killer;
 pub mod ledger;
 pub mod liar;
+pub mod planted;
 pub mod postgres;
 pub mod process;
 #[path = "../../src/ws/tests/raw.rs"]
