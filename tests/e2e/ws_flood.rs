@@ -2,6 +2,7 @@
 
 use crate::support::raw::{self, Raw};
 use crate::support::world::World;
+use contextnexus_gate::lib0::write_var_bytes;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use yrs::{Doc, ReadTxn, Text, Transact, WriteTxn};
@@ -36,7 +37,9 @@ fn readers_that_never_read_are_closed_and_others_do_not_notice() {
             transaction.encode_diff_v1(&before)
         };
         let start = Instant::now();
-        writer.send_binary(&[&[0, 2][..], &varuint(update.len()), &update].concat());
+        let mut message = vec![0, 2];
+        write_var_bytes(&mut message, &update);
+        writer.send_binary(&message);
         // Its echo is its acknowledgement.
         loop {
             assert!(start.elapsed() < Duration::from_secs(20), "no acknowledgement");
@@ -96,14 +99,4 @@ fn foreign_pages_and_oversized_messages_are_refused() {
         }
     }
     assert!(world.server.memory_kib() < before_kib + 2048);
-}
-
-fn varuint(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
 }

@@ -5,6 +5,8 @@ use crate::support::raw::{self, Raw};
 use crate::support::server::Options;
 use crate::support::world::World;
 use contextnexus::config::{Config, Sources};
+use contextnexus_gate::lib0::write_var_bytes;
+use contextnexus_gate::{AwarenessEntry, encode_awareness};
 use contextnexus_loadtest::client::{self, Access, Listener, TokenIn};
 use contextnexus_loadtest::wire::dialect::Dialect;
 use contextnexus_loadtest::wire::update;
@@ -68,25 +70,19 @@ fn limit(reason: &str) -> (u16, String) {
     (LIMIT, reason.to_owned())
 }
 
-fn varuint(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
-}
-
 fn update_message(client: u64, letters: usize) -> Vec<u8> {
     let update = update::append_text(client, 0, &"x".repeat(letters));
-    [&[0, 2][..], &varuint(update.len()), &update].concat()
+    let mut message = vec![0, 2];
+    write_var_bytes(&mut message, &update);
+    message
 }
 
 fn awareness_message(client: u64, letters: usize) -> Vec<u8> {
     let state = format!("\"{}\"", "x".repeat(letters));
-    let update = [varuint(1), varuint(client as usize), varuint(1), varuint(state.len()), state.into_bytes()].concat();
-    [&[1][..], &varuint(update.len()), &update].concat()
+    let entry = AwarenessEntry { client, clock: 1, state: state.into(), is_null: false };
+    let mut message = vec![1];
+    write_var_bytes(&mut message, &encode_awareness(&[entry]));
+    message
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::support::raw;
 use crate::support::server::{Options, TestServer};
 use crate::support::world::World;
+use contextnexus_gate::lib0::write_var_bytes;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -147,17 +148,9 @@ fn typed(client: u64, bytes: usize) -> Vec<u8> {
         transaction.get_or_insert_text("text").insert(&mut transaction, 0, &"x".repeat(bytes));
         transaction.encode_update_v1()
     };
-    [&[0, 2][..], &varuint(update.len()), &update].concat()
-}
-
-fn varuint(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
+    let mut message = vec![0, 2];
+    write_var_bytes(&mut message, &update);
+    message
 }
 
 #[test]
