@@ -186,7 +186,10 @@ async fn serve_with(
 ) -> Result<(), ServeError> {
     let urls = urls(config, postgres);
     let arrived = async {
-        arrival::of_database(&urls, Duration::from_secs(config.database.start_wait_s)).await?;
+        // An embedded one was seen to serve.
+        if postgres.is_none() {
+            arrival::of_database(&urls, Duration::from_secs(config.database.start_wait_s)).await?;
+        }
         open_database(config, &urls).await
     };
     let database = tokio::select! {
@@ -209,13 +212,17 @@ fn urls(config: &Config, postgres: Option<&EmbeddedPostgres>) -> Urls {
     }
 }
 
-/// Migrates where this node may, and refuses a database that it must not serve.
+/// Migrates where that is needed and this node may, and refuses a database that it must not serve.
 pub(crate) async fn open_database(config: &Config, urls: &Urls) -> Result<Database, ServeError> {
-    if let Some(owner) = urls.owner.get() {
-        migrate(owner).await?;
-    }
     let database = Database::new(&urls.application.0, &database_settings(config))?;
-    migrate::check(&database).await?;
+    match (migrate::check(&database).await, urls.owner.get()) {
+        (Ok(()), _) => {}
+        (Err(_), Some(owner)) => {
+            migrate(owner).await?;
+            migrate::check(&database).await?;
+        }
+        (Err(error), None) => return Err(error.into()),
+    }
     let found = roles::inspect(&database).await?;
     if !found.unsafe_role.is_empty() {
         return Err(ServeError::Unsafe(found.unsafe_role.join("; ")));
@@ -440,7 +447,7 @@ struct Actors {
     world: World,
     directory: Addr<Directory>,
     services: Arc<Services>,
-    /// The threads that run documents; they end with the process.
+    /// The threads that run documents, beside this one where there are none; they end with the process.
     _threads: Vec<Arbiter>,
 }
 
@@ -472,7 +479,9 @@ impl Actors {
             limits: Arc::new(config.limits.clone()),
             budget: Arc::new(Budget::new(config.limits.node_waiting_bytes_max)),
         };
-        let threads: Vec<Arbiter> = (0..config.workers()).map(|_| Arbiter::new()).collect();
+        // On one CPU a thread of their own would only cost documents the way to the log, which lives on this one, and back.
+        let threads = if config.workers() > 1 { config.workers() } else { 0 };
+        let threads: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
         let directory = directory::start(world.clone(), threads.iter().map(Arbiter::handle).collect());
         let services = Services::new(world.clone(), directory.clone(), config.server.connections_per_user_max);
         Ok(Self { world, directory, services: Arc::new(services), _threads: threads })

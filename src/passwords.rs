@@ -36,8 +36,6 @@ impl fmt::Debug for Password {
 #[derive(Clone)]
 pub struct Passwords {
     queue: SyncSender<Job>,
-    /// The hash of nothing that anybody knows: verified where a user is unknown, so that the answer takes as long.
-    dummy: Arc<str>,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -63,7 +61,7 @@ impl Passwords {
     /// Two threads, and 32 that wait: see [`start_with`](Self::start_with).
     ///
     /// # Errors
-    /// When the system refuses a thread or random bytes.
+    /// When the system refuses a thread.
     pub fn start() -> std::io::Result<Self> {
         Self::start_with(2, 32)
     }
@@ -71,21 +69,15 @@ impl Passwords {
     /// Starts so many threads; `queue_max` may wait for them. They end with the last clone.
     ///
     /// # Errors
-    /// When the system refuses a thread or random bytes.
+    /// When the system refuses a thread.
     pub fn start_with(threads: usize, queue_max: usize) -> std::io::Result<Self> {
-        let dummy = hash_now(
-            &crate::tokens::fresh(contextnexus_actors::ids::TenantId(uuid::Uuid::nil()))
-                .map_err(std::io::Error::other)?
-                .0,
-        )
-        .map_err(std::io::Error::other)?;
         let (queue, jobs) = sync_channel(queue_max);
         let jobs = Arc::new(Mutex::new(jobs));
         for n in 0..threads {
             let jobs = Arc::clone(&jobs);
             std::thread::Builder::new().name(format!("passwords-{n}")).spawn(move || work(&jobs))?;
         }
-        Ok(Self { queue, dummy: dummy.into() })
+        Ok(Self { queue })
     }
 
     /// The PHC string to store.
@@ -102,12 +94,10 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError`].
     pub async fn verify(&self, password: Password, stored: Option<String>) -> Result<bool, PasswordError> {
-        let dummy = Arc::clone(&self.dummy);
         self.run(move || {
-            let hash = stored.as_deref().unwrap_or(&dummy);
-            let Ok(hash) = PasswordHash::new(hash) else { return Err(PasswordError::Unhashable) };
-            let right = argon2id()?.verify_password(password.0.as_bytes(), &hash).is_ok();
-            Ok(right && stored.is_some())
+            let Some(stored) = &stored else { return hash_now(&password.0).map(|_| false) };
+            let hash = PasswordHash::new(stored).map_err(|_| PasswordError::Unhashable)?;
+            Ok(argon2id()?.verify_password(password.0.as_bytes(), &hash).is_ok())
         })
         .await?
     }
@@ -201,7 +191,7 @@ mod tests {
             best
         };
         let (known, unknown) = (time(Some(stored)).await, time(None).await);
-        // Without the dummy it is microseconds; the machine's own noise is a few times at most.
+        // Without a hash it would be microseconds; the machine's own noise is a few times at most.
         assert!(unknown > known / 5, "known {known:?}, unknown {unknown:?}");
     }
 

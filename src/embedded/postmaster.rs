@@ -1,6 +1,6 @@
 //! One PostgreSQL server process: looking at one that is there, starting one, waiting for it, stopping it.
 
-use super::binaries::Binaries;
+use super::binaries::Programs;
 use super::{Account, EmbeddedError};
 use crate::console::progress;
 use crate::postgres::probe::{self, Answer};
@@ -23,7 +23,7 @@ const ORPHANS_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub account: Account,
-    pub binaries: Binaries,
+    pub programs: Programs,
     /// PostgreSQL's data directory, absolute.
     pub cluster: PathBuf,
     /// Receives what PostgreSQL says before it opens its own log.
@@ -95,7 +95,7 @@ impl Plan {
     pub async fn start(&self, port: u16) -> Result<Postmaster, EmbeddedError> {
         let deadline = Instant::now() + ORPHANS_TIMEOUT;
         loop {
-            let child = self.spawn(port)?;
+            let child = self.spawn(port).await?;
             let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             let pid = pid.ok_or_else(|| self.ended())?;
             let mut postmaster = Postmaster { pid, port, child: Some(child) };
@@ -125,7 +125,8 @@ impl Plan {
         arguments
     }
 
-    fn spawn(&self, port: u16) -> Result<Child, EmbeddedError> {
+    async fn spawn(&self, port: u16) -> Result<Child, EmbeddedError> {
+        let program = self.programs.get().await?.program("postgres");
         let _ = std::fs::remove_file(&self.first_words);
         let words = OpenOptions::new()
             .write(true)
@@ -133,7 +134,6 @@ impl Plan {
             .mode(0o600)
             .open(&self.first_words)
             .map_err(|source| EmbeddedError::io(&self.first_words, source))?;
-        let program = self.binaries.program("postgres");
         let mut command: Command = self.account.command(&program);
         command.args(self.arguments(port)).stdout(Stdio::null()).stderr(words);
         command.spawn().map_err(|source| EmbeddedError::io(&program, source))
