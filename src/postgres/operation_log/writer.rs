@@ -55,12 +55,13 @@ impl Writer {
             waiting_bytes_max: settings.waiting_bytes_max,
             queue: Arc::new(Queue { state: Mutex::default(), arrived: Notify::new(), settings }),
         };
-        for _ in 0..writer.queue.settings.connections {
+        for lane in 0..writer.queue.settings.connections {
             let (queue, options) = (Arc::clone(&writer.queue), options.clone());
+            let connects_at_once = lane == 0; // the others when there is so much to do
             tokio::spawn(async move {
                 loop {
                     let mut lane = Lane { queue: Arc::clone(&queue), options: options.clone(), connection: None };
-                    match tokio::spawn(async move { lane.run().await }).await {
+                    match tokio::spawn(async move { lane.run(connects_at_once).await }).await {
                         Ok(()) => return,
                         // What it was working on is answered as unknown.
                         Err(error) => tracing::error!("a log writer failed and is started again: {error}"),
@@ -191,7 +192,8 @@ impl Queue {
             }
             state.show();
         }
-        self.arrived.notify_one();
+        // The lane that worked last: what it needs is in the caches, in its process of PostgreSQL too.
+        self.arrived.notify_last();
     }
 
     /// The next batch: of one tenant, each document once, in the order of ids. `None` when the writer ends.
@@ -203,7 +205,7 @@ impl Queue {
                     Turn::Now(tenant) => {
                         let batch = state.take_batch(tenant, &self.settings);
                         if state.count > 0 {
-                            self.arrived.notify_one();
+                            self.arrived.notify_last();
                         }
                         return Some((tenant, batch));
                     }
@@ -332,11 +334,13 @@ struct Lane {
 }
 
 impl Lane {
-    async fn run(&mut self) {
-        // Before anybody waits for it. If PostgreSQL is away, the first append says so.
-        let connecting = PgConnection::connect_with(&self.options);
-        if let Ok(Ok(connection)) = tokio::time::timeout(self.queue.settings.answer_timeout, connecting).await {
-            self.connection = Some(connection);
+    async fn run(&mut self, connects_at_once: bool) {
+        if connects_at_once {
+            // Before anybody waits for it. If PostgreSQL is away, the first append says so.
+            let connecting = PgConnection::connect_with(&self.options);
+            if let Ok(Ok(connection)) = tokio::time::timeout(self.queue.settings.answer_timeout, connecting).await {
+                self.connection = Some(connection);
+            }
         }
         while let Some((tenant, batch)) = self.queue.take().await {
             self.commit(tenant, batch).await;
