@@ -12,6 +12,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How full every queue is (ARCHITECTURE.md, "Queues and bounds"). Here from the start, so that an alarm can be set before the first one fills.
 const QUEUES: &[(&str, &str)] = &[
+    ("contextnexus_loads_waiting", "Documents that are being read from the log."),
     ("contextnexus_authority_waiting", "Tokens and rooms that are being looked up."),
     ("contextnexus_bus_events_waiting", "Messages from the bus that documents have not taken yet."),
     ("contextnexus_bus_outgoing_bytes", "Bytes that wait to be published."),

@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-mod gather;
 mod lookup;
 
-use gather::Gather;
+use super::gather::Gather;
 use lookup::{Found, Places, Room, Sessions};
 
 /// A room whose name another node takes at the same moment is looked up again so often.

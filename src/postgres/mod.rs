@@ -14,6 +14,7 @@ pub mod authority;
 pub mod bus_keys;
 pub mod documents;
 mod error;
+mod gather;
 pub mod migrate;
 pub mod operation_log;
 pub mod probe;

@@ -2,19 +2,22 @@
 //!
 //! Appends go through the [writer](writer), which puts those of many documents of one tenant into one transaction, over
 //! connections of its own. [`hold`] has one more, the only one that may wait for a lock. Reads go through the pool, each in one
-//! snapshot of the database. Whatever is read is checked before it is believed.
+//! snapshot of the database, and documents that are opened at once share one. Whatever is read is checked before it is believed.
 
+use super::gather::Gather;
 use super::{Database, StoreError, begin, begin_snapshot};
 use async_trait::async_trait;
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId};
 use contextnexus_actors::ports::log::{
     AppendOutcome, AppendRequest, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
 };
+use load::Loads;
 use std::time::Duration;
 
 mod append;
 pub(super) mod frames;
 mod hold;
+mod load;
 mod quarantine;
 mod read;
 mod snapshots;
@@ -60,6 +63,7 @@ impl Default for LogSettings {
 #[derive(Debug)]
 pub struct PostgresLog {
     database: Database,
+    loads: Gather<Loads>,
     writer: writer::Writer,
     holder: hold::Holder,
 }
@@ -69,16 +73,15 @@ impl PostgresLog {
     pub fn start(database: Database, settings: LogSettings) -> Self {
         let holder = hold::Holder::new(&database, settings.answer_timeout);
         let writer = writer::Writer::start(&database, settings);
-        Self { database, writer, holder }
+        let loads = Gather::new(Loads(database.clone()));
+        Self { database, loads, writer, holder }
     }
 }
 
 #[async_trait]
 impl OperationLog for PostgresLog {
-    #[tracing::instrument(name = "pg.log.load", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
     async fn load(&self, key: DocumentKey) -> Result<Stored, LogError> {
-        let mut db = begin_snapshot(&self.database, key.tenant).await?;
-        read::load(&mut db, key.document).await
+        self.loads.ask(key.tenant, key.document).await.unwrap_or_else(|| Err(LogError::Unavailable("see the log".into())))
     }
 
     #[tracing::instrument(name = "pg.log.tail", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]

@@ -1,7 +1,7 @@
 //! Sessions and rooms, many in one query.
 
-use super::gather::Look;
 use super::{scope, touch, unavailable};
+use crate::postgres::gather::Look;
 use crate::postgres::projects::role;
 use crate::postgres::{Database, StoreError, TenantTx, begin};
 use crate::tokens::TokenHash;
@@ -27,6 +27,8 @@ pub(super) struct Session {
 impl Look for Sessions {
     type Question = TokenHash;
     type Answer = Option<Session>;
+
+    const WAITING: &'static str = "contextnexus_authority_waiting";
 
     async fn look(&self, tenant: TenantId, hashes: &[TokenHash]) -> Option<Vec<Option<Session>>> {
         let look = async {
@@ -125,6 +127,8 @@ pub(super) struct Place {
 impl Look for Places {
     type Question = Room;
     type Answer = Found;
+
+    const WAITING: &'static str = "contextnexus_authority_waiting";
 
     async fn look(&self, tenant: TenantId, rooms: &[Room]) -> Option<Vec<Found>> {
         let look = async { places(&mut begin(&self.0, tenant).await?, rooms).await };

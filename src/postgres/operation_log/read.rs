@@ -1,36 +1,28 @@
 //! Reading a log, and believing nothing of it before its checksums, numbers and tips agree.
 
 use super::frames;
-use super::snapshots;
 use super::{away, number, stored};
 use crate::postgres::TenantTx;
-use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, Tip};
-use contextnexus_actors::ports::log::{Head, LogError, LogRow, Stored, Tail};
+use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
+use contextnexus_actors::ports::log::{Head, LogError, LogRow, Tail};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// See [`OperationLog::load`](contextnexus_actors::ports::OperationLog::load). `db` reads one instant.
-pub(super) async fn load(db: &mut TenantTx, document: DocumentId) -> Result<Stored, LogError> {
-    let key = DocumentKey { tenant: db.tenant(), document };
-    let head = head(&mut db.tx, key).await?;
-    let snapshot = snapshots::newest_sound(db, document).await?;
-    let from = snapshot.as_ref().map_or(Position::START, |snapshot| snapshot.position);
-    let rows = rows_between(&mut db.tx, key, from, head.position).await?;
-    let kept = sqlx::query!(
-        r#"select seq as "seq!", codec, raw_bytes, update from quarantine
-            where tenant_id = $1 and document_id = $2 and seq is not null order by seq"#,
-        key.tenant.0,
-        document.0
-    )
-    .fetch_all(&mut *db.tx)
-    .await
-    .map_err(away)?;
-    let mut quarantined = Vec::with_capacity(kept.len());
-    for update in kept {
-        let unpacked = frames::unpack(update.codec, update.raw_bytes, update.update);
-        quarantined.push(unpacked.ok_or(LogError::Corrupt { seq_from: number(update.seq) })?.into());
-    }
-    Ok(Stored { snapshot, tail: Tail { rows, head }, quarantined })
+/// A row as the tables hold it.
+pub(super) struct StoredRow {
+    seq_from: i64,
+    seq_to: i64,
+    append_id: Uuid,
+    tip: Uuid,
+    codec: i16,
+    raw_bytes: i32,
+    updates: Vec<u8>,
+    checksum: i64,
+}
+
+/// What belongs to the `n`th that was asked for, counted from one.
+pub(super) fn nth<T>(asked: &mut [T], n: i64) -> Option<&mut T> {
+    asked.get_mut(usize::try_from(n).ok()?.checked_sub(1)?)
 }
 
 /// See [`OperationLog::tail`](contextnexus_actors::ports::OperationLog::tail). `connection` is in a transaction of the tenant that
@@ -43,8 +35,8 @@ pub(super) async fn tail(connection: &mut PgConnection, key: DocumentKey, held: 
     if head.position.seq <= held.seq || !is_prefix(connection, key, held).await? {
         return Err(LogError::Diverged);
     }
-    let rows = rows_between(connection, key, held, head.position).await?;
-    Ok(Tail { rows, head })
+    let rows = rows_after(connection, key.tenant, &[(key.document, held.seq)]).await?.pop().unwrap_or_default();
+    Ok(Tail { rows: checked(key.document, held, head.position, rows)?, head })
 }
 
 /// See [`OperationLog::changed_heads`](contextnexus_actors::ports::OperationLog::changed_heads).
@@ -114,32 +106,93 @@ async fn is_prefix(connection: &mut PgConnection, key: DocumentKey, held: Positi
     Ok(row.is_some_and(|row| number(row.seq_to) == held.seq && row.tip == held.tip.0))
 }
 
-/// The rows after `from` up to the head, checked: each sound, without a gap, the last one with the head's tip.
-async fn rows_between(
+/// The end of each log, in the order of `documents`.
+pub(super) async fn heads(db: &mut TenantTx, documents: &[DocumentId]) -> Result<Vec<Option<Head>>, LogError> {
+    let asked: Vec<Uuid> = documents.iter().map(|document| document.0).collect();
+    let rows = sqlx::query!(
+        r#"select asked.n as "n!", head.seq as "seq!", head.tip as "tip!", head.deleted as "deleted!"
+             from unnest($2::uuid[]) with ordinality as asked (document_id, n)
+            cross join lateral (select seq, tip, deleted from document_heads
+                                 where tenant_id = $1 and document_id = asked.document_id limit 1) as head"#,
+        db.tenant().0,
+        &asked
+    )
+    .fetch_all(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    let mut heads = vec![None; documents.len()];
+    for row in rows {
+        if let Some(head) = nth(&mut heads, row.n) {
+            let position = Position { seq: number(row.seq), tip: Tip(row.tip) };
+            *head = Some(Head { position, deleted: row.deleted });
+        }
+    }
+    Ok(heads)
+}
+
+/// The rows of each document after a number, in the order of `after`. In a lateral query with an order of its own, because joined
+/// with an array PostgreSQL may read every row of the tenant.
+pub(super) async fn rows_after(
     connection: &mut PgConnection,
-    key: DocumentKey,
-    from: Position,
-    head: Position,
-) -> Result<Vec<LogRow>, LogError> {
-    let stored_rows = sqlx::query!(
-        "select seq_from, seq_to, append_id, tip, codec, raw_bytes, updates, checksum
-           from operations_log where tenant_id = $1 and document_id = $2 and seq_from > $3 order by seq_from",
-        key.tenant.0,
-        key.document.0,
-        stored(from.seq)
+    tenant: TenantId,
+    after: &[(DocumentId, u64)],
+) -> Result<Vec<Vec<StoredRow>>, LogError> {
+    let documents: Vec<Uuid> = after.iter().map(|(document, _)| document.0).collect();
+    let seqs: Vec<i64> = after.iter().map(|(_, seq)| stored(*seq)).collect();
+    let found = sqlx::query!(
+        r#"select asked.n as "n!", row.seq_from as "seq_from!", row.seq_to as "seq_to!", row.append_id as "append_id!",
+                  row.tip as "tip!", row.codec as "codec!", row.raw_bytes as "raw_bytes!", row.updates as "updates!",
+                  row.checksum as "checksum!"
+             from unnest($2::uuid[], $3::bigint[]) with ordinality as asked (document_id, seq, n)
+            cross join lateral (select seq_from, seq_to, append_id, tip, codec, raw_bytes, updates, checksum
+                                  from operations_log
+                                 where tenant_id = $1 and document_id = asked.document_id and seq_from > asked.seq
+                                 order by seq_from) as row"#,
+        tenant.0,
+        &documents,
+        &seqs
     )
     .fetch_all(connection)
     .await
     .map_err(away)?;
-    let mut rows = Vec::with_capacity(stored_rows.len());
+    let mut rows: Vec<Vec<StoredRow>> = Vec::new();
+    rows.resize_with(after.len(), Vec::new);
+    for row in found {
+        if let Some(rows) = nth(&mut rows, row.n) {
+            rows.push(StoredRow {
+                seq_from: row.seq_from,
+                seq_to: row.seq_to,
+                append_id: row.append_id,
+                tip: row.tip,
+                codec: row.codec,
+                raw_bytes: row.raw_bytes,
+                updates: row.updates,
+                checksum: row.checksum,
+            });
+        }
+    }
+    for rows in &mut rows {
+        rows.sort_by_key(|row| row.seq_from); // they are; but only an outer order would promise it
+    }
+    Ok(rows)
+}
+
+/// The rows after `from` up to the head, each sound, without a gap, the last one with the head's tip.
+pub(super) fn checked(
+    document: DocumentId,
+    from: Position,
+    head: Position,
+    stored: Vec<StoredRow>,
+) -> Result<Vec<LogRow>, LogError> {
+    let mut rows = Vec::with_capacity(stored.len());
     let mut at = from;
-    for row in stored_rows {
+    for row in stored {
         let corrupt = LogError::Corrupt { seq_from: number(row.seq_from) };
         if number(row.seq_from) != at.seq + 1 {
             return Err(LogError::Corrupt { seq_from: at.seq + 1 });
         }
         let Some(framed) = frames::unpack(row.codec, row.raw_bytes, row.updates) else { return Err(corrupt) };
-        if frames::row_checksum(key.document, row.seq_from, row.seq_to, &framed) != row.checksum {
+        if frames::row_checksum(document, row.seq_from, row.seq_to, &framed) != row.checksum {
             return Err(corrupt);
         }
         let Some(updates) = frames::unframe(framed) else { return Err(corrupt) };

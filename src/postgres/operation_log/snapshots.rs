@@ -1,7 +1,7 @@
 //! Snapshots: a short cut into the log, never the truth. One that does not agree with the log is passed over.
 
 use super::frames::{self, Packed, TooLarge};
-use super::{away, number, stored};
+use super::{away, number, read, stored};
 use crate::postgres::TenantTx;
 use bytes::Bytes;
 use contextnexus_actors::ids::{DocumentId, Position, Tip};
@@ -94,48 +94,64 @@ pub(super) async fn discard(db: &mut TenantTx, document: DocumentId, from_seq: u
     Ok(())
 }
 
-/// The newest snapshot whose checksum holds and whose position the log has.
-pub(super) async fn newest_sound(db: &mut TenantTx, document: DocumentId) -> Result<Option<Snapshot>, LogError> {
-    let mut before = i64::MAX;
-    loop {
-        let row = sqlx::query!(
-            r#"select s.seq, s.tip, s.codec, s.raw_bytes, s.state, s.state_vector, s.checksum,
+/// The newest snapshot of each document whose checksum holds and whose position the log has, in the order of `documents`.
+pub(super) async fn newest_sound(
+    db: &mut TenantTx,
+    documents: &[DocumentId],
+) -> Result<Vec<Option<Snapshot>>, LogError> {
+    let mut sound = vec![None; documents.len()];
+    // Of which document a snapshot is looked for, by its place among all, and before which number.
+    let mut wanted: Vec<(usize, i64)> = (0..documents.len()).map(|place| (place, i64::MAX)).collect();
+    while !wanted.is_empty() {
+        let asked: Vec<Uuid> = wanted.iter().map(|(place, _)| documents[*place].0).collect();
+        let before: Vec<i64> = wanted.iter().map(|(_, before)| *before).collect();
+        let rows = sqlx::query!(
+            r#"select asked.n as "n!", s.seq as "seq!", s.tip as "tip!", s.codec as "codec!", s.raw_bytes as "raw_bytes!",
+                      s.state as "state!", s.state_vector as "state_vector!", s.checksum as "checksum!",
                       coalesce((select r.seq_to = s.seq and r.tip = s.tip from operations_log r
-                                 where r.tenant_id = s.tenant_id and r.document_id = s.document_id and r.seq_from <= s.seq
+                                 where r.tenant_id = $1 and r.document_id = asked.document_id and r.seq_from <= s.seq
                                  order by r.seq_from desc limit 1), false) as "in_log!"
-                 from document_snapshots s
-                where s.tenant_id = $1 and s.document_id = $2 and s.seq < $3
-                order by s.seq desc limit 1"#,
+                 from unnest($2::uuid[], $3::bigint[]) with ordinality as asked (document_id, seq, n)
+                cross join lateral (select seq, tip, codec, raw_bytes, state, state_vector, checksum from document_snapshots
+                                     where tenant_id = $1 and document_id = asked.document_id and seq < asked.seq
+                                     order by seq desc limit 1) as s"#,
             db.tenant.0,
-            document.0,
-            before
+            &asked,
+            &before
         )
-        .fetch_optional(&mut *db.tx)
+        .fetch_all(&mut *db.tx)
         .await
         .map_err(away)?;
-        let Some(row) = row else { return Ok(None) };
-        before = row.seq;
-        let why = if row.in_log {
-            match frames::unpack(row.codec, row.raw_bytes, row.state) {
-                Some(state)
-                    if frames::snapshot_checksum(document, row.seq, row.tip, &state, &row.state_vector)
-                        == row.checksum =>
-                {
-                    return Ok(Some(Snapshot {
-                        position: Position { seq: number(row.seq), tip: Tip(row.tip) },
-                        state: state.into(),
-                        state_vector: row.state_vector.into(),
-                    }));
+        let mut unsound = Vec::new();
+        for row in rows {
+            let Some((place, _)) = read::nth(&mut wanted, row.n).copied() else { continue };
+            let document = documents[place];
+            let why = if row.in_log {
+                match frames::unpack(row.codec, row.raw_bytes, row.state) {
+                    Some(state)
+                        if frames::snapshot_checksum(document, row.seq, row.tip, &state, &row.state_vector)
+                            == row.checksum =>
+                    {
+                        sound[place] = Some(Snapshot {
+                            position: Position { seq: number(row.seq), tip: Tip(row.tip) },
+                            state: state.into(),
+                            state_vector: row.state_vector.into(),
+                        });
+                        continue;
+                    }
+                    _ => "its bytes are damaged",
                 }
-                _ => "its bytes are damaged",
-            }
-        } else {
-            "its position is not in the log"
-        };
-        metrics::counter!("contextnexus_snapshots_unsound_total").increment(1);
-        tracing::warn!(
-            document.id = %document, snapshot.seq = row.seq,
-            "passed over the snapshot of document {document} at {}: {why}", row.seq
-        );
+            } else {
+                "its position is not in the log"
+            };
+            unsound.push((place, row.seq));
+            metrics::counter!("contextnexus_snapshots_unsound_total").increment(1);
+            tracing::warn!(
+                document.id = %document, snapshot.seq = row.seq,
+                "passed over the snapshot of document {document} at {}: {why}", row.seq
+            );
+        }
+        wanted = unsound;
     }
+    Ok(sound)
 }

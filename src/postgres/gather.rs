@@ -1,18 +1,16 @@
 //! Questions that come while others are being answered wait, and are asked together: a thousand editors that reconnect at once cost a
-//! few queries, not thousands. One that comes alone is asked at once.
+//! few queries, not thousands, and so do the documents they open. One that comes alone is asked at once.
 
 use async_trait::async_trait;
 use contextnexus_actors::counted::Counted;
 use contextnexus_actors::ids::TenantId;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// Looks under way for one tenant. What comes meanwhile waits for the next.
 const LOOKS_AT_ONCE: usize = 2;
-/// Questions in one look.
-const QUESTIONS_MAX: usize = 256;
-
 /// How questions of one tenant are answered.
 #[async_trait]
 pub trait Look: Send + Sync + 'static {
@@ -21,12 +19,23 @@ pub trait Look: Send + Sync + 'static {
     /// What comes of it.
     type Answer: Send + 'static;
 
+    /// The gauge of questions that wait or are being answered.
+    const WAITING: &'static str;
+    /// Questions in one look.
+    const QUESTIONS_MAX: usize = 256;
+
     /// One answer for each question, in their order; none when there is no answer to be had now.
     async fn look(&self, tenant: TenantId, questions: &[Self::Question]) -> Option<Vec<Self::Answer>>;
 }
 
 /// Where questions wait. Their number is that of the connections and requests that ask, each of which asks one at a time.
 pub struct Gather<L: Look>(Arc<Inner<L>>);
+
+impl<L: Look> fmt::Debug for Gather<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gather")
+    }
+}
 
 struct Inner<L: Look> {
     look: L,
@@ -51,7 +60,7 @@ impl<L: Look> Gather<L> {
 
     /// Asks. `None`: there is no answer to be had now.
     pub async fn ask(&self, tenant: TenantId, question: L::Question) -> Option<L::Answer> {
-        let _waits = Counted::in_gauge("contextnexus_authority_waiting");
+        let _waits = Counted::in_gauge(L::WAITING);
         let (answer, answered) = oneshot::channel();
         if self.0.join(tenant, Waiting { question, answer }) {
             let look = Looking { inner: Arc::clone(&self.0), tenant, is_over: false };
@@ -84,7 +93,7 @@ impl<L: Look> Inner<L> {
             Self::one_less(&mut lines, tenant);
             return None;
         }
-        let count = line.waiting.len().min(QUESTIONS_MAX);
+        let count = line.waiting.len().min(L::QUESTIONS_MAX);
         Some(line.waiting.drain(..count).filter(|waiting| !waiting.answer.is_closed()).collect())
     }
 
@@ -149,6 +158,8 @@ mod tests {
     impl Look for Doubled {
         type Question = u32;
         type Answer = u32;
+
+        const WAITING: &'static str = "doubled_waiting";
 
         async fn look(&self, _: TenantId, questions: &[u32]) -> Option<Vec<u32>> {
             self.looks.fetch_add(1, Relaxed);
