@@ -47,6 +47,8 @@ pub struct Limits {
     pub keepalive_s: u64,
     /// A document that nobody is connected to is unloaded after so long.
     pub document_idle_s: u64,
+    /// A document that nobody has changed, and to which nobody has come back, for so many seconds is packed: kept as the bytes of its state.
+    pub document_rest_s: u64,
     /// Documents in memory, estimated; beyond it idle ones are unloaded at once.
     pub documents_bytes_max: usize,
     /// A snapshot is taken when so many bytes of log stand after the last.
@@ -87,6 +89,7 @@ impl Default for Limits {
             authentication_deadline_s: 60,
             keepalive_s: 10,
             document_idle_s: 30,
+            document_rest_s: 60,
             documents_bytes_max: 1024 * MIB,
             snapshot_tail_bytes: 256 * 1024,
             snapshot_tail_updates: 2_000,

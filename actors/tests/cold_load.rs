@@ -161,7 +161,8 @@ fn loading_by_shape() {
         let seed = best(|| Index::from_state(&parsed));
         let fold = best(|| {
             let mut replica = Replica::new();
-            replica.fold_snapshot(1, &state).unwrap();
+            replica.pack(1, state.clone());
+            replica.unpack().unwrap();
             replica
         });
         let whole = best(load);

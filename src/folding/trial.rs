@@ -126,7 +126,8 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
         let key = DocumentKey { tenant: TenantId(Uuid::nil()), document: DocumentId(Uuid::nil()) };
         let replica = Replica::witnessed(key, through(Arc::new(Reporter)));
         // Whatever else is wrong with it is found, and mended, where the document is loaded.
-        let _ = DocumentState::load_into(replica, stored, limits, budget, Instant::now());
+        let loaded = DocumentState::load_into(replica, stored, limits, budget, Instant::now());
+        let _ = loaded.map(|mut document| document.unpack_now());
     });
     match folding.map(std::thread::JoinHandle::join) {
         Ok(Ok(())) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use crate::ids::{AppendId, DocumentKey, Position, SessionId, UserId};
 use crate::ports::authority::Held;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{ReadRefused, WriteRefused, Written};
-use crate::ports::log::{AppendRequest, NewRow, Snapshot};
+use crate::ports::log::{AppendRequest, NewRow};
 use crate::world::World;
 use actix::prelude::*;
 use bytes::Bytes;
@@ -146,6 +146,10 @@ impl DocumentActor {
                 }
             }
             Effect::Snapshot => self.snapshot(ctx),
+            Effect::Rest => self.rest(ctx),
+            Effect::DiscardSnapshots(seq) => {
+                actix::spawn(storage::discard_snapshots(self.world.clone(), self.key, seq));
+            }
             Effect::Quarantine(what) => {
                 actix::spawn(storage::quarantine(self.world.clone(), self.key, what));
             }
@@ -278,12 +282,22 @@ impl DocumentActor {
     }
 
     fn snapshot(&mut self, ctx: &mut Context<Self>) {
-        let Some((position, state, state_vector)) = self.state.as_mut().and_then(DocumentState::read) else { return };
-        let snapshot = Snapshot { position, state, state_vector };
+        let Some(snapshot) = self.state.as_mut().and_then(DocumentState::snapshot) else { return };
         let stored = storage::store_snapshot(self.world.clone(), self.key, snapshot).into_actor(self);
         ctx.spawn(stored.map(|position, actor, ctx| {
             actor.decide(ctx, |state, _| {
                 state.snapshot_stored(position);
+                Vec::new()
+            });
+        }));
+    }
+
+    fn rest(&mut self, ctx: &mut Context<Self>) {
+        let Some(snapshot) = self.state.as_mut().and_then(DocumentState::snapshot) else { return };
+        let verified = storage::verify(self.key, snapshot).into_actor(self);
+        ctx.spawn(verified.map(|verified, actor, ctx| {
+            actor.decide(ctx, |state, _| {
+                verified.into_iter().for_each(|snapshot| state.rest(snapshot));
                 Vec::new()
             });
         }));

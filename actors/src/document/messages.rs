@@ -227,6 +227,10 @@ pub enum Effect {
     },
     /// Store a snapshot of this moment.
     Snapshot,
+    /// Have the whole state of this moment read back; completion: [`super::state::DocumentState::rest`].
+    Rest,
+    /// Delete the snapshots from this number on: one does not read back. The log holds all that they held.
+    DiscardSnapshots(u64),
     /// Quarantine a row of the log.
     Quarantine(Quarantine),
     /// Quarantine bytes that never entered the log.

@@ -1,28 +1,43 @@
 //! The document in memory: a yrs document that only ever holds the fold of a log prefix.
 //!
+//! A document that is only read stays packed, as the snapshot that it was loaded from: as a tree, yrs takes eight times the bytes of its
+//! state, and milliseconds to make it. It is unpacked by what needs the tree.
+//!
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
 use super::witness::{Fold, Folding, Nobody, Witness};
-use crate::ids::{DocumentId, DocumentKey, TenantId};
+use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
+use crate::ports::log::Snapshot;
 use bytes::Bytes;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use uuid::Uuid;
 use yrs::updates::decoder::Decode;
 use yrs::updates::encoder::Encode;
 
+use yrs::branch::BranchPtr;
 use yrs::{
-    BranchID, ClientID, Doc, ID, IdSet, OffsetKind, Options, ReadTxn, StateVector, Transact, TransactionMut, Update,
+    BranchID, ClientID, Doc, GetString, ID, IdSet, OffsetKind, Options, ReadTxn, StateVector, TextRef, Transact,
+    TransactionMut, Update,
 };
 
 /// A fold of a log prefix.
 #[derive(Debug)]
 pub struct Replica {
-    doc: Doc,
+    form: Form,
     key: DocumentKey,
     witness: Arc<dyn Witness>,
     /// A call panicked: the document may hold dangling pointers (hazards.md 1.2) and is leaked rather than read or dropped.
     poisoned: bool,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// The snapshot of this number, as one update.
+    Packed { seq: u64, state: Bytes },
+    /// The tree.
+    Open(Doc),
 }
 
 /// Why an update that the gate admitted could not be folded, or a state not be read.
@@ -37,6 +52,12 @@ pub enum ReplicaError {
     /// It left structs or deletes pending.
     #[error("the update does not continue the document")]
     Pending,
+    /// Read back, it is another document.
+    #[error("the state reads back as another document")]
+    Differs,
+    /// The snapshot of this number, on which the replica stands, cannot be folded.
+    #[error("the snapshot at {0} cannot be folded")]
+    Snapshot(u64),
     /// yrs panicked; the replica is lost.
     #[error("yrs panicked")]
     Panicked,
@@ -59,7 +80,7 @@ impl Replica {
 
     /// The fold of this document's log before its first update. `witness` hears of every fold.
     pub fn witnessed(key: DocumentKey, witness: Arc<dyn Witness>) -> Self {
-        Self { doc: Self::empty(), key, witness, poisoned: false }
+        Self { form: Form::Open(Self::empty()), key, witness, poisoned: false }
     }
 
     /// The same document before its first update.
@@ -82,12 +103,33 @@ impl Replica {
 
     /// Folds one update in, the one of that number. After any error the replica must be dropped: it is no longer the fold of a prefix.
     pub fn fold(&mut self, seq: u64, update: &[u8]) -> Result<(), ReplicaError> {
+        self.unpack()?;
         self.fold_in(Folding::Update(seq), update)
     }
 
-    /// The same with a snapshot, into an empty one.
-    pub fn fold_snapshot(&mut self, seq: u64, state: &[u8]) -> Result<(), ReplicaError> {
-        self.fold_in(Folding::Snapshot(seq), state)
+    /// The fold of the log through `seq`, of which this is the whole state. It is not looked at before the tree is needed.
+    pub fn pack(&mut self, seq: u64, state: Bytes) {
+        let (key, witness) = (self.key, self.witness.clone());
+        *self = Self { form: Form::Packed { seq, state }, key, witness, poisoned: false };
+    }
+
+    /// Makes the tree, where there is none.
+    pub fn unpack(&mut self) -> Result<(), ReplicaError> {
+        let Form::Packed { seq, state } = &self.form else { return Ok(()) };
+        let (seq, state) = (*seq, state.clone());
+        self.form = Form::Open(Self::empty());
+        self.fold_in(Folding::Snapshot(seq), &state).map_err(|_| {
+            self.poisoned = true; // it is the fold of nothing
+            ReplicaError::Snapshot(seq)
+        })
+    }
+
+    /// The whole state, where that is all there is.
+    pub fn packed(&self) -> Option<&Bytes> {
+        match &self.form {
+            Form::Packed { state, .. } => Some(state),
+            Form::Open(_) => None,
+        }
     }
 
     fn fold_in(&mut self, what: Folding, update: &[u8]) -> Result<(), ReplicaError> {
@@ -109,6 +151,7 @@ impl Replica {
 
     /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update.
     pub fn diff(&mut self, state_vector: &[u8]) -> Result<Bytes, ReplicaError> {
+        self.unpack()?;
         self.guarded(|doc| {
             let state_vector = StateVector::decode_v1(state_vector).map_err(|_| ReplicaError::Undecodable)?;
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
@@ -118,6 +161,9 @@ impl Replica {
 
     /// The whole state as one update.
     pub fn state(&mut self) -> Result<Bytes, ReplicaError> {
+        if let Some(state) = self.packed() {
+            return Ok(state.clone());
+        }
         self.guarded(|doc| {
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
             Ok(Bytes::from(transaction.encode_state_as_update_v1(&StateVector::default())))
@@ -126,17 +172,42 @@ impl Replica {
 
     /// The state vector, v1 encoding.
     pub fn state_vector(&mut self) -> Result<Bytes, ReplicaError> {
+        self.unpack()?;
         self.guarded(|doc| {
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
             Ok(Bytes::from(transaction.state_vector().encode_v1()))
         })
     }
 
+    /// The whole state at this position, which is the replica's own, to be read back before it is relied on.
+    pub fn snapshot(&mut self, position: Position) -> Result<Unverified, ReplicaError> {
+        let text = self.text()?;
+        let (state, state_vector) = (self.state()?, self.state_vector()?);
+        Ok(Unverified { snapshot: Snapshot { position, state, state_vector }, text })
+    }
+
+    /// A hash of the text of every root type, in the order in which it is read: which no encoding of the blocks tells.
+    fn text(&mut self) -> Result<u64, ReplicaError> {
+        self.unpack()?;
+        self.guarded(|doc| {
+            let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
+            let mut roots: Vec<_> = transaction.root_refs().collect();
+            roots.sort_unstable_by_key(|(name, _)| *name);
+            let mut hasher = DefaultHasher::new();
+            for (name, root) in roots {
+                // Whatever kind of type it is: this walks its own items and goes into none of them.
+                let text = root.try_branch().map(|branch| TextRef::from(BranchPtr::from(branch)).get_string(&transaction));
+                (name, text).hash(&mut hasher);
+            }
+            Ok(hasher.finish())
+        })
+    }
+
     fn guarded<T>(&mut self, call: impl FnOnce(&Doc) -> Result<T, ReplicaError>) -> Result<T, ReplicaError> {
-        if self.poisoned {
-            return Err(ReplicaError::Panicked);
-        }
-        let doc = &self.doc;
+        let doc = match &self.form {
+            Form::Open(doc) if !self.poisoned => doc,
+            _ => return Err(ReplicaError::Panicked),
+        };
         catch_unwind(AssertUnwindSafe(|| call(doc))).unwrap_or_else(|_| {
             self.poisoned = true;
             Err(ReplicaError::Panicked)
@@ -148,7 +219,7 @@ impl Drop for Replica {
     fn drop(&mut self) {
         if self.poisoned {
             // Dropping walks the blocks, and after a panic some of them may be freed already. A leak is the safe loss.
-            std::mem::forget(std::mem::replace(&mut self.doc, Doc::with_client_id(0u64)));
+            std::mem::forget(std::mem::replace(&mut self.form, Form::Packed { seq: 0, state: Bytes::new() }));
         } else {
             let _ = self.guarded(let_go_of_subdocuments); // what fails is leaked, as it would be without
         }
@@ -207,20 +278,37 @@ fn let_go_of_subdocuments(doc: &Doc) -> Result<(), ReplicaError> {
     transaction.apply_update(update).map_err(|_| ReplicaError::Refused)
 }
 
-/// Whether a state decodes into a fresh document that equals it: the check before a snapshot is stored. Takes milliseconds
-/// to seconds: for a worker, not for a document's thread.
-pub fn verify_state(state: &[u8], state_vector: &[u8]) -> Result<(), ReplicaError> {
-    let mut fresh = Replica::new();
-    fresh.fold_snapshot(0, state)?;
-    let vector = |bytes: &[u8]| StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable);
-    if vector(&fresh.state_vector()?)? != vector(state_vector)? {
-        return Err(ReplicaError::Pending);
+/// A whole state that nobody has read back yet.
+#[derive(Clone, Debug)]
+pub struct Unverified {
+    snapshot: Snapshot,
+    text: u64,
+}
+
+impl Unverified {
+    /// Of which position.
+    pub fn position(&self) -> Position {
+        self.snapshot.position
     }
-    let again = fresh.state()?;
-    let (first, second) = (Update::decode_v1(state), Update::decode_v1(&again));
-    match (first, second) {
-        (Ok(first), Ok(second)) if first.delete_set() == second.delete_set() => Ok(()),
-        _ => Err(ReplicaError::Refused),
+
+    /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state vector, deletes and text.
+    /// Takes milliseconds to seconds: for a worker, not for a document's thread.
+    pub fn verify(self) -> Result<Snapshot, ReplicaError> {
+        let Self { snapshot, text } = self;
+        let mut fresh = Replica::new();
+        fresh.pack(0, snapshot.state.clone());
+        let vector = |bytes: &[u8]| StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable);
+        if vector(&fresh.state_vector()?)? != vector(&snapshot.state_vector)? {
+            return Err(ReplicaError::Pending);
+        }
+        let deletes = |state: &[u8]| {
+            let state = Update::decode_v1(state).map_err(|_| ReplicaError::Undecodable)?;
+            Ok(state.delete_set().clone())
+        };
+        if deletes(&fresh.state()?)? != deletes(&snapshot.state)? || fresh.text()? != text {
+            return Err(ReplicaError::Differs);
+        }
+        Ok(snapshot)
     }
 }
 

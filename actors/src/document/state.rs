@@ -8,7 +8,7 @@ use super::batch::{Batch, Proposal, RowOf, Sender, Verdict};
 use super::member::{Gap, HeldPresence, Member, Receipts};
 use super::messages::{Effect, Input, Outgoing};
 use super::presence::{Announcer, Presence};
-use super::replica::{Replica, ReplicaError};
+use super::replica::{Replica, ReplicaError, Unverified};
 use super::{FollowerId, close};
 use crate::access::Role;
 use crate::budget::Budget;
@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::ports::authority::{Held, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
-use crate::ports::log::{AppendOutcome, Head, IdempotencyKey, LogError, NewRow, Quarantine, Stored, Tail};
+use crate::ports::log::{AppendOutcome, Head, IdempotencyKey, LogError, NewRow, Quarantine, Snapshot, Stored, Tail};
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::{
@@ -81,6 +81,8 @@ pub struct DocumentState {
     tail: TailSinceSnapshot,
     /// The whole state as it was encoded last, for whoever joins next.
     encoded: Option<Encoded>,
+    /// When the tree was needed last; `None` when it is packed, or about to be.
+    used_at: Option<Instant>,
     slow_at: Option<Instant>,
     hold_until: Option<Instant>,
     /// Dropped for lack of room, since it was last asked.
@@ -139,6 +141,7 @@ impl DocumentState {
             look_again: false,
             tail: TailSinceSnapshot::default(),
             encoded: None,
+            used_at: None,
             slow_at: None,
             hold_until: None,
             dropped: 0,
@@ -175,10 +178,11 @@ impl DocumentState {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Memory in use, guessed: yrs takes about three bytes for each of a state (stack.md), the rest is counted.
+    /// Memory in use, guessed: the index takes about as much as a state, yrs three bytes for each that was folded; the rest is counted.
     pub fn bytes(&self) -> usize {
         let encoded = self.encoded.as_ref().map_or(0, Encoded::bytes);
-        3 * self.folded_bytes + self.latest_bytes + self.waiting_bytes + encoded
+        let folded = if self.replica.packed().is_some() { 2 * self.folded_bytes } else { 3 * self.folded_bytes };
+        folded + self.latest_bytes + self.waiting_bytes + encoded
     }
 
     /// PostgreSQL is away.
@@ -196,6 +200,11 @@ impl DocumentState {
     /// Rights in use here.
     pub fn rights(&self) -> impl Iterator<Item = (UserId, SessionId)> + '_ {
         self.members.values().map(|member| (member.user, member.session))
+    }
+
+    /// Makes the tree now, where the document was loaded packed.
+    pub fn unpack_now(&mut self) -> Result<(), ReplicaError> {
+        self.replica.unpack()
     }
 
     /// When [`on_time`](Self::on_time) is wanted next.
@@ -347,6 +356,7 @@ impl DocumentState {
             self.reassure(now);
             self.consider_snapshot(now);
             self.forget_encoded(now);
+            self.consider_rest(now);
             if self.has_slow_matters() {
                 self.wake_slowly(now);
             }
@@ -425,6 +435,7 @@ impl DocumentState {
     fn has_slow_matters(&self) -> bool {
         self.tail_updates() > 0
             || self.encoded.is_some()
+            || self.used_at.is_some()
             || self.presence.has_remote()
             || self.members.values().any(|member| member.gap.is_some() || member.reassure_at().is_some())
     }

@@ -1,7 +1,7 @@
 //! What a document asks of its log beside its edits: loading, mending what cannot be folded, snapshots.
 
 use super::messages::JoinRefused;
-use super::replica::{Replica, ReplicaError, verify_state};
+use super::replica::{Replica, ReplicaError, Unverified};
 use super::state::{DocumentState, Unsound};
 use crate::ids::{DocumentKey, Position, Tip};
 use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
@@ -40,10 +40,22 @@ async fn mend(world: &World, key: DocumentKey, unsound: Unsound) -> Result<(), L
     match unsound {
         Unsound::Row(what) => world.log.quarantine(key, named(world, key, what)).await,
         Unsound::Snapshot { seq } => {
-            error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
+            say_discarded(key, seq);
             world.log.discard_snapshots(key, seq).await
         }
     }
+}
+
+/// Deletes the snapshots from this number on, for as long as that takes.
+pub(super) async fn discard_snapshots(world: World, key: DocumentKey, seq: u64) {
+    say_discarded(key, seq);
+    while let Err(LogError::Unavailable(_)) = world.log.discard_snapshots(key, seq).await {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn say_discarded(key: DocumentKey, seq: u64) {
+    error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
 }
 
 /// Reads the log for a document that is open, for as long as that takes.
@@ -80,17 +92,23 @@ fn named(world: &World, key: DocumentKey, what: Quarantine) -> Quarantine {
     Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what }
 }
 
-/// Stores a snapshot once a worker has read it back. The position that it stands at, or `None`: the log alone would do.
-pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Snapshot) -> Option<Position> {
-    let started = world.clock.instant();
-    let position = snapshot.position;
-    let (state, state_vector) = (snapshot.state.clone(), snapshot.state_vector.clone());
-    let verified = tokio::task::spawn_blocking(move || verify_state(&state, &state_vector)).await;
-    if let Err(error) = verified.unwrap_or(Err(ReplicaError::Panicked)) {
-        error!(document.id = %key.document, "a snapshot at {position} does not read back and is not stored: {error}");
+/// The snapshot, once a worker has read it back.
+pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Snapshot> {
+    let position = snapshot.position();
+    let verified = tokio::task::spawn_blocking(move || snapshot.verify()).await;
+    let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
+    let verified = verified.inspect_err(|error| {
+        error!(document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
         metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
-        return None;
-    }
+    });
+    verified.ok()
+}
+
+/// Stores a snapshot once it was read back. The position that it stands at, or `None`: the log alone would do.
+pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Unverified) -> Option<Position> {
+    let started = world.clock.instant();
+    let position = snapshot.position();
+    let snapshot = verify(key, snapshot).await?;
     if let Err(error) = world.log.save_snapshot(key, snapshot).await {
         warn!(document.id = %key.document, "snapshot not stored: {error}");
         return None;

@@ -133,10 +133,11 @@ fn a_failing_schedule_becomes_short() {
 }
 
 /// What sixty worlds are full of, and how much of it there is at least: a simulation in which nothing happens finds nothing.
-const TROUBLE: [(&str, u64); 17] = [
+const TROUBLE: [(&str, u64); 18] = [
     ("a bus message followed on", 100),
     ("a bus message left a gap", 30),
     ("a bus message was old", 100),
+    ("a document came to rest", 20),
     ("a document was rebuilt", 5),
     ("a document was unloaded", 2),
     ("a head was held", 1),

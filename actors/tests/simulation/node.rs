@@ -11,7 +11,7 @@ use contextnexus_actors::document::line::Line;
 use contextnexus_actors::document::lines::Lines;
 use contextnexus_actors::document::member::Member;
 use contextnexus_actors::document::messages::{Detached, Effect, Input, Outgoing};
-use contextnexus_actors::document::replica::verify_state;
+use contextnexus_actors::document::replica::Unverified;
 use contextnexus_actors::document::state::{DocumentState, HeldDecision, News, Unsound};
 use contextnexus_actors::ids::{AppendId, ConnectionId, NodeId, Position, SessionId, UserId};
 use contextnexus_actors::limits::Limits;
@@ -39,7 +39,7 @@ use uuid::Uuid;
 mod log;
 mod sockets;
 
-use log::Work;
+use log::{Work, read_back};
 use sockets::Socket;
 
 /// What all nodes share.
@@ -188,7 +188,9 @@ impl Node {
         }
         shared.saw("a document was unloaded");
         for work in std::mem::take(&mut self.work) {
-            if let Work::Save(snapshot) = work {
+            if let Work::Save(snapshot) = work
+                && let Some(snapshot) = read_back(snapshot, shared)
+            {
                 let _ = shared.store.log.save_snapshot_now(shared.store.key, snapshot); // nobody hears of it
             }
         }
@@ -289,9 +291,15 @@ impl Node {
                 shared.must_not_be(format!("an honest client was closed with {code}: {reason}"));
             }
             Effect::Snapshot => {
-                if let Some((position, state, state_vector)) = self.state.as_mut().and_then(DocumentState::read) {
-                    self.work.push(Work::Save(Snapshot { position, state, state_vector }));
-                }
+                let snapshot = self.state.as_mut().and_then(DocumentState::snapshot);
+                self.work.extend(snapshot.map(Work::Save));
+            }
+            Effect::Rest => {
+                let snapshot = self.state.as_mut().and_then(DocumentState::snapshot);
+                self.work.extend(snapshot.map(Work::Rest));
+            }
+            Effect::DiscardSnapshots(seq) => {
+                shared.must_not_be(format!("the sound snapshot at {seq} was discarded"));
             }
             Effect::Quarantine(what) => {
                 shared.must_not_be(format!("the sound row {} was quarantined: {}", what.seq_from, what.reason));
@@ -440,6 +448,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Welcome(..) => "somebody was welcomed",
         Effect::Show { .. } => "an update was shown",
         Effect::Snapshot => "a snapshot was taken",
+        Effect::Rest => "a document came to rest",
         Effect::Answer(..) => "a request was answered",
         _ => "something else happened",
     }

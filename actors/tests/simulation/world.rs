@@ -77,7 +77,7 @@ pub fn run(setting: &Setting, schedule: &[Step], fault: Option<Fault>) -> Result
 }
 
 fn limits(is_tight: bool) -> Limits {
-    let mut limits = Limits { snapshot_tail_updates: 12, ..Limits::default() };
+    let mut limits = Limits { snapshot_tail_updates: 12, document_rest_s: 1, ..Limits::default() };
     if is_tight {
         limits.document_waiting_bytes_max = 400;
         limits.connection_window_bytes = 200;

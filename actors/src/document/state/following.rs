@@ -20,6 +20,8 @@ impl DocumentState {
             if let Err((reason, update)) = self.take_in(updates.into_iter(), through, now) {
                 self.effects.push(Effect::Quarantine(unsound(row.seq_from, reason, update)));
                 self.die(close::SERVICE_RESTART, "document is rebuilt");
+            }
+            if self.dead {
                 return false;
             }
         }
@@ -35,6 +37,9 @@ impl DocumentState {
         through: Position,
         now: Instant,
     ) -> Result<(), (&'static str, Bytes)> {
+        if !self.unpack(now) {
+            return Ok(()); // what comes next is read from the log
+        }
         let from = self.position;
         let mut shown = Vec::new();
         for (seq, update) in (from.seq + 1..).zip(updates) {
@@ -76,7 +81,10 @@ impl DocumentState {
         if let Some(snapshot) = &stored.snapshot {
             let at = snapshot.position.seq;
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(|_| Unsound::Snapshot { seq: at })?;
-            self.replica.fold_snapshot(at, &snapshot.state).map_err(|_| Unsound::Snapshot { seq: at })?;
+            self.replica.pack(at, snapshot.state.clone());
+            if !stored.tail.rows.is_empty() {
+                self.replica.unpack().map_err(|_| Unsound::Snapshot { seq: at })?;
+            }
             self.index = Index::from_state(&state);
             self.folded_bytes = snapshot.state.len();
             self.position = snapshot.position;
@@ -93,11 +101,7 @@ impl DocumentState {
             self.position = Position { seq: row.seq_to, tip: row.tip };
         }
         self.position = stored.tail.head.position;
-        // Whoever made us load it is about to ask for it: with nothing after it, a snapshot is the state.
         self.encoded = None;
-        if let Some(snapshot) = stored.snapshot.filter(|snapshot| snapshot.position == self.position) {
-            self.keep_encoded(snapshot.state, now);
-        }
         Ok(())
     }
 }

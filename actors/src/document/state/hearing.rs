@@ -10,7 +10,8 @@ impl DocumentState {
         let has_nothing = theirs.iter().next().is_none();
         let diff = match has_nothing {
             true => self.whole_state(now),
-            false => self.read_replica(|replica| replica.diff(state_vector)),
+            false if self.unpack(now) => self.read_replica(|replica| replica.diff(state_vector)),
+            false => None,
         };
         let Some(diff) = diff else { return };
         let position = self.position;

@@ -39,10 +39,16 @@ impl DocumentState {
         self.tail = TailSinceSnapshot { updates, ..TailSinceSnapshot::default() };
     }
 
-    /// The whole state, its vector and where they stand; for snapshots and HTTP reads.
+    /// The whole state, its vector and where they stand; for HTTP reads.
     pub fn read(&mut self) -> Option<(Position, Bytes, Bytes)> {
         let state = self.read_replica(Replica::state)?;
         Some((self.position, state, self.index.state_vector()))
+    }
+
+    /// The same, to be read back by a worker before anything relies on it; for [`Effect::Snapshot`] and [`Effect::Rest`].
+    pub fn snapshot(&mut self) -> Option<Unverified> {
+        let position = self.position;
+        self.read_replica(|replica| replica.snapshot(position))
     }
 
     /// What somebody lacks who was sent everything through `seq`: the recent updates merged, or the whole state.
@@ -60,19 +66,17 @@ impl DocumentState {
 
     /// The whole state, encoded once for all who join before it changes.
     pub(super) fn whole_state(&mut self, now: Instant) -> Option<Bytes> {
+        if let Some(state) = self.replica.packed() {
+            return Some(state.clone());
+        }
         if let Some(encoded) = self.encoded.as_ref().filter(|encoded| encoded.at == self.position) {
             return Some(encoded.state.clone());
         }
         self.encoded = None; // before there are two of them
         let state = self.read_replica(Replica::state)?;
-        self.keep_encoded(state.clone(), now);
-        Some(state)
-    }
-
-    /// This is the whole state at our position.
-    pub(super) fn keep_encoded(&mut self, state: Bytes, now: Instant) {
-        self.encoded = Some(Encoded { at: self.position, state, since: now });
+        self.encoded = Some(Encoded { at: self.position, state: state.clone(), since: now });
         self.wake_slowly(now);
+        Some(state)
     }
 
     /// It has changed since, or nobody has asked for it lately.
@@ -123,14 +127,42 @@ impl DocumentState {
         }
     }
 
-    /// Reads the replica; a panic inside yrs ends this instance.
-    pub(super) fn read_replica(
+    /// The tree is needed: makes it, where the document is packed. False when this instance ended over it.
+    pub(super) fn unpack(&mut self, now: Instant) -> bool {
+        self.used_at = Some(now);
+        self.wake_slowly(now);
+        self.read_replica(Replica::unpack).is_some()
+    }
+
+    /// Nobody has needed the tree for a while: asks whether it can be packed.
+    pub(super) fn consider_rest(&mut self, now: Instant) {
+        let after = Duration::from_secs(self.limits.document_rest_s);
+        if self.used_at.is_some_and(|at| now >= at + after) && self.is_settled() && !self.dead {
+            self.used_at = None;
+            self.effects.push(Effect::Rest);
+        }
+    }
+
+    /// A worker has read this back: the tree goes, unless it was needed since.
+    pub fn rest(&mut self, at: Snapshot) {
+        if at.position == self.position && self.used_at.is_none() && !self.dead {
+            self.folded_bytes = at.state.len();
+            self.encoded = None;
+            self.replica.pack(at.position.seq, at.state);
+        }
+    }
+
+    /// Reads the replica; a panic inside yrs ends this instance, and a snapshot that cannot be folded ends as well.
+    pub(super) fn read_replica<T>(
         &mut self,
-        read: impl FnOnce(&mut Replica) -> Result<Bytes, ReplicaError>,
-    ) -> Option<Bytes> {
+        read: impl FnOnce(&mut Replica) -> Result<T, ReplicaError>,
+    ) -> Option<T> {
         match read(&mut self.replica) {
-            Ok(bytes) => Some(bytes),
-            Err(_) => {
+            Ok(read) => Some(read),
+            Err(error) => {
+                if let ReplicaError::Snapshot(seq) = error {
+                    self.effects.push(Effect::DiscardSnapshots(seq));
+                }
                 self.die(close::SERVICE_RESTART, "document is rebuilt");
                 None
             }

@@ -186,6 +186,9 @@ impl DocumentState {
 
     /// The log holds the batch: fold it in, thank the senders, show it to everyone, tell the other nodes.
     pub(super) fn committed(&mut self, batch: Batch, through: Position, now: Instant) {
+        if !self.unpack(now) {
+            return; // the log has the batch
+        }
         let from = self.position;
         let updates: Vec<Update> = batch.admitted().cloned().collect();
         debug_assert_eq!(from.seq + updates.len() as u64, through.seq);

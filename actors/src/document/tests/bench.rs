@@ -5,7 +5,9 @@ use crate::budget::Budget;
 use crate::document::FollowerId;
 use crate::document::member::Member;
 use crate::document::messages::{Effect, Input, Outgoing};
+use crate::document::replica::Replica;
 use crate::document::state::{DocumentState, HeldDecision};
+use crate::document::witness::{Nobody, Witness};
 use crate::ids::{AppendId, ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
 use crate::limits::Limits;
 use crate::ports::log::{AppendOutcome, AppendRequest, HeldHead as _, NewRow};
@@ -106,6 +108,7 @@ pub struct Bench {
     pub died: Option<u16>,
     pub quarantined: Vec<&'static str>,
     pub snapshots: usize,
+    pub rests: usize,
     next: u128,
 }
 
@@ -123,9 +126,15 @@ impl Bench {
 
     /// One more node over the same log.
     pub fn over(log: MemoryLog, key: DocumentKey, limits: Limits) -> Self {
+        Self::watched(log, key, limits, Arc::new(Nobody))
+    }
+
+    /// The same; `witness` hears of every fold.
+    pub fn watched(log: MemoryLog, key: DocumentKey, limits: Limits, witness: Arc<dyn Witness>) -> Self {
         let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
         let now = Instant::now();
-        let state = DocumentState::load(log.load_now(key).unwrap(), Arc::new(limits), budget, now).unwrap();
+        let (replica, stored) = (Replica::witnessed(key, witness), log.load_now(key).unwrap());
+        let state = DocumentState::load_into(replica, stored, Arc::new(limits), budget, now).unwrap();
         Self {
             state,
             log,
@@ -138,6 +147,7 @@ impl Bench {
             died: None,
             quarantined: Vec::new(),
             snapshots: 0,
+            rests: 0,
             next: 1_000 * u128::from(NODES.fetch_add(1, Ordering::Relaxed) + 1),
         }
     }
@@ -319,6 +329,12 @@ impl Bench {
                 Effect::Answer(to, answer) => to.send(answer).unwrap(),
                 Effect::Close { follower, code, .. } => self.put(follower, Sent::Closed(code)),
                 Effect::Snapshot => self.snapshots += 1,
+                Effect::Rest => {
+                    self.rests += 1;
+                    let snapshot = self.state.snapshot().unwrap().verify().unwrap();
+                    self.state.rest(snapshot);
+                }
+                Effect::DiscardSnapshots(seq) => self.log.discard_snapshots_now(self.key, seq),
                 Effect::Quarantine(what) => {
                     self.quarantined.push(what.reason);
                     self.log.quarantine_now(self.key, &what).unwrap();

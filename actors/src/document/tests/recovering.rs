@@ -2,12 +2,17 @@ use super::bench::{Bench, Sent};
 use crate::access::Role;
 use crate::document::close;
 use crate::document::messages::Input;
+use crate::document::witness::{Fold, Folding, Witness};
 use crate::ids::{NodeId, Position, Tip};
 use crate::limits::Limits;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::log::{AppendOutcome, Snapshot};
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
+use bytes::Bytes;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use yrs::{Doc, Text, Transact};
 
 #[test]
 fn an_append_whose_answer_was_lost_is_found_and_not_sent_again() {
@@ -136,13 +141,91 @@ fn a_snapshot_and_its_tail_are_the_whole_document() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "before ")));
-    let (position, state, state_vector) = bench.state.read().unwrap();
-    crate::document::replica::verify_state(&state, &state_vector).unwrap();
-    bench.log.save_snapshot_now(bench.key, Snapshot { position, state, state_vector }).unwrap();
+    let snapshot = bench.state.snapshot().unwrap().verify().unwrap();
+    bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
     bench.say(&ann, Input::Update(ann.type_at(7, "after")));
     let stored = bench.log.load_now(bench.key).unwrap();
     assert_eq!((stored.snapshot.is_some(), stored.tail.rows.len()), (true, 1));
     assert_eq!(Bench::over(bench.log.clone(), bench.key, Limits::default()).text(), "before after");
+}
+
+/// What was folded, in order.
+#[derive(Debug, Default)]
+struct Folded(Mutex<Vec<Folding>>);
+
+impl Folded {
+    fn take(&self) -> Vec<Folding> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Witness for Folded {
+    fn folding(&self, fold: &Fold<'_>) {
+        self.0.lock().unwrap().push(fold.what);
+    }
+
+    fn folded(&self) {}
+}
+
+/// A document of one update with a snapshot of it, loaded anew, and what is folded from then on.
+fn loaded_from_a_snapshot(alter: impl FnOnce(&mut Snapshot)) -> (Bench, Arc<Folded>) {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "before")));
+    let mut snapshot = bench.state.snapshot().unwrap().verify().unwrap();
+    alter(&mut snapshot);
+    bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
+    let folded = Arc::new(Folded::default());
+    (Bench::watched(bench.log.clone(), bench.key, Limits::default(), folded.clone()), folded)
+}
+
+#[test]
+fn a_document_that_is_only_read_is_not_folded() {
+    let (mut bench, folded) = loaded_from_a_snapshot(|_| {});
+    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    assert_eq!((bob.text(), bench.text()), ("before".into(), "before".into()));
+    assert_eq!(folded.take(), []);
+    bench.say(&bob, Input::Update(bob.type_at(6, " after")));
+    assert_eq!(folded.take(), [Folding::Snapshot(1), Folding::Update(2)]);
+    assert_eq!(bench.text(), "before after");
+}
+
+#[test]
+fn a_document_that_nobody_changes_comes_to_rest_and_is_as_good_as_before() {
+    let (mut bench, folded) = loaded_from_a_snapshot(|_| {});
+    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    bench.say(&bob, Input::Update(bob.type_at(6, " and")));
+    bench.time_passes(Duration::from_secs(59));
+    assert_eq!(bench.rests, 0);
+    bench.time_passes(Duration::from_secs(2));
+    assert_eq!(bench.rests, 1);
+    folded.take();
+    let cid = bench.editor(3, Dialect::Hocuspocus, Role::Editor);
+    assert_eq!((cid.text(), folded.take()), ("before and".into(), vec![]));
+    bench.time_passes(Duration::from_secs(600));
+    assert_eq!(bench.rests, 1, "once is enough");
+    bench.say(&bob, Input::Update(bob.type_at(10, " after")));
+    assert_eq!(folded.take(), [Folding::Snapshot(2), Folding::Update(3)]);
+    assert_eq!(bench.text(), "before and after");
+    assert_eq!(Bench::over(bench.log.clone(), bench.key, Limits::default()).text(), "before and after");
+}
+
+#[test]
+fn a_packed_snapshot_that_cannot_be_folded_is_discarded_when_that_shows() {
+    // Nothing but a block that continues what is not there.
+    let beyond = Doc::with_client_id(9);
+    let text = beyond.get_or_insert_text("text");
+    text.insert(&mut beyond.try_transact_mut().unwrap(), 0, "first");
+    let mut transaction = beyond.try_transact_mut().unwrap();
+    text.insert(&mut transaction, 5, "second");
+    let second = Bytes::from(transaction.encode_update_v1());
+    let (mut bench, _) = loaded_from_a_snapshot(|snapshot| snapshot.state = second);
+    let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
+    bench.say(&bob, Input::Update(bob.type_at(0, "own ")));
+    assert_eq!(bench.died, Some(close::SERVICE_RESTART));
+    let mut again = Bench::over(bench.log.clone(), bench.key, Limits::default());
+    let text = again.text();
+    assert!(text.contains("before") && text.contains("own "), "{text}");
 }
 
 #[test]

@@ -12,7 +12,8 @@ pub(super) enum Work {
         not_before: Instant,
     },
     Rebuild,
-    Save(Snapshot),
+    Save(Unverified),
+    Rest(Unverified),
     /// It is done; this is the answer.
     Answer(Answer),
 }
@@ -74,6 +75,7 @@ impl Node {
                 Answer::News(is_done.then(|| (Vec::new(), shared.store.tail(position))))
             }
             Work::Save(snapshot) => return self.save(snapshot, is_done, shared),
+            Work::Rest(snapshot) => return self.rest(snapshot, shared),
             Work::Answer(answer) => return self.answer(answer, shared),
         };
         match luck {
@@ -152,14 +154,22 @@ impl Node {
         }
     }
 
-    pub(super) fn save(&mut self, snapshot: Snapshot, is_done: bool, shared: &mut Shared) {
-        let position = snapshot.position;
-        if verify_state(&snapshot.state, &snapshot.state_vector).is_err() {
-            shared.must_not_be(format!("the snapshot at {position} does not read back"));
-        }
-        let stored = is_done && shared.store.log.save_snapshot_now(shared.store.key, snapshot).is_ok();
+    pub(super) fn save(&mut self, snapshot: Unverified, is_done: bool, shared: &mut Shared) {
+        let snapshot = read_back(snapshot, shared).filter(|_| is_done);
+        let stored = snapshot.and_then(|snapshot| {
+            let position = snapshot.position;
+            shared.store.log.save_snapshot_now(shared.store.key, snapshot).ok().map(|()| position)
+        });
         self.turn(shared, |state, _| {
-            state.snapshot_stored(stored.then_some(position));
+            state.snapshot_stored(stored);
+            Vec::new()
+        });
+    }
+
+    pub(super) fn rest(&mut self, snapshot: Unverified, shared: &mut Shared) {
+        let Some(snapshot) = read_back(snapshot, shared) else { return };
+        self.turn(shared, |state, _| {
+            state.rest(snapshot);
             Vec::new()
         });
     }
@@ -176,4 +186,14 @@ impl Node {
             None => {}
         }
     }
+}
+
+/// What was taken of an honest document reads back.
+pub(super) fn read_back(snapshot: Unverified, shared: &mut Shared) -> Option<Snapshot> {
+    let position = snapshot.position();
+    let verified = snapshot.verify();
+    if let Err(error) = &verified {
+        shared.must_not_be(format!("the snapshot at {position} does not read back: {error}"));
+    }
+    verified.ok()
 }
