@@ -3,7 +3,9 @@
 use super::line::Line;
 use super::lines::Lines;
 use super::member::Member;
-use super::messages::{Deliver, Drain, Effect, HeadMoved, Join, JoinRefused, Leave, Read, Regrant, Unload, Write};
+use super::messages::{
+    Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Unload, Write,
+};
 use super::state::{DocumentState, HeldDecision};
 use super::{FollowerId, close, storage};
 use crate::directory::messages::{Resign, Resigned};
@@ -431,6 +433,8 @@ impl Handler<Deliver> for DocumentActor {
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
         let follower = deliver.follower;
+        let joins = deliver.inputs.iter().any(|input| matches!(input, Input::Step1(_)));
+        let started = self.world.clock.instant();
         self.decide(ctx, |state, now| {
             let mut effects = Vec::new();
             for input in deliver.inputs {
@@ -439,6 +443,9 @@ impl Handler<Deliver> for DocumentActor {
             effects.extend(state.advance(now));
             effects
         });
+        if joins {
+            metrics::histogram!("contextnexus_join_seconds").record(self.world.clock.instant() - started);
+        }
         if self.state.as_ref().is_some_and(|state| state.is_window_full(follower)) {
             let (answer, answered) = oneshot::channel();
             self.parked.push((follower, answer));

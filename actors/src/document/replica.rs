@@ -196,7 +196,8 @@ impl Replica {
             let mut hasher = DefaultHasher::new();
             for (name, root) in roots {
                 // Whatever kind of type it is: this walks its own items and goes into none of them.
-                let text = root.try_branch().map(|branch| TextRef::from(BranchPtr::from(branch)).get_string(&transaction));
+                let text =
+                    root.try_branch().map(|branch| TextRef::from(BranchPtr::from(branch)).get_string(&transaction));
                 (name, text).hash(&mut hasher);
             }
             Ok(hasher.finish())

@@ -96,7 +96,7 @@ pub fn goals(scenario: &str, documents: f64) -> Thresholds {
             &[],
         ),
         "idle" => make(&[("kib_each", 14.0), ("open_ms", 1_500.0), ("dropped", 0.0)], &[], &[], &[]),
-        "coldload" => make(&[whole, ("feed_s", 6.0), ("cold_server_ms", 25.0), ("warm_ms", 2.0)], &[], &[], &[]),
+        "coldload" => make(&[whole, ("feed_s", 6.0), ("cold_server_ms", 25.0), ("warm_server_ms", 2.0)], &[], &[], &[]),
         "storm" => make(&[whole, ("storm_ms", 400.0)], &[], &[], &[]),
         "two-nodes" => make(&[whole, ("unacked", 0.0)], &[], &[("cpu_total_us", 4.0)], &[]),
         "durability" => make(&[("lost", 0.0)], &[], &[], &[]),

@@ -79,6 +79,7 @@ pub const KINDS: &[Kind] = &[
     plain("feed_rate", "updates acknowledged", "/s"),
     plain("cold_server_ms", "cold: load in the server, by its own count", "ms"),
     plain("cold_ms", "cold: from step 1 to step 2", "ms"),
+    plain("warm_server_ms", "warm: step 2 made in the server, by its own count", "ms"),
     plain("warm_ms", "warm: from step 1 to step 2", "ms"),
     plain("sync_kib", "step 2", "KiB"),
     plain("document_mib", "memory of a loaded document", "MiB"),

@@ -114,7 +114,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
         }
         None => {
             outcome.notes.push("no --start: the server was not restarted, so there is no cold load".to_owned());
-            warm(args, access, &name, &mut outcome).await?;
+            warm(args, bench, access, &name, &mut outcome).await?;
         }
     }
     outcome.figures.count("updates", script.len());
@@ -273,7 +273,7 @@ async fn loads(
     let loading = outcome.moved.get("contextnexus_load_seconds_sum").map(|seconds| seconds * 1e3);
     outcome.figures.set("cold_server_ms", loading);
     outcome.figures.set("cold_ms", cold.sync.as_secs_f64() * 1e3);
-    warm(args, access, name, outcome).await?;
+    warm(args, bench, access, name, outcome).await?;
     outcome.figures.set("sync_kib", cold.updates.iter().map(Vec::len).sum::<usize>() as f64 / 1_024.0);
     cold.link.close();
     report_text(&reader::text(&cold.updates)?, &script.end, "after the restart", outcome);
@@ -282,18 +282,23 @@ async fn loads(
 
 async fn warm(
     args: &Args,
+    bench: &Bench,
     access: &Access,
     name: &str,
     outcome: &mut Outcome,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let keeper = reader::read(access, name).await?; // holds the document while the others come and go
     let mut times = Vec::new();
+    let before = bench.scrape().await?;
     for _ in 0..args.warm.max(1) {
         let read = reader::read(access, name).await?;
         times.push(read.sync.as_secs_f64() * 1e3);
         read.link.close();
     }
     keeper.link.close();
+    let moved = bench.scrape().await?.since(&before);
+    let of_one = |seconds: &f64| seconds * 1e3 / times.len() as f64;
+    outcome.figures.set("warm_server_ms", moved.get("contextnexus_join_seconds_sum").map(of_one));
     outcome.figures.set("warm_ms", median(times));
     Ok(())
 }

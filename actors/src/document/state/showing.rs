@@ -153,10 +153,7 @@ impl DocumentState {
     }
 
     /// Reads the replica; a panic inside yrs ends this instance, and a snapshot that cannot be folded ends as well.
-    pub(super) fn read_replica<T>(
-        &mut self,
-        read: impl FnOnce(&mut Replica) -> Result<T, ReplicaError>,
-    ) -> Option<T> {
+    pub(super) fn read_replica<T>(&mut self, read: impl FnOnce(&mut Replica) -> Result<T, ReplicaError>) -> Option<T> {
         match read(&mut self.replica) {
             Ok(read) => Some(read),
             Err(error) => {
