@@ -1,4 +1,5 @@
-//! One task per worker thread that looks at all connections of the thread several times a second.
+//! One task per worker thread that looks at the connections of the thread: several times a second at those that something is the matter
+//! with, and at the others in turn.
 //!
 //! It needs nothing of a connection to be able to end it: neither its reading task, which may wait for its session, nor
 //! its writing task, which may wait for the client.
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// How often it looks. A revoked reader that has stopped reading is to be gone within a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// A connection that nothing is the matter with has its turn once in so many looks, every half a second: to look at thousands that are
+/// idle costs more than all else that an idle node does. The wave of a node that goes down, and the loss of a session, wait for it.
+const TURNS: usize = 5;
 
 /// The deadlines of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -50,12 +54,13 @@ impl Default for Deadlines {
     }
 }
 
-/// What is to be done about a connection.
+/// What is to be done about a connection. Whatever leads to `Close` or `Shut` makes it restless before it is due, so these come one look
+/// after their deadline at the latest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Nothing.
     Fine,
-    /// Ask whether it lives.
+    /// Ask whether it lives. Comes in the connection's own turn: up to [`TURNS`] looks late, which its time to answer does not count.
     Ping,
     /// Tell it that it goes, and why.
     Close(&'static str),
@@ -101,7 +106,7 @@ pub fn judge(now: Instant, facts: &Facts, is_closing: bool, deadlines: &Deadline
     Verdict::Fine
 }
 
-/// What waits in the connections of one thread.
+/// What waits in connections of one thread.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     outbox_bytes: usize,
@@ -132,18 +137,28 @@ pub struct Watch(Rc<RefCell<Watched>>);
 
 #[derive(Default)]
 struct Watched {
-    links: Vec<Weak<Link>>,
+    shares: [Share; TURNS],
+    /// Which of them had its turn last.
+    turn: usize,
     lingering: Vec<(Instant, Arc<Socket>)>,
-    /// As last added to the gauges.
-    sums: Sums,
     /// The task runs.
     looking: bool,
+}
+
+/// Connections that have their turn together.
+#[derive(Default)]
+struct Share {
+    links: Vec<Weak<Link>>,
+    /// As last added to the gauges.
+    sums: Sums,
 }
 
 impl Watch {
     /// Looks at this connection, too, from now on.
     pub fn add(&self, link: &Rc<Link>) {
-        self.0.borrow_mut().links.push(Rc::downgrade(link));
+        if let Some(smallest) = self.0.borrow_mut().shares.iter_mut().min_by_key(|share| share.links.len()) {
+            smallest.links.push(Rc::downgrade(link));
+        }
         self.start();
     }
 
@@ -172,32 +187,67 @@ impl Watch {
 
     /// Whether there is anything to look at again.
     fn look(&self, now: Instant) -> bool {
-        const LINGER: Duration = Duration::from_secs(1);
-        let links: Vec<Rc<Link>> = {
-            let mut watched = self.0.borrow_mut();
-            watched.links.retain(|link| link.strong_count() > 0);
-            watched.lingering.retain(|(since, _)| now.saturating_duration_since(*since) < LINGER);
-            if watched.links.is_empty() && watched.lingering.is_empty() {
-                Sums::default().show(std::mem::take(&mut watched.sums));
-                watched.looking = false;
-                return false;
-            }
-            watched.links.iter().filter_map(Weak::upgrade).collect()
-        };
+        let (in_turn, restless) = self.0.borrow_mut().due(now);
         let mut sums = Sums::default();
-        for link in links {
+        for link in in_turn {
+            if link.is_orphaned() {
+                link.outbox.close(close_frame(1011, "internal error")); // nothing, where the session closed it
+            }
             look_at(&link, now);
             sums.add(&link);
         }
-        sums.show(std::mem::replace(&mut self.0.borrow_mut().sums, sums));
-        true
+        for link in restless {
+            look_at(&link, now);
+        }
+        self.0.borrow_mut().looked(sums)
     }
+}
+
+impl Watched {
+    /// The connections whose turn it is, and the restless ones among the others.
+    fn due(&mut self, now: Instant) -> (Vec<Rc<Link>>, Vec<Rc<Link>>) {
+        const LINGER: Duration = Duration::from_secs(1);
+        self.lingering.retain(|(since, _)| now.saturating_duration_since(*since) < LINGER);
+        self.turn = (self.turn + 1) % TURNS;
+        let (mut in_turn, mut restless) = (Vec::new(), Vec::new());
+        for (place, share) in self.shares.iter_mut().enumerate() {
+            if place == self.turn {
+                share.links.retain(|link| link.strong_count() > 0);
+                in_turn.extend(share.links.iter().filter_map(Weak::upgrade));
+            } else {
+                restless.extend(share.links.iter().filter_map(Weak::upgrade).filter(|link| is_restless(link)));
+            }
+        }
+        (in_turn, restless)
+    }
+
+    /// A look is over, with these sums of the share whose turn it was. Whether there is anything to look at again.
+    fn looked(&mut self, sums: Sums) -> bool {
+        if let Some(share) = self.shares.get_mut(self.turn) {
+            sums.show(std::mem::replace(&mut share.sums, sums));
+        }
+        self.looking = !self.lingering.is_empty() || self.shares.iter().any(|share| !share.links.is_empty());
+        self.looking
+    }
+}
+
+/// Something waits to be written.
+fn is_waiting(link: &Link) -> bool {
+    link.outbox.waiting() > 0 || link.socket().is_writing()
+}
+
+/// Something is the matter with it that may come to a deadline. Asked of every connection at every look: no lock, no call.
+fn is_restless(link: &Link) -> bool {
+    let Facts { partial_since, unanswered, stuck_since, closing_since, ending_since, .. } = link.facts();
+    unanswered
+        || [partial_since, stuck_since, closing_since, ending_since].iter().any(Option::is_some)
+        || is_waiting(link) // may be stuck, or closing: the close frame waits as all else does
 }
 
 fn look_at(link: &Link, now: Instant) {
     let outbox = &link.outbox;
     let moved = link.socket().written() != link.facts().written;
-    let is_waiting = outbox.waiting() > 0 || link.socket().is_writing();
+    let is_waiting = is_waiting(link);
     let is_closing = outbox.is_closed();
     if moved {
         link.count_written();
@@ -212,9 +262,6 @@ fn look_at(link: &Link, now: Instant) {
     let sockets = link.sockets();
     if sockets.must_go(link.connection, now) {
         outbox.close(close_frame(1012, "server restarts"));
-    }
-    if link.is_orphaned() {
-        outbox.close(close_frame(1011, "internal error")); // nothing, where the session closed it
     }
     match judge(now, &link.facts(), outbox.is_closed(), &sockets.settings.deadlines) {
         Verdict::Fine => {}
@@ -237,12 +284,141 @@ fn look_at(link: &Link, now: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Sources};
+    use crate::net::Stream;
+    use crate::origins::Origins;
+    use crate::ws::{SessionHandle, Settings, Sockets, StartSession};
+    use contextnexus_actors::clock::{Clock as _, SystemClock};
+    use contextnexus_actors::ids::ConnectionId;
+    use contextnexus_actors::outbox::{Outbox, Pushed};
+    use contextnexus_actors::protocol::Dialect;
+    use contextnexus_actors::session::Opening;
 
     fn facts(change: impl FnOnce(&mut Facts, Instant)) -> impl Fn(u64) -> Verdict {
         let start = Instant::now();
         let mut facts = Facts::new(start);
         change(&mut facts, start);
         move |ms| judge(start + Duration::from_millis(ms), &facts, false, &Deadlines::default())
+    }
+
+    struct Nobody;
+
+    impl StartSession for Nobody {
+        fn start(&self, _: Opening) -> SessionHandle {
+            unreachable!("no session is asked for")
+        }
+    }
+
+    /// Connections that are watched, with the peers' ends.
+    fn connections(watch: &Watch, count: usize) -> Vec<(Rc<Link>, std::net::TcpStream)> {
+        let config = Config::load(&Sources::default()).unwrap();
+        let settings = Settings::of(&config.server, &config.limits);
+        let origins = Origins::new(&[], &[], "", true);
+        let sockets = Sockets::new(settings, origins, Nobody, Arc::new(SystemClock));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let ours = listener.accept().unwrap().0;
+            ours.set_nonblocking(true).unwrap();
+            let stream = Stream::plain(tokio::net::TcpStream::from_std(ours).unwrap());
+            let seat = sockets.admission.admit([127, 0, 0, 1].into()).unwrap();
+            let name = (ConnectionId(SystemClock.fresh_id()), Dialect::YWebsocket);
+            let outbox = Arc::new(Outbox::new(1 << 20));
+            let socket = Socket::new(Arc::new(stream));
+            (Link::new(name, outbox, (socket, seat), Arc::clone(&sockets), watch), peer)
+        };
+        (0..count).map(|_| connect()).collect()
+    }
+
+    /// At which of the next looks each of them is looked at. A look shows in one that is not read: its silence is excused.
+    fn looks(watch: &Watch, connections: &[(Rc<Link>, std::net::TcpStream)], looks: usize) -> Vec<Vec<usize>> {
+        let start = Instant::now();
+        let mut seen = vec![Vec::new(); connections.len()];
+        for look in 0..looks {
+            let now = start + LOOK_INTERVAL * look as u32;
+            assert!(watch.look(now));
+            for ((link, _), seen) in connections.iter().zip(&mut seen) {
+                if link.facts().heard_at == now {
+                    seen.push(look);
+                }
+            }
+        }
+        seen
+    }
+
+    #[actix_web::test]
+    async fn an_idle_connection_is_looked_at_in_its_turn() {
+        let watch = Watch::default();
+        let mut connections = connections(&watch, 3 * TURNS + 1);
+        connections.iter().for_each(|(link, _)| link.note(|facts| facts.reading = false));
+        let mut at_each = [0; TURNS];
+        for seen in looks(&watch, &connections, 3 * TURNS) {
+            assert_eq!(seen.len(), 3, "{seen:?}");
+            assert!(seen.windows(2).all(|pair| pair[1] - pair[0] == TURNS), "{seen:?}");
+            at_each[seen[0]] += 1;
+        }
+        at_each.sort_unstable();
+        assert_eq!(at_each, [3, 3, 3, 3, 4], "shares are of one size");
+
+        connections.drain(..5);
+        for seen in looks(&watch, &connections, 2 * TURNS) {
+            assert_eq!(seen.len(), 2, "others went, and it keeps its turn: {seen:?}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_restless_connection_is_looked_at_every_time() {
+        let now = Instant::now();
+        let reasons: [fn(&mut Facts, Instant); 5] = [
+            |facts, now| facts.partial_since = Some(now),
+            |facts, now| facts.closing_since = Some(now),
+            |facts, now| facts.ending_since = Some(now),
+            |facts, _| facts.unanswered = true,
+            |_, _| {},
+        ];
+        let watch = Watch::default();
+        let connections = connections(&watch, reasons.len());
+        for ((link, _), reason) in connections.iter().zip(reasons) {
+            link.note(|facts| {
+                facts.reading = false;
+                reason(facts, now);
+            });
+        }
+        assert_eq!(connections[4].0.outbox.push(ping_frame(b"waits to be written")), Pushed::Taken);
+        for seen in looks(&watch, &connections, 2 * TURNS) {
+            assert_eq!(seen.len(), 2 * TURNS, "{seen:?}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn after_a_round_the_gauges_say_what_waits_in_all_connections() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let shown = || {
+            let rendered = recorder.handle().render();
+            let value = |name: &str| -> f64 {
+                let line = rendered.lines().find_map(|line| line.strip_prefix(name));
+                line.map_or(0.0, |value| value.trim().parse().unwrap())
+            };
+            (value("contextnexus_outbox_bytes "), value("contextnexus_ws_held_back_connections "))
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let watch = Watch::default();
+            let mut connections = connections(&watch, 2 * TURNS + 1);
+            let frame = ping_frame(b"");
+            for (link, _) in &connections[..7] {
+                assert_eq!(link.outbox.push(frame.clone()), Pushed::Taken);
+            }
+            connections[3].0.note(|facts| facts.reading = false);
+            let round = || (0..TURNS).map(|_| watch.look(Instant::now())).fold(true, |_, again| again);
+            assert!(round());
+            assert_eq!(shown(), (7.0 * frame.len() as f64, 1.0));
+            connections.drain(..4);
+            assert!(round());
+            assert_eq!(shown(), (3.0 * frame.len() as f64, 0.0));
+            connections.drain(..).for_each(|(link, _)| link.note(|facts| facts.is_shut = true)); // so that no socket lingers
+            round();
+            assert_eq!(shown(), (0.0, 0.0));
+        });
     }
 
     #[test]
