@@ -175,8 +175,7 @@ impl Link {
     /// of a delivery.
     pub fn count_written(&self) {
         let written = self.socket.written();
-        metrics::counter!("contextnexus_ws_sent_bytes_total")
-            .increment(written.saturating_sub(self.facts.get().written));
+        self.sockets.traffic.sent_bytes.increment(written.saturating_sub(self.facts.get().written));
         self.note(|facts| facts.written = written);
     }
 

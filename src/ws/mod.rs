@@ -36,6 +36,7 @@ use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::session::messages::{Disconnected, Inbound};
 use contextnexus_actors::session::{self, Opening, Services};
+use metrics::{Counter, counter};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -110,6 +111,14 @@ pub struct Sockets {
     unfinished_bytes: AtomicUsize,
     is_accepting: AtomicBool,
     wave: OnceLock<Wave>,
+    traffic: Traffic,
+}
+
+/// What comes and goes over them, counted.
+struct Traffic {
+    received_bytes: Counter,
+    received_messages: Counter,
+    sent_bytes: Counter,
 }
 
 /// All connections are closed, spread over some time.
@@ -120,7 +129,7 @@ struct Wave {
 }
 
 impl Sockets {
-    /// Accepts from the start.
+    /// Accepts from the start. What is counted later goes to the recorder that is installed now.
     pub fn new(settings: Settings, origins: Origins, sessions: impl StartSession, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             origins,
@@ -131,6 +140,11 @@ impl Sockets {
             unfinished_bytes: AtomicUsize::new(0),
             is_accepting: AtomicBool::new(true),
             wave: OnceLock::new(),
+            traffic: Traffic {
+                received_bytes: counter!("contextnexus_ws_received_bytes_total"),
+                received_messages: counter!("contextnexus_ws_received_messages_total"),
+                sent_bytes: counter!("contextnexus_ws_sent_bytes_total"),
+            },
         })
     }
 

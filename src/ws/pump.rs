@@ -193,7 +193,7 @@ impl Pump {
     fn took(&mut self, came: io::Result<usize>) -> usize {
         let bytes = came.unwrap_or(0);
         self.at_end = bytes == 0;
-        metrics::counter!("contextnexus_ws_received_bytes_total").increment(bytes as u64);
+        self.link.sockets().traffic.received_bytes.increment(bytes as u64);
         bytes
     }
 
@@ -209,7 +209,7 @@ impl Pump {
         if messages.is_empty() {
             return Ok(());
         }
-        metrics::counter!("contextnexus_ws_received_messages_total").increment(messages.len() as u64);
+        self.link.sockets().traffic.received_messages.increment(messages.len() as u64);
         // A message has come whole: whatever is unfinished now began after it.
         self.link.note(|facts| (facts.partial_since, facts.partial_bytes) = (None, 0));
         let mut taken = std::pin::pin!(session.inbound.send(Inbound(messages)));

@@ -20,6 +20,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use contextnexus_gate::encode_awareness;
 use futures_util::stream;
+use metrics::{Counter, counter};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ pub struct DocumentActor {
     /// Messages that the directory routed here; unloading needs its count to be the same.
     routed: u64,
     draining: Option<oneshot::Sender<()>>,
+    /// Counts what is shown, one for each receiver.
+    fanout: Counter,
 }
 
 impl DocumentActor {
@@ -71,6 +74,7 @@ impl DocumentActor {
             idle_timer: None,
             routed: 0,
             draining: None,
+            fanout: counter!("contextnexus_fanout_total"),
         }
     }
 
@@ -110,14 +114,12 @@ impl DocumentActor {
             }
             Effect::Show { update, through, sole_sender } => {
                 if let Some(state) = &mut self.state {
-                    let shown = self.lines.show(&update, through, sole_sender, state);
-                    metrics::counter!("contextnexus_fanout_total").increment(shown);
+                    self.fanout.increment(self.lines.show(&update, through, sole_sender, state));
                 }
             }
             Effect::ShowAnew { state: whole, through } => {
                 if let Some(state) = &mut self.state {
-                    let shown = self.lines.show_anew(&whole, through, state);
-                    metrics::counter!("contextnexus_fanout_total").increment(shown);
+                    self.fanout.increment(self.lines.show_anew(&whole, through, state));
                 }
             }
             Effect::ShowPresence { entries, except } => self.lines.show_presence(&entries, except),

@@ -9,6 +9,7 @@ use super::append::{self, Failure, PackedAppend};
 use crate::postgres::Database;
 use contextnexus_actors::ids::TenantId;
 use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -53,7 +54,7 @@ impl Writer {
             room: Arc::new(Semaphore::new(settings.waiting_bytes_max)),
             answer_timeout: settings.answer_timeout,
             waiting_bytes_max: settings.waiting_bytes_max,
-            queue: Arc::new(Queue { state: Mutex::default(), arrived: Notify::new(), settings }),
+            queue: Arc::new(Queue::new(settings)),
         };
         for lane in 0..writer.queue.settings.connections {
             let (queue, options) = (Arc::clone(&writer.queue), options.clone());
@@ -80,7 +81,7 @@ impl Writer {
         let bytes = u32::try_from(append.bytes.min(self.waiting_bytes_max)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(bytes);
         let Ok(Ok(room)) = tokio::time::timeout(self.answer_timeout, room).await else {
-            metrics::counter!("contextnexus_log_full_total").increment(1);
+            counter!("contextnexus_log_full_total").increment(1);
             return AppendOutcome::Unavailable;
         };
         let (answer, outcome) = oneshot::channel();
@@ -105,13 +106,52 @@ struct Waiting {
     _room: OwnedSemaphorePermit,
 }
 
-impl Waiting {
-    fn answer(self, outcome: AppendOutcome) {
+/// What waits, by tenant.
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<State>,
+    arrived: Notify,
+    settings: LogSettings,
+    counts: Counts,
+}
+
+/// What is counted and measured of every append: handles, because to find a metric by its name takes a hash and a lock.
+#[derive(Debug)]
+struct Counts {
+    waiting_appends: Gauge,
+    waiting_bytes: Gauge,
+    committed: Counter,
+    updates: Counter,
+    bytes: Counter,
+    commit_seconds: Histogram,
+    commit_documents: Histogram,
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self {
+            waiting_appends: gauge!("contextnexus_log_waiting_appends"),
+            waiting_bytes: gauge!("contextnexus_log_waiting_bytes"),
+            committed: counter!("contextnexus_log_appends_total", "outcome" => "committed"),
+            updates: counter!("contextnexus_log_updates_total"),
+            bytes: counter!("contextnexus_log_bytes_total"),
+            commit_seconds: histogram!("contextnexus_commit_seconds"),
+            commit_documents: histogram!("contextnexus_commit_documents"),
+        }
+    }
+
+    fn waiting(&self, state: &State) {
+        self.waiting_appends.set(state.count as f64);
+        self.waiting_bytes.set(state.bytes as f64);
+    }
+
+    fn outcome(&self, outcome: &AppendOutcome, append: &PackedAppend) {
         let label = match outcome {
             AppendOutcome::Committed(_) => {
-                metrics::counter!("contextnexus_log_updates_total").increment(self.append.updates as u64);
-                metrics::counter!("contextnexus_log_bytes_total").increment(self.append.bytes as u64);
-                "committed"
+                self.committed.increment(1);
+                self.updates.increment(append.updates as u64);
+                self.bytes.increment(append.bytes as u64);
+                return;
             }
             AppendOutcome::Behind => "behind",
             AppendOutcome::Deleted => "deleted",
@@ -121,17 +161,8 @@ impl Waiting {
             AppendOutcome::IdempotencyConflict => "idempotency_conflict",
             AppendOutcome::AlreadyDone(_) => "already_done",
         };
-        metrics::counter!("contextnexus_log_appends_total", "outcome" => label).increment(1);
-        self.answer.send(outcome).ok(); // nobody waits any more: the head check will tell them
+        counter!("contextnexus_log_appends_total", "outcome" => label).increment(1);
     }
-}
-
-/// What waits, by tenant.
-#[derive(Debug)]
-struct Queue {
-    state: Mutex<State>,
-    arrived: Notify,
-    settings: LogSettings,
 }
 
 #[derive(Debug, Default)]
@@ -174,6 +205,10 @@ impl Rate {
 }
 
 impl Queue {
+    fn new(settings: LogSettings) -> Self {
+        Self { state: Mutex::default(), arrived: Notify::new(), settings, counts: Counts::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,7 +225,7 @@ impl Queue {
             if of_tenant.len() == 1 {
                 state.turns.push_back(tenant);
             }
-            state.show();
+            self.counts.waiting(&state);
         }
         // The lane that worked last: what it needs is in the caches, in its process of PostgreSQL too.
         self.arrived.notify_last();
@@ -204,6 +239,7 @@ impl Queue {
                 match state.next_turn(Instant::now(), &self.settings) {
                     Turn::Now(tenant) => {
                         let batch = state.take_batch(tenant, &self.settings);
+                        self.counts.waiting(&state);
                         if state.count > 0 {
                             self.arrived.notify_last();
                         }
@@ -236,13 +272,24 @@ impl Queue {
         state.transaction = (state.transaction * 3 + took) / 4;
     }
 
+    fn answer(&self, waiting: Waiting, outcome: AppendOutcome) {
+        self.counts.outcome(&outcome, &waiting.append);
+        waiting.answer.send(outcome).ok(); // nobody waits any more: the head check will tell them
+    }
+
+    fn answer_all(&self, waiting: Vec<Waiting>, outcome: impl Fn() -> AppendOutcome) {
+        for waiting in waiting {
+            self.answer(waiting, outcome());
+        }
+    }
+
     /// Everything that waits, when PostgreSQL is away: nothing of it was sent.
     fn take_all(&self) -> Vec<Waiting> {
         let mut state = self.lock();
         state.turns.clear();
         state.count = 0;
         state.bytes = 0;
-        state.show();
+        self.counts.waiting(&state);
         std::mem::take(&mut state.waiting).into_values().flatten().collect()
     }
 }
@@ -315,14 +362,8 @@ impl State {
         }
         self.count -= batch.len();
         self.bytes -= bytes;
-        self.show();
         batch.sort_unstable_by_key(|waiting| waiting.append.document);
         batch
-    }
-
-    fn show(&self) {
-        metrics::gauge!("contextnexus_log_waiting_appends").set(self.count as f64);
-        metrics::gauge!("contextnexus_log_waiting_bytes").set(self.bytes as f64);
     }
 }
 
@@ -355,7 +396,7 @@ impl Lane {
             let failure = match self.attempt(tenant, &part).await {
                 Ok(outcomes) => {
                     for (waiting, outcome) in part.into_iter().zip(outcomes) {
-                        waiting.answer(outcome);
+                        self.queue.answer(waiting, outcome);
                     }
                     continue;
                 }
@@ -374,26 +415,26 @@ impl Lane {
                 Problem::Sent(Failure::Data(why)) => {
                     for waiting in part {
                         tracing::error!(document.id = %waiting.append.document, "PostgreSQL refused an append: {why}");
-                        waiting.answer(AppendOutcome::Refused(why.clone()));
+                        self.queue.answer(waiting, AppendOutcome::Refused(why.clone()));
                     }
                 }
                 Problem::Sent(Failure::Again | Failure::Damaged | Failure::Away) => {
-                    answer_all(part, || AppendOutcome::Unavailable)
+                    self.queue.answer_all(part, || AppendOutcome::Unavailable)
                 }
                 Problem::Sent(Failure::Unknown) => {
                     self.connection = None;
-                    answer_all(part, || AppendOutcome::Unknown);
+                    self.queue.answer_all(part, || AppendOutcome::Unknown);
                 }
                 Problem::NoAnswer => {
                     self.connection = None;
-                    answer_all(part, || AppendOutcome::Unknown);
-                    parts.drain(..).for_each(|part| answer_all(part, || AppendOutcome::Unavailable));
-                    answer_all(self.queue.take_all(), || AppendOutcome::Unavailable);
+                    self.queue.answer_all(part, || AppendOutcome::Unknown);
+                    parts.drain(..).for_each(|part| self.queue.answer_all(part, || AppendOutcome::Unavailable));
+                    self.queue.answer_all(self.queue.take_all(), || AppendOutcome::Unavailable);
                 }
                 Problem::NoConnection => {
-                    answer_all(part, || AppendOutcome::Unavailable);
-                    parts.drain(..).for_each(|part| answer_all(part, || AppendOutcome::Unavailable));
-                    answer_all(self.queue.take_all(), || AppendOutcome::Unavailable);
+                    self.queue.answer_all(part, || AppendOutcome::Unavailable);
+                    parts.drain(..).for_each(|part| self.queue.answer_all(part, || AppendOutcome::Unavailable));
+                    self.queue.answer_all(self.queue.take_all(), || AppendOutcome::Unavailable);
                 }
             }
         }
@@ -418,8 +459,8 @@ impl Lane {
         let appends: Vec<&PackedAppend> = part.iter().map(|waiting| &waiting.append).collect();
         let started = Instant::now();
         let answer = tokio::time::timeout(timeout, append::append(connection, tenant, &appends)).await;
-        metrics::histogram!("contextnexus_commit_seconds").record(started.elapsed().as_secs_f64());
-        metrics::histogram!("contextnexus_commit_documents").record(part.len() as f64);
+        self.queue.counts.commit_seconds.record(started.elapsed().as_secs_f64());
+        self.queue.counts.commit_documents.record(part.len() as f64);
         match answer {
             Ok(Ok(outcomes)) => {
                 self.queue.took(started.elapsed());
@@ -450,12 +491,6 @@ enum Problem {
     NoConnection,
 }
 
-fn answer_all(waiting: Vec<Waiting>, outcome: impl Fn() -> AppendOutcome) {
-    for waiting in waiting {
-        waiting.answer(outcome());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,10 +500,6 @@ mod tests {
 
     const ONE: TenantId = TenantId(Uuid::from_u128(1));
     const TWO: TenantId = TenantId(Uuid::from_u128(2));
-
-    fn queue(settings: LogSettings) -> Queue {
-        Queue { state: Mutex::default(), arrived: Notify::new(), settings }
-    }
 
     fn push(queue: &Queue, tenant: TenantId, document: u128, updates: usize) {
         let row = NewRow {
@@ -495,7 +526,7 @@ mod tests {
 
     #[test]
     fn what_waits_of_a_tenant_is_one_batch_in_the_order_of_ids_and_each_document_once() {
-        let queue = queue(LogSettings::default());
+        let queue = Queue::new(LogSettings::default());
         for document in [3, 1, 3, 2, 1] {
             push(&queue, ONE, document, 1);
         }
@@ -509,7 +540,7 @@ mod tests {
 
     #[test]
     fn tenants_take_turns() {
-        let queue = queue(LogSettings { batch_documents_max: 2, ..LogSettings::default() });
+        let queue = Queue::new(LogSettings { batch_documents_max: 2, ..LogSettings::default() });
         for document in 1..=5 {
             push(&queue, ONE, document, 1);
         }
@@ -522,7 +553,8 @@ mod tests {
 
     #[test]
     fn an_append_larger_than_a_batch_goes_alone() {
-        let queue = queue(LogSettings { batch_bytes_max: 200, busy_updates_per_s: u32::MAX, ..LogSettings::default() });
+        let queue =
+            Queue::new(LogSettings { batch_bytes_max: 200, busy_updates_per_s: u32::MAX, ..LogSettings::default() });
         push(&queue, ONE, 1, 2000);
         push(&queue, ONE, 2, 1);
         let now = Instant::now();
@@ -533,7 +565,7 @@ mod tests {
     #[test]
     fn a_busy_tenant_waits_for_its_gap_and_nobody_else_does() {
         let settings = LogSettings { full_documents: 3, ..LogSettings::default() };
-        let (gap, queue) = (settings.gap, queue(settings));
+        let (gap, queue) = (settings.gap, Queue::new(settings));
         push(&queue, ONE, 1, 1);
         let now = Instant::now();
         assert_eq!(next(&queue, now), Some((ONE, vec![1])));
@@ -557,7 +589,7 @@ mod tests {
     #[test]
     fn the_longer_transactions_take_the_further_apart_they_start() {
         let settings = LogSettings::default();
-        let (gap, queue) = (settings.gap, queue(settings));
+        let (gap, queue) = (settings.gap, Queue::new(settings));
         let apart = || queue.lock().gap(&queue.settings);
         queue.took(gap);
         assert_eq!(apart(), gap, "one alone tells little");
