@@ -6,6 +6,7 @@ use crate::config::{Binaries, Config};
 use crate::console::say;
 use crate::data_dir::{self, Standing};
 use crate::embedded::{self, Account, Urls, binaries};
+use crate::postgres::looks::LOOK_CONNECTIONS;
 use crate::postgres::{Database, DatabaseSettings, migrate, probe, roles};
 use crate::process;
 use std::net::TcpListener;
@@ -217,7 +218,7 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
                 _ if found.weakened.is_empty() => report.ok("durability", "full"),
                 _ => {}
             }
-            let needed = config.database.connections_max + config.database.log_writers + 4;
+            let needed = config.database.connections_max + config.database.log_writers + LOOK_CONNECTIONS + 4;
             if i64::from(facts.connections_max) < i64::from(needed) {
                 let max = facts.connections_max;
                 report.warn(

@@ -17,6 +17,7 @@ pub use supervisor::EmbeddedPostgres;
 use crate::config::{Config, Secret};
 use crate::console::progress;
 use crate::data_dir::{DataDir, describe};
+use crate::postgres::looks::LOOK_CONNECTIONS;
 use crate::postgres::{StoreError, roles};
 use binaries::{Binaries, Programs};
 use home::Home;
@@ -267,7 +268,7 @@ async fn initialise(home: &Home, account: &Account, binaries: &Binaries) -> Resu
 
 /// Durable first, modest second. Given on the command line, so nothing in the cluster's files weakens them.
 fn server_settings(config: &Config) -> Vec<(&'static str, String)> {
-    let ours = config.database.connections_max + config.database.log_writers;
+    let ours = config.database.connections_max + config.database.log_writers + LOOK_CONNECTIONS;
     let mut settings: Vec<(&'static str, String)> = [
         ("fsync", "on"),
         ("full_page_writes", "on"),

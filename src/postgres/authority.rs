@@ -54,6 +54,12 @@ impl PostgresAuthority {
 }
 
 impl PostgresAuthority {
+    async fn note_active(&self, tenant: TenantId, sessions: &[Uuid]) -> Result<(), StoreError> {
+        let mut db = begin(&self.database, tenant).await?;
+        touch(&mut db, sessions).await?;
+        db.commit().await
+    }
+
     /// The caller that a ticket makes: of two at once one succeeds.
     async fn redeem(&self, tenant: TenantId, hash: &tokens::TokenHash) -> Result<Caller, AccessDenied> {
         let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
@@ -188,19 +194,18 @@ impl Authority for PostgresAuthority {
     }
 
     async fn recheck(&self, tenant: TenantId, since: Option<u64>, held: &[Held]) -> Result<Rechecked, AccessDenied> {
-        let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
         // First the number, then what it stands for: a change in between is found twice, and never missed.
-        let epoch = epoch(&mut db).await.map_err(unavailable)?;
-        let standings = match since {
-            Some(since) if since == epoch => Vec::new(),
-            _ if held.is_empty() => Vec::new(),
-            _ => standings(&mut db, held).await.map_err(unavailable)?,
+        let epoch = epoch(&self.database, tenant).await.map_err(unavailable)?;
+        let standings = if since == Some(epoch) || held.is_empty() {
+            Vec::new()
+        } else {
+            let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
+            standings(&mut db, held).await.map_err(unavailable)?
         };
         // Whoever has a document open is there, also without presenting a token again.
         let active = self.to_note(tenant, held);
         if !active.is_empty() {
-            touch(&mut db, &active).await.ok();
-            db.commit().await.ok();
+            self.note_active(tenant, &active).await.ok();
         }
         Ok(Rechecked { epoch, standings })
     }
@@ -274,11 +279,9 @@ async fn create(
 }
 
 /// 0 for a tenant that is not there.
-async fn epoch(db: &mut TenantTx) -> Result<u64, StoreError> {
-    let epoch = sqlx::query_scalar!("select epoch from tenant_access_epochs where tenant_id = $1", db.tenant.0)
-        .fetch_optional(&mut *db.tx)
-        .await?;
-    Ok(epoch.unwrap_or_default().unsigned_abs())
+async fn epoch(database: &Database, tenant: TenantId) -> Result<u64, StoreError> {
+    let rows = database.looks.ask(sqlx::query!("select access_epoch($1) as epoch", tenant.0)).await?;
+    Ok(rows.first().and_then(|row| row.epoch).unwrap_or_default().unsigned_abs())
 }
 
 /// Where every held right stands, in one query.

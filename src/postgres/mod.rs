@@ -1,7 +1,8 @@
 //! PostgreSQL, the system of record. All SQL of the server stands in this folder, one file per aggregate.
 //!
 //! A tenant's table can only be asked through a [`TenantTx`], which exists only bound to its tenant: [`begin`] opens the transaction
-//! and binds it in one round trip, and the binding ends with the transaction. The pool itself is private to this folder.
+//! and binds it in one round trip, and the binding ends with the transaction. A few functions of the schema bind their own (the log's
+//! appends, and what [`looks`] asks). The pool itself is private to this folder.
 //! Row-level security holds beneath it, for the owner of the tables too.
 
 use contextnexus_actors::ids::TenantId;
@@ -15,6 +16,7 @@ pub mod bus_keys;
 pub mod documents;
 mod error;
 mod gather;
+pub mod looks;
 pub mod migrate;
 pub mod operation_log;
 pub mod probe;
@@ -27,6 +29,8 @@ pub mod upkeep;
 pub mod users;
 
 pub use error::StoreError;
+
+use looks::Looks;
 
 /// A pooled connection that nobody used for so long may be broken.
 const ASK_AFTER: Duration = Duration::from_secs(1);
@@ -60,12 +64,20 @@ impl Default for DatabaseSettings {
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
+    looks: Looks,
 }
 
 impl Database {
     /// Prepares a pool for `url` (`DATABASE_URL`). Connects when first asked; PostgreSQL may be away at this moment.
     pub fn new(url: &str, settings: &DatabaseSettings) -> Result<Self, StoreError> {
         let options = parse(url)?;
+        let bounded = options.clone().options([
+            ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+            ("lock_timeout", settings.lock_timeout.as_millis().to_string()),
+            // A request that hangs between two statements must not keep its locks.
+            ("idle_in_transaction_session_timeout", "30000".to_owned()),
+        ]);
+        let looks = Looks::new(bounded.clone(), settings.acquire_timeout + settings.statement_timeout);
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections_max)
             .acquire_timeout(settings.acquire_timeout)
@@ -80,13 +92,8 @@ impl Database {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(options.clone().options([
-                ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
-                ("lock_timeout", settings.lock_timeout.as_millis().to_string()),
-                // A request that hangs between two statements must not keep its locks.
-                ("idle_in_transaction_session_timeout", "30000".to_owned()),
-            ]));
-        Ok(Self { pool, options })
+            .connect_lazy_with(bounded);
+        Ok(Self { pool, options, looks })
     }
 
     /// Whether PostgreSQL answers at this moment. For `/ready`; bounded by the acquire timeout and `within`.
@@ -100,6 +107,7 @@ impl Database {
 
     /// Closes all connections, waiting for those in use.
     pub async fn close(&self) {
+        self.looks.close();
         self.pool.close().await;
     }
 }

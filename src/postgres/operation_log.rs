@@ -108,8 +108,7 @@ impl OperationLog for PostgresLog {
         tenant: TenantId,
         held: &[(DocumentId, Position)],
     ) -> Result<Vec<(DocumentId, Head)>, LogError> {
-        let mut db = begin(&self.database, tenant).await?;
-        read::changed_heads(&mut db, held).await
+        read::changed_heads(&self.database, tenant, held).await
     }
 
     #[tracing::instrument(name = "pg.log.quarantine", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]

@@ -259,6 +259,37 @@ async fn who_may_not_hears_no_more_than_it_may_know() {
 }
 
 #[tokio::test]
+async fn looks_share_a_connection_and_outlive_it() {
+    let house = House::create().await;
+    let look = async || house.authority.recheck(house.tenant.id, Some(1), &[]).await;
+    let mut superuser = house.test.superuser().await;
+    let mut pids = async || -> Vec<i32> {
+        let pids = "select pid from pg_stat_activity
+                     where datname = current_database() and query like 'select access_epoch%' order by pid";
+        sqlx::query_scalar(pids).fetch_all(&mut superuser).await.expect("connections")
+    };
+    look().await.expect("a first look");
+    let first = pids().await;
+    for _ in 0..20 {
+        look().await.expect("another look");
+    }
+    assert_eq!(pids().await, first, "one after the other needs no second one");
+    assert_eq!(first.len(), 1);
+    assert!(join_all((0..20).map(|_| look())).await.iter().all(Result::is_ok), "many at once take turns");
+    assert!(pids().await.len() <= 2);
+
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()";
+    sqlx::query(end).execute(&mut house.test.superuser().await).await.expect("end them");
+    let mut lost = 0;
+    while look().await.is_err() {
+        lost += 1;
+        assert!(lost <= 2, "a broken connection is given up at the first error");
+    }
+    house.database.close().await;
+    assert!(matches!(look().await, Err(AccessDenied::Unavailable)));
+}
+
+#[tokio::test]
 async fn every_change_of_a_right_in_use_is_seen_once() {
     let house = House::create().await;
     let (editor, document) = (house.member("editor").await, house.tenant.document().await);

@@ -5,6 +5,7 @@ use contextnexus::postgres::{self, StoreError, migrate, roles, tenants};
 use contextnexus_actors::ids::TenantId;
 use sqlx::{Connection, PgConnection};
 use std::time::Duration;
+use uuid::Uuid;
 
 const TABLES: &[&str] = &[
     "tenants",
@@ -198,6 +199,30 @@ async fn the_epoch_rises_with_what_changes_rights_and_with_nothing_else() {
         assert_eq!(tenant.sql(statement, &[]).await, 1, "{statement}");
         assert_eq!(epoch().await > before, rises, "{statement}");
     }
+}
+
+#[tokio::test]
+async fn a_look_sees_its_tenant_only_and_leaves_no_tenant_behind() {
+    let database = TestDatabase::create().await;
+    let (one, two) = (filled(&database, "one").await, filled(&database, "two").await);
+    let document = two.document().await;
+    assert_eq!(two.sql("update users set is_tenant_admin = true where tenant_id = $1", &[]).await, 1);
+    let mut connection = PgConnection::connect(&database.url).await.expect("connect");
+    let mut look = async |tenant: TenantId| -> (Option<i64>, Vec<(Uuid, Option<i64>)>) {
+        let question = sqlx::query_scalar("select access_epoch($1)").bind(tenant.0);
+        let epoch = question.fetch_one(&mut connection).await.expect("the epoch");
+        let question = "select document_id, seq from changed_heads($1, array[$2], array[7::bigint], array[$2])";
+        let question = sqlx::query_as(question).bind(tenant.0).bind(document.0);
+        let heads = question.fetch_all(&mut connection).await.expect("heads");
+        assert_eq!(count(&mut connection, "document_heads").await, 0, "the look was over, and its tenant went with it");
+        (epoch, heads)
+    };
+    let (epoch, heads) = look(two.id).await;
+    assert_eq!(heads, [(document.0, Some(0))]);
+    let (other, heads) = look(one.id).await;
+    assert!(other < epoch, "each has its own: {other:?}, {epoch:?}");
+    assert_eq!(heads, [(document.0, None)], "somebody else's is not there");
+    assert_eq!(look(TenantId(fresh())).await.0, None);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::frames;
 use super::{away, number, stored};
-use crate::postgres::TenantTx;
+use crate::postgres::{Database, TenantTx};
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::ports::log::{Head, LogError, LogRow, Tail};
 use sqlx::PgConnection;
@@ -41,25 +41,21 @@ pub(super) async fn tail(connection: &mut PgConnection, key: DocumentKey, held: 
 
 /// See [`OperationLog::changed_heads`](contextnexus_actors::ports::OperationLog::changed_heads).
 pub(super) async fn changed_heads(
-    db: &mut TenantTx,
+    database: &Database,
+    tenant: TenantId,
     held: &[(DocumentId, Position)],
 ) -> Result<Vec<(DocumentId, Head)>, LogError> {
     let documents: Vec<Uuid> = held.iter().map(|(document, _)| document.0).collect();
     let seqs: Vec<i64> = held.iter().map(|(_, position)| stored(position.seq)).collect();
     let tips: Vec<Uuid> = held.iter().map(|(_, position)| position.tip.0).collect();
-    let rows = sqlx::query!(
-        r#"select held.document_id as "document_id!", h.seq as "seq?", h.tip as "tip?", h.deleted as "deleted?"
-             from unnest($2::uuid[], $3::bigint[], $4::uuid[]) as held (document_id, seq, tip)
-             left join document_heads h on h.tenant_id = $1 and h.document_id = held.document_id
-            where h.document_id is null or h.deleted or h.seq <> held.seq or h.tip <> held.tip"#,
-        db.tenant().0,
+    let question = sqlx::query!(
+        r#"select document_id as "document_id!", seq, tip, deleted from changed_heads($1, $2, $3, $4)"#,
+        tenant.0,
         &documents,
         &seqs,
         &tips
-    )
-    .fetch_all(&mut *db.tx)
-    .await
-    .map_err(away)?;
+    );
+    let rows = database.looks.ask(question).await?;
     Ok(rows
         .into_iter()
         .map(|row| {
