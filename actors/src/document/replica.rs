@@ -318,9 +318,56 @@ impl Unverified {
 
 #[cfg(test)]
 mod tests {
-    use yrs::{Any, Text, WriteTxn};
+    use uuid::Uuid;
+    use yrs::{Any, Map, MapPrelim, Text, WriteTxn, XmlElementPrelim, XmlFragment, XmlTextPrelim};
 
     use super::*;
+    use crate::ids::Tip;
+
+    const AT: Position = Position { seq: 1, tip: Tip(Uuid::nil()) };
+
+    /// The replica of a document after these edits, each a transaction.
+    fn replica(edits: &[&dyn Fn(&mut TransactionMut<'_>)]) -> Replica {
+        let mut options = Options::with_client_id(ClientID::new(7));
+        options.offset_kind = OffsetKind::Utf16;
+        let editor = Doc::with_options(options);
+        let mut replica = Replica::new();
+        for edit in edits {
+            let mut transaction = editor.try_transact_mut().unwrap();
+            edit(&mut transaction);
+            replica.fold(1, &transaction.encode_update_v1()).unwrap();
+        }
+        replica
+    }
+
+    #[test]
+    fn a_state_that_reads_back_as_another_text_is_not_used() {
+        let mut replica =
+            replica(&[&|transaction| transaction.get_or_insert_text("text").insert(transaction, 0, "so it is")]);
+        let honest = replica.snapshot(AT).unwrap();
+        let false_one = Unverified { text: honest.text ^ 1, ..honest.clone() };
+        assert_eq!(honest.verify().map(|snapshot| snapshot.position), Ok(AT));
+        assert_eq!(false_one.verify().map(drop), Err(ReplicaError::Differs));
+    }
+
+    #[test]
+    fn what_is_left_of_deleted_roots_and_trees_reads_back() {
+        let mut replica = replica(&[
+            &|transaction| transaction.get_or_insert_text("text").insert(transaction, 0, "not for long"),
+            &|transaction| {
+                let tree = transaction.get_or_insert_xml_fragment("tree");
+                let paragraph = tree.push_back(transaction, XmlElementPrelim::empty("p"));
+                paragraph.push_back(transaction, XmlTextPrelim::new("inside"));
+                transaction.get_or_insert_map("map").insert(transaction, "inner", MapPrelim::from([("a", 1)]));
+            },
+            &|transaction| {
+                transaction.get_or_insert_text("text").remove_range(transaction, 0, 12);
+                transaction.get_or_insert_xml_fragment("tree").remove_range(transaction, 0, 1);
+                transaction.get_or_insert_map("map").remove(transaction, "inner");
+            },
+        ]);
+        assert_eq!(replica.snapshot(AT).unwrap().verify().map(drop), Ok(()));
+    }
 
     #[test]
     fn folding_deletes_nothing_that_no_update_deleted() {
