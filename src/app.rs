@@ -447,7 +447,7 @@ struct Actors {
     world: World,
     directory: Addr<Directory>,
     services: Arc<Services>,
-    /// The threads that run documents, beside this one where there are none; they end with the process.
+    /// The threads that run documents; they end with the process.
     _threads: Vec<Arbiter>,
 }
 
@@ -479,9 +479,7 @@ impl Actors {
             limits: Arc::new(config.limits.clone()),
             budget: Arc::new(Budget::new(config.limits.node_waiting_bytes_max)),
         };
-        // On one CPU a thread of their own would only cost documents the way to the log, which lives on this one, and back.
-        let threads = if config.workers() > 1 { config.workers() } else { 0 };
-        let threads: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
+        let threads: Vec<Arbiter> = (0..config.workers()).map(|_| Arbiter::new()).collect();
         let directory = directory::start(world.clone(), threads.iter().map(Arbiter::handle).collect());
         let services = Services::new(world.clone(), directory.clone(), config.server.connections_per_user_max);
         Ok(Self { world, directory, services: Arc::new(services), _threads: threads })

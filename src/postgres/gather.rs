@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 /// Looks under way for one tenant. What comes meanwhile waits for the next.
 const LOOKS_AT_ONCE: usize = 2;
+
 /// How questions of one tenant are answered.
 #[async_trait]
 pub trait Look: Send + Sync + 'static {
@@ -28,7 +29,7 @@ pub trait Look: Send + Sync + 'static {
     async fn look(&self, tenant: TenantId, questions: &[Self::Question]) -> Option<Vec<Self::Answer>>;
 }
 
-/// Where questions wait. Their number is that of the connections and requests that ask, each of which asks one at a time.
+/// Where questions wait. Their number is that of the connections, requests and documents that ask, each of which asks one at a time.
 pub struct Gather<L: Look>(Arc<Inner<L>>);
 
 impl<L: Look> fmt::Debug for Gather<L> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// Questions that are asked side by side. Each takes a moment, and nobody waits for an answer but the next look.
+/// Questions that are asked side by side. Each takes a moment; who waits are the next look, and documents that recover from an outage.
 pub const LOOK_CONNECTIONS: u32 = 2;
 
 /// Cheap to clone.

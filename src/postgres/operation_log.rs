@@ -81,10 +81,7 @@ impl PostgresLog {
 #[async_trait]
 impl OperationLog for PostgresLog {
     async fn load(&self, key: DocumentKey) -> Result<Stored, LogError> {
-        self.loads
-            .ask(key.tenant, key.document)
-            .await
-            .unwrap_or_else(|| Err(LogError::Unavailable("see the log".into())))
+        self.loads.ask(key.tenant, key.document).await.unwrap_or_else(|| Err(load::unread()))
     }
 
     #[tracing::instrument(name = "pg.log.tail", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]

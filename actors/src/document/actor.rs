@@ -6,6 +6,7 @@ use super::member::Member;
 use super::messages::{
     Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Unload, Write,
 };
+use super::replica::Unverified;
 use super::state::{DocumentState, HeldDecision};
 use super::{FollowerId, close, storage};
 use crate::directory::messages::{Resign, Resigned};
@@ -51,6 +52,8 @@ pub struct DocumentActor {
     /// Messages that the directory routed here; unloading needs its count to be the same.
     routed: u64,
     draining: Option<oneshot::Sender<()>>,
+    /// Snapshots from this number on are discarded before anybody loads the document anew.
+    discard: Option<u64>,
     /// Counts what is shown, one for each receiver.
     fanout: Counter,
 }
@@ -74,6 +77,7 @@ impl DocumentActor {
             idle_timer: None,
             routed: 0,
             draining: None,
+            discard: None,
             fanout: counter!("contextnexus_fanout_total"),
         }
     }
@@ -149,11 +153,8 @@ impl DocumentActor {
                     metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
                 }
             }
-            Effect::Snapshot => self.snapshot(ctx),
-            Effect::Rest => self.rest(ctx),
-            Effect::DiscardSnapshots(seq) => {
-                actix::spawn(storage::discard_snapshots(self.world.clone(), self.key, seq));
-            }
+            Effect::Snapshot { is_stored } => self.snapshot(is_stored, ctx),
+            Effect::DiscardSnapshots(seq) => self.discard = Some(seq),
             Effect::Quarantine(what) => {
                 actix::spawn(storage::quarantine(self.world.clone(), self.key, what));
             }
@@ -166,6 +167,8 @@ impl DocumentActor {
 
     /// Bookkeeping after every turn: the desk, the timer, who may speak again, who waits for the drain.
     fn after(&mut self, ctx: &mut Context<Self>) {
+        let left = self.state.as_mut().map(DocumentState::take_effects);
+        self.perform(left.unwrap_or_default(), ctx);
         let Some(state) = &mut self.state else { return };
         match state.take_dropped() {
             0 => {}
@@ -285,26 +288,28 @@ impl DocumentActor {
         }));
     }
 
-    fn snapshot(&mut self, ctx: &mut Context<Self>) {
-        let Some(snapshot) = self.state.as_mut().and_then(DocumentState::snapshot) else { return };
-        let stored = storage::store_snapshot(self.world.clone(), self.key, snapshot).into_actor(self);
-        ctx.spawn(stored.map(|position, actor, ctx| {
-            actor.decide(ctx, |state, _| {
-                state.snapshot_stored(position);
+    fn snapshot(&mut self, is_stored: bool, ctx: &mut Context<Self>) {
+        let Some(snapshot) = self.take_snapshot(ctx) else { return };
+        let (world, key) = (self.world.clone(), self.key);
+        let taken = async move {
+            match is_stored {
+                true => storage::store_snapshot(world, key, snapshot).await,
+                false => (storage::verify(key, snapshot).await, true),
+            }
+        };
+        ctx.spawn(taken.into_actor(self).map(|(taken, is_stored), actor, ctx| {
+            actor.decide(ctx, |state, now| {
+                state.snapshot_taken(taken, is_stored, now);
                 Vec::new()
             });
         }));
     }
 
-    fn rest(&mut self, ctx: &mut Context<Self>) {
-        let Some(snapshot) = self.state.as_mut().and_then(DocumentState::snapshot) else { return };
-        let verified = storage::verify(self.key, snapshot).into_actor(self);
-        ctx.spawn(verified.map(|verified, actor, ctx| {
-            actor.decide(ctx, |state, _| {
-                verified.into_iter().for_each(|snapshot| state.rest(snapshot));
-                Vec::new()
-            });
-        }));
+    fn take_snapshot(&mut self, ctx: &mut Context<Self>) -> Option<Unverified> {
+        let now = self.world.clock.instant();
+        let (snapshot, effects) = self.state.as_mut()?.snapshot(now);
+        self.perform(effects, ctx);
+        snapshot
     }
 
     fn die(&mut self, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
@@ -317,8 +322,16 @@ impl DocumentActor {
 
     fn resign_and_stop(&mut self, ctx: &mut Context<Self>) {
         let resigned = Resigned { key: self.key, desk: self.desk.clone() };
-        let told = self.directory.send(resigned).into_actor(self);
-        ctx.spawn(told.map(|_, _, ctx| ctx.stop()));
+        let (world, key, directory, discard) =
+            (self.world.clone(), self.key, self.directory.clone(), self.discard.take());
+        let told = async move {
+            // Whoever comes next would load them again.
+            if let Some(seq) = discard {
+                storage::discard_snapshots(world, key, seq).await;
+            }
+            directory.send(resigned).await
+        };
+        ctx.spawn(told.into_actor(self).map(|_, _, ctx| ctx.stop()));
     }
 
     fn arm_idle(&mut self, ctx: &mut Context<Self>) {
@@ -339,8 +352,11 @@ impl DocumentActor {
         if !self.lines.is_empty() || !settled {
             return self.arm_idle(ctx);
         }
-        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100) {
-            self.snapshot(ctx); // so that the next one to open it reads little; the log alone would do
+        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100)
+            && let Some(snapshot) = self.take_snapshot(ctx)
+        {
+            // So that the next one to open it reads little. It is stored without us.
+            actix::spawn(storage::store_snapshot(self.world.clone(), self.key, snapshot));
         }
         let resign = Resign { key: self.key, desk: self.desk.clone(), routed: self.routed };
         let agreed = self.directory.send(resign).into_actor(self);
@@ -537,6 +553,7 @@ impl Handler<Read> for DocumentActor {
             None => {}
         }
         let read = self.state.as_mut().and_then(DocumentState::read);
+        self.after(ctx);
         read.map(|(position, state, _)| (position, state)).ok_or(ReadRefused::Unavailable { retry_after_s: 1 })
     }
 }

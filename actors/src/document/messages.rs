@@ -225,11 +225,13 @@ pub enum Effect {
         /// B: the whole socket, since the session itself ended.
         whole_socket: bool,
     },
-    /// Store a snapshot of this moment.
-    Snapshot,
-    /// Have the whole state of this moment read back; completion: [`super::state::DocumentState::rest`].
-    Rest,
-    /// Delete the snapshots from this number on: one does not read back. The log holds all that they held.
+    /// Take a [snapshot](super::state::DocumentState::snapshot) of this moment and have it read back; completion:
+    /// [`super::state::DocumentState::snapshot_taken`].
+    Snapshot {
+        /// It is to be stored, too: there is something after the last.
+        is_stored: bool,
+    },
+    /// Delete the snapshots from this number on, before anybody loads the document: one does not read back. The log holds all that they held.
     DiscardSnapshots(u64),
     /// Quarantine a row of the log.
     Quarantine(Quarantine),

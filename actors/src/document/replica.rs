@@ -1,7 +1,7 @@
 //! The document in memory: a yrs document that only ever holds the fold of a log prefix.
 //!
 //! A document that is only read stays packed, as the snapshot that it was loaded from: as a tree, yrs takes eight times the bytes of its
-//! state, and milliseconds to make it. It is unpacked by what needs the tree.
+//! state, and milliseconds to make it. Whoever needs the tree unpacks it first.
 //!
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
@@ -55,9 +55,17 @@ pub enum ReplicaError {
     /// Read back, it is another document.
     #[error("the state reads back as another document")]
     Differs,
-    /// The snapshot of this number, on which the replica stands, cannot be folded.
-    #[error("the snapshot at {0} cannot be folded")]
-    Snapshot(u64),
+    /// The snapshot on which the replica stands cannot be folded.
+    #[error("the snapshot at {seq} cannot be folded: {why}")]
+    Snapshot {
+        /// Its number.
+        seq: u64,
+        /// What yrs said.
+        why: Box<ReplicaError>,
+    },
+    /// This needs the tree, and it was not [unpacked](Replica::unpack).
+    #[error("the document is packed")]
+    Packed,
     /// yrs panicked; the replica is lost.
     #[error("yrs panicked")]
     Panicked,
@@ -103,7 +111,6 @@ impl Replica {
 
     /// Folds one update in, the one of that number. After any error the replica must be dropped: it is no longer the fold of a prefix.
     pub fn fold(&mut self, seq: u64, update: &[u8]) -> Result<(), ReplicaError> {
-        self.unpack()?;
         self.fold_in(Folding::Update(seq), update)
     }
 
@@ -118,10 +125,15 @@ impl Replica {
         let Form::Packed { seq, state } = &self.form else { return Ok(()) };
         let (seq, state) = (*seq, state.clone());
         self.form = Form::Open(Self::empty());
-        self.fold_in(Folding::Snapshot(seq), &state).map_err(|_| {
+        self.fold_in(Folding::Snapshot(seq), &state).map_err(|why| {
             self.poisoned = true; // it is the fold of nothing
-            ReplicaError::Snapshot(seq)
+            ReplicaError::Snapshot { seq, why: Box::new(why) }
         })
+    }
+
+    /// Of which document.
+    pub fn key(&self) -> DocumentKey {
+        self.key
     }
 
     /// The whole state, where that is all there is.
@@ -151,7 +163,6 @@ impl Replica {
 
     /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update.
     pub fn diff(&mut self, state_vector: &[u8]) -> Result<Bytes, ReplicaError> {
-        self.unpack()?;
         self.guarded(|doc| {
             let state_vector = StateVector::decode_v1(state_vector).map_err(|_| ReplicaError::Undecodable)?;
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
@@ -172,7 +183,6 @@ impl Replica {
 
     /// The state vector, v1 encoding.
     pub fn state_vector(&mut self) -> Result<Bytes, ReplicaError> {
-        self.unpack()?;
         self.guarded(|doc| {
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
             Ok(Bytes::from(transaction.state_vector().encode_v1()))
@@ -188,7 +198,6 @@ impl Replica {
 
     /// A hash of the text of every root type, in the order in which it is read: which no encoding of the blocks tells.
     fn text(&mut self) -> Result<u64, ReplicaError> {
-        self.unpack()?;
         self.guarded(|doc| {
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
             let mut roots: Vec<_> = transaction.root_refs().collect();
@@ -209,8 +218,9 @@ impl Replica {
 
     fn guarded<T>(&mut self, call: impl FnOnce(&Doc) -> Result<T, ReplicaError>) -> Result<T, ReplicaError> {
         let doc = match &self.form {
-            Form::Open(doc) if !self.poisoned => doc,
-            _ => return Err(ReplicaError::Panicked),
+            _ if self.poisoned => return Err(ReplicaError::Panicked),
+            Form::Packed { .. } => return Err(ReplicaError::Packed),
+            Form::Open(doc) => doc,
         };
         catch_unwind(AssertUnwindSafe(|| call(doc))).unwrap_or_else(|_| {
             self.poisoned = true;
@@ -301,6 +311,7 @@ impl Unverified {
         let Self { snapshot, text } = self;
         let mut fresh = Replica::new();
         fresh.pack(0, snapshot.state.clone());
+        fresh.unpack()?;
         let vector = |bytes: &[u8]| StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable);
         if vector(&fresh.state_vector()?)? != vector(&snapshot.state_vector)? {
             return Err(ReplicaError::Pending);

@@ -81,8 +81,12 @@ pub struct DocumentState {
     tail: TailSinceSnapshot,
     /// The whole state as it was encoded last, for whoever joins next.
     encoded: Option<Encoded>,
-    /// When the tree was needed last; `None` when it is packed, or about to be.
+    /// When the tree was needed last; `None` where there is none, or nothing in it.
     used_at: Option<Instant>,
+    /// A snapshot is being read back, or stored.
+    reading_back: bool,
+    /// Bytes of the state that the tree was made of, or is packed in.
+    packed_bytes: usize,
     slow_at: Option<Instant>,
     hold_until: Option<Instant>,
     /// Dropped for lack of room, since it was last asked.
@@ -142,6 +146,8 @@ impl DocumentState {
             tail: TailSinceSnapshot::default(),
             encoded: None,
             used_at: None,
+            reading_back: false,
+            packed_bytes: 0,
             slow_at: None,
             hold_until: None,
             dropped: 0,
@@ -178,10 +184,14 @@ impl DocumentState {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Memory in use, guessed: the index takes about as much as a state, yrs three bytes for each that was folded; the rest is counted.
+    /// Memory in use, guessed: an index takes about as much as a state, the tree eight times as much, or three bytes for each that was
+    /// folded; the rest is counted.
     pub fn bytes(&self) -> usize {
         let encoded = self.encoded.as_ref().map_or(0, Encoded::bytes);
-        let folded = if self.replica.packed().is_some() { 2 * self.folded_bytes } else { 3 * self.folded_bytes };
+        let folded = match self.replica.packed() {
+            Some(state) => 2 * state.len(),
+            None => (9 * self.packed_bytes).max(3 * self.folded_bytes),
+        };
         folded + self.latest_bytes + self.waiting_bytes + encoded
     }
 
@@ -200,6 +210,11 @@ impl DocumentState {
     /// Rights in use here.
     pub fn rights(&self) -> impl Iterator<Item = (UserId, SessionId)> + '_ {
         self.members.values().map(|member| (member.user, member.session))
+    }
+
+    /// The whole state as bytes is all that is held.
+    pub fn is_packed(&self) -> bool {
+        self.replica.packed().is_some()
     }
 
     /// Makes the tree now, where the document was loaded packed.
@@ -356,7 +371,6 @@ impl DocumentState {
             self.reassure(now);
             self.consider_snapshot(now);
             self.forget_encoded(now);
-            self.consider_rest(now);
             if self.has_slow_matters() {
                 self.wake_slowly(now);
             }
@@ -495,7 +509,8 @@ impl DocumentState {
         self.effects.push(Effect::Die { code, reason });
     }
 
-    fn take_effects(&mut self) -> Vec<Effect> {
+    /// What is left to be done: a read may have ended the document.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 }

@@ -3,14 +3,18 @@
 use super::messages::JoinRefused;
 use super::replica::{Replica, ReplicaError, Unverified};
 use super::state::{DocumentState, Unsound};
-use crate::ids::{DocumentKey, Position, Tip};
+use crate::counted::Counted;
+use crate::ids::{DocumentKey, Tip};
 use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
 use crate::world::World;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
 /// Rows to quarantine one after the other before loading gives up and says that the document cannot be read.
 const QUARANTINES_PER_LOAD_MAX: usize = 64;
+/// Snapshots that are read back side by side in this process: each is a second tree, and nobody waits for it.
+static READ_BACKS: Semaphore = Semaphore::const_new(2);
 /// PostgreSQL is asked again so often, where nobody waits for the answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -95,6 +99,8 @@ fn named(world: &World, key: DocumentKey, what: Quarantine) -> Quarantine {
 /// The snapshot, once a worker has read it back.
 pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Snapshot> {
     let position = snapshot.position();
+    let _waits = Counted::in_gauge("contextnexus_read_backs_waiting");
+    let _turn = READ_BACKS.acquire().await; // never closed
     let verified = tokio::task::spawn_blocking(move || snapshot.verify()).await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
     let verified = verified.inspect_err(|error| {
@@ -104,16 +110,15 @@ pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Sna
     verified.ok()
 }
 
-/// Stores a snapshot once it was read back. The position that it stands at, or `None`: the log alone would do.
-pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Unverified) -> Option<Position> {
+/// Stores a snapshot once it was read back. Answers it, and whether it is stored: the log alone would do.
+pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Unverified) -> (Option<Snapshot>, bool) {
     let started = world.clock.instant();
-    let position = snapshot.position();
-    let snapshot = verify(key, snapshot).await?;
-    if let Err(error) = world.log.save_snapshot(key, snapshot).await {
+    let Some(snapshot) = verify(key, snapshot).await else { return (None, false) };
+    if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
         warn!(document.id = %key.document, "snapshot not stored: {error}");
-        return None;
+        return (Some(snapshot), false);
     }
     metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
     metrics::histogram!("contextnexus_snapshot_seconds").record(world.clock.instant() - started);
-    Some(position)
+    (Some(snapshot), true)
 }

@@ -290,13 +290,12 @@ impl Node {
             Effect::Close { code, reason, .. } => {
                 shared.must_not_be(format!("an honest client was closed with {code}: {reason}"));
             }
-            Effect::Snapshot => {
-                let snapshot = self.state.as_mut().and_then(DocumentState::snapshot);
-                self.work.extend(snapshot.map(Work::Save));
-            }
-            Effect::Rest => {
-                let snapshot = self.state.as_mut().and_then(DocumentState::snapshot);
-                self.work.extend(snapshot.map(Work::Rest));
+            Effect::Snapshot { is_stored } => {
+                let now = self.now(shared);
+                let Some((taken, effects)) = self.state.as_mut().map(|state| state.snapshot(now)) else { return };
+                assert!(effects.is_empty(), "a sound document ended over its snapshot");
+                let work = if is_stored { Work::Save } else { Work::ReadBack };
+                self.work.extend(taken.map(work));
             }
             Effect::DiscardSnapshots(seq) => {
                 shared.must_not_be(format!("the sound snapshot at {seq} was discarded"));
@@ -447,8 +446,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Send(..) => "something else was sent",
         Effect::Welcome(..) => "somebody was welcomed",
         Effect::Show { .. } => "an update was shown",
-        Effect::Snapshot => "a snapshot was taken",
-        Effect::Rest => "a document came to rest",
+        Effect::Snapshot { .. } => "a snapshot was taken",
         Effect::Answer(..) => "a request was answered",
         _ => "something else happened",
     }

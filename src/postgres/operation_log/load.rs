@@ -23,6 +23,8 @@ struct Found {
     quarantined: Vec<Bytes>,
     /// A row in quarantine that cannot be read.
     corrupt: Option<u64>,
+    /// PostgreSQL did not answer for it.
+    is_unread: bool,
 }
 
 #[async_trait]
@@ -35,9 +37,28 @@ impl Look for Loads {
     const QUESTIONS_MAX: usize = 32;
 
     async fn look(&self, tenant: TenantId, documents: &[DocumentId]) -> Option<Vec<Self::Answer>> {
-        let found = load(&self.0, tenant, documents).await;
-        let found = found.inspect_err(|error| tracing::warn!("documents cannot be loaded: {error}")).ok()?;
+        let found = match load(&self.0, tenant, documents).await {
+            Err(_) if documents.len() > 1 => self.each_alone(tenant, documents).await,
+            found => found.ok()?,
+        };
         Some(found.into_iter().zip(documents).map(|(found, document)| found.checked(*document)).collect())
+    }
+}
+
+impl Loads {
+    /// One of them may have been too much for all. Where a second one fails, it is PostgreSQL: those not read by then are asked for again.
+    async fn each_alone(&self, tenant: TenantId, documents: &[DocumentId]) -> Vec<Found> {
+        let mut found = Vec::with_capacity(documents.len());
+        let mut failures = 0;
+        for document in documents {
+            let alone = match failures {
+                0 | 1 => load(&self.0, tenant, std::slice::from_ref(document)).await.ok().and_then(|mut one| one.pop()),
+                _ => None,
+            };
+            failures += u32::from(alone.is_none());
+            found.push(alone.unwrap_or(Found { is_unread: true, ..Found::default() }));
+        }
+        found
     }
 }
 
@@ -88,9 +109,17 @@ async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [
     Ok(())
 }
 
+/// What went wrong stands in the log, once for all who asked together.
+pub(super) fn unread() -> LogError {
+    LogError::Unavailable("PostgreSQL did not answer for it".into())
+}
+
 impl Found {
     /// The same once its checksums, numbers and tips agree.
     fn checked(self, document: DocumentId) -> Result<Stored, LogError> {
+        if self.is_unread {
+            return Err(unread());
+        }
         let head = self.head.ok_or(LogError::NoSuchDocument)?;
         if let Some(seq_from) = self.corrupt {
             return Err(LogError::Corrupt { seq_from });

@@ -23,6 +23,8 @@ const ATTEMPTS: u32 = 5;
 const GAP_OF_TRANSACTIONS: u32 = 2;
 /// … but by no more than so many gaps: their delay is felt.
 const GAPS_MAX: u32 = 10;
+/// The lanes beside the first connect so long after a start: at that moment everybody comes back, and one is enough.
+const OTHERS_AFTER: Duration = Duration::from_secs(1);
 /// The rate is counted over windows of this length.
 const WINDOW: Duration = Duration::from_millis(100);
 /// Entries of tenants that are no longer held back are swept from so many on.
@@ -58,11 +60,11 @@ impl Writer {
         };
         for lane in 0..writer.queue.settings.connections {
             let (queue, options) = (Arc::clone(&writer.queue), options.clone());
-            let connects_at_once = lane == 0; // the others when there is so much to do
+            let is_first = lane == 0;
             tokio::spawn(async move {
                 loop {
                     let mut lane = Lane { queue: Arc::clone(&queue), options: options.clone(), connection: None };
-                    match tokio::spawn(async move { lane.run(connects_at_once).await }).await {
+                    match tokio::spawn(async move { lane.run(is_first).await }).await {
                         Ok(()) => return,
                         // What it was working on is answered as unknown.
                         Err(error) => tracing::error!("a log writer failed and is started again: {error}"),
@@ -375,13 +377,14 @@ struct Lane {
 }
 
 impl Lane {
-    async fn run(&mut self, connects_at_once: bool) {
-        if connects_at_once {
-            // Before anybody waits for it. If PostgreSQL is away, the first append says so.
-            let connecting = PgConnection::connect_with(&self.options);
-            if let Ok(Ok(connection)) = tokio::time::timeout(self.queue.settings.answer_timeout, connecting).await {
-                self.connection = Some(connection);
-            }
+    async fn run(&mut self, is_first: bool) {
+        if !is_first {
+            tokio::time::sleep(OTHERS_AFTER).await;
+        }
+        // Before anybody waits for it. If PostgreSQL is away, the first append says so.
+        let connecting = PgConnection::connect_with(&self.options);
+        if let Ok(Ok(connection)) = tokio::time::timeout(self.queue.settings.answer_timeout, connecting).await {
+            self.connection = Some(connection);
         }
         while let Some((tenant, batch)) = self.queue.take().await {
             self.commit(tenant, batch).await;

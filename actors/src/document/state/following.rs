@@ -87,6 +87,7 @@ impl DocumentState {
             }
             self.index = Index::from_state(&state);
             self.folded_bytes = snapshot.state.len();
+            self.packed_bytes = snapshot.state.len();
             self.position = snapshot.position;
         }
         self.tail = TailSinceSnapshot::default();
@@ -102,6 +103,11 @@ impl DocumentState {
         }
         self.position = stored.tail.head.position;
         self.encoded = None;
+        let is_tree = self.replica.packed().is_none() && self.position != Position::START;
+        self.used_at = is_tree.then_some(now);
+        if self.has_slow_matters() {
+            self.wake_slowly(now);
+        }
         Ok(())
     }
 }

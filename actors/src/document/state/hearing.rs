@@ -8,10 +8,12 @@ impl DocumentState {
             return self.close(from, close::MALFORMED, "malformed state vector");
         };
         let has_nothing = theirs.iter().next().is_none();
-        let diff = match has_nothing {
-            true => self.whole_state(now),
-            false if self.unpack(now) => self.read_replica(|replica| replica.diff(state_vector)),
-            false => None,
+        let diff = if has_nothing {
+            self.whole_state(now)
+        } else if self.unpack(now) {
+            self.read_replica(|replica| replica.diff(state_vector))
+        } else {
+            None
         };
         let Some(diff) = diff else { return };
         let position = self.position;

@@ -7,7 +7,6 @@ pub(super) struct TailSinceSnapshot {
     bytes: usize,
     updates: u64,
     since: Option<Instant>,
-    being_stored: bool,
 }
 
 /// How long an encoded state is kept for the next who joins: a storm of joins takes about so long, and an idle document should be small.
@@ -33,10 +32,18 @@ impl DocumentState {
         self.tail.updates
     }
 
-    /// A snapshot of the given position was stored, or could not be: then the next try comes with the next full tail.
-    pub fn snapshot_stored(&mut self, at: Option<Position>) {
-        let updates = at.map_or(0, |at| self.position.seq.saturating_sub(at.seq));
-        self.tail = TailSinceSnapshot { updates, ..TailSinceSnapshot::default() };
+    /// What became of [`Effect::Snapshot`]: the snapshot, where it was read back, and whether it is stored. A tail that is not stored is tried
+    /// again when there is as much of it again.
+    pub fn snapshot_taken(&mut self, taken: Option<Snapshot>, is_stored: bool, now: Instant) {
+        self.reading_back = false;
+        let stored_at = taken.as_ref().filter(|_| is_stored).map(|snapshot| snapshot.position.seq);
+        let updates = stored_at.map_or(0, |seq| self.position.seq.saturating_sub(seq));
+        self.tail = TailSinceSnapshot { updates, bytes: 0, since: (updates > 0).then_some(now) };
+        match taken {
+            Some(snapshot) if snapshot.position == self.position && self.may_rest(now) => self.pack(snapshot),
+            Some(_) => {}
+            None => self.used_at = self.used_at.map(|_| now), // the tree is all there is
+        }
     }
 
     /// The whole state, its vector and where they stand; for HTTP reads.
@@ -45,10 +52,12 @@ impl DocumentState {
         Some((self.position, state, self.index.state_vector()))
     }
 
-    /// The same, to be read back by a worker before anything relies on it; for [`Effect::Snapshot`] and [`Effect::Rest`].
-    pub fn snapshot(&mut self) -> Option<Unverified> {
+    /// A snapshot of this moment, for [`Effect::Snapshot`]. The document may have ended over it.
+    pub fn snapshot(&mut self, now: Instant) -> (Option<Unverified>, Vec<Effect>) {
         let position = self.position;
-        self.read_replica(|replica| replica.snapshot(position))
+        let is_tree = self.replica.packed().is_none() || self.unpack(now);
+        let taken = if is_tree { self.read_replica(|replica| replica.snapshot(position)) } else { None };
+        (taken, self.take_effects())
     }
 
     /// What somebody lacks who was sent everything through `seq`: the recent updates merged, or the whole state.
@@ -114,17 +123,33 @@ impl DocumentState {
     }
 
     pub(super) fn consider_snapshot(&mut self, now: Instant) {
-        let tail = &mut self.tail;
+        let tail = &self.tail;
         let age = Duration::from_secs(self.limits.snapshot_age_s);
         let due = tail.bytes >= self.limits.snapshot_tail_bytes
             || tail.updates >= self.limits.snapshot_tail_updates
             || tail.since.is_some_and(|since| now >= since + age);
-        if due && !tail.being_stored && !self.dead {
-            tail.being_stored = true;
-            self.effects.push(Effect::Snapshot);
-        } else if tail.updates > 0 {
+        if (due || self.may_rest(now)) && !self.reading_back && !self.dead {
+            self.reading_back = true;
+            self.effects.push(Effect::Snapshot { is_stored: self.tail.updates > 0 });
+        } else if self.tail.updates > 0 {
             self.wake_slowly(now);
         }
+    }
+
+    /// Whether nobody has needed the tree for so long that it may go. Documents have times of their own, because many come back at once.
+    fn may_rest(&self, now: Instant) -> bool {
+        let least = Duration::from_secs(self.limits.document_rest_s);
+        let after = least + least * u32::from(self.replica.key().document.0.as_bytes()[15]) / 256;
+        self.used_at.is_some_and(|at| now >= at + after) && self.is_settled()
+    }
+
+    /// The tree goes: this is the state at our position, and it reads back.
+    fn pack(&mut self, snapshot: Snapshot) {
+        self.used_at = None;
+        self.encoded = None;
+        self.folded_bytes = snapshot.state.len();
+        self.packed_bytes = snapshot.state.len();
+        self.replica.pack(snapshot.position.seq, snapshot.state);
     }
 
     /// The tree is needed: makes it, where the document is packed. False when this instance ended over it.
@@ -134,30 +159,12 @@ impl DocumentState {
         self.read_replica(Replica::unpack).is_some()
     }
 
-    /// Nobody has needed the tree for a while: asks whether it can be packed.
-    pub(super) fn consider_rest(&mut self, now: Instant) {
-        let after = Duration::from_secs(self.limits.document_rest_s);
-        if self.used_at.is_some_and(|at| now >= at + after) && self.is_settled() && !self.dead {
-            self.used_at = None;
-            self.effects.push(Effect::Rest);
-        }
-    }
-
-    /// A worker has read this back: the tree goes, unless it was needed since.
-    pub fn rest(&mut self, at: Snapshot) {
-        if at.position == self.position && self.used_at.is_none() && !self.dead {
-            self.folded_bytes = at.state.len();
-            self.encoded = None;
-            self.replica.pack(at.position.seq, at.state);
-        }
-    }
-
     /// Reads the replica; a panic inside yrs ends this instance, and a snapshot that cannot be folded ends as well.
     pub(super) fn read_replica<T>(&mut self, read: impl FnOnce(&mut Replica) -> Result<T, ReplicaError>) -> Option<T> {
         match read(&mut self.replica) {
             Ok(read) => Some(read),
             Err(error) => {
-                if let ReplicaError::Snapshot(seq) = error {
+                if let ReplicaError::Snapshot { seq, .. } = error {
                     self.effects.push(Effect::DiscardSnapshots(seq));
                 }
                 self.die(close::SERVICE_RESTART, "document is rebuilt");

@@ -108,7 +108,6 @@ pub struct Bench {
     pub died: Option<u16>,
     pub quarantined: Vec<&'static str>,
     pub snapshots: usize,
-    pub rests: usize,
     next: u128,
 }
 
@@ -147,7 +146,6 @@ impl Bench {
             died: None,
             quarantined: Vec::new(),
             snapshots: 0,
-            rests: 0,
             next: 1_000 * u128::from(NODES.fetch_add(1, Ordering::Relaxed) + 1),
         }
     }
@@ -328,11 +326,15 @@ impl Bench {
                 Effect::PublishPresence(_) | Effect::QueryPresence => {}
                 Effect::Answer(to, answer) => to.send(answer).unwrap(),
                 Effect::Close { follower, code, .. } => self.put(follower, Sent::Closed(code)),
-                Effect::Snapshot => self.snapshots += 1,
-                Effect::Rest => {
-                    self.rests += 1;
-                    let snapshot = self.state.snapshot().unwrap().verify().unwrap();
-                    self.state.rest(snapshot);
+                Effect::Snapshot { is_stored } => {
+                    self.snapshots += 1;
+                    let (taken, effects) = self.state.snapshot(self.now);
+                    self.perform(effects);
+                    let taken = taken.map(|snapshot| snapshot.verify().unwrap());
+                    if let Some(snapshot) = taken.clone().filter(|_| is_stored) {
+                        self.log.save_snapshot_now(self.key, snapshot).unwrap();
+                    }
+                    self.state.snapshot_taken(taken, true, self.now);
                 }
                 Effect::DiscardSnapshots(seq) => self.log.discard_snapshots_now(self.key, seq),
                 Effect::Quarantine(what) => {

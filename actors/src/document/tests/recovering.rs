@@ -141,7 +141,7 @@ fn a_snapshot_and_its_tail_are_the_whole_document() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "before ")));
-    let snapshot = bench.state.snapshot().unwrap().verify().unwrap();
+    let snapshot = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
     bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
     bench.say(&ann, Input::Update(ann.type_at(7, "after")));
     let stored = bench.log.load_now(bench.key).unwrap();
@@ -172,7 +172,7 @@ fn loaded_from_a_snapshot(alter: impl FnOnce(&mut Snapshot)) -> (Bench, Arc<Fold
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "before")));
-    let mut snapshot = bench.state.snapshot().unwrap().verify().unwrap();
+    let mut snapshot = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
     alter(&mut snapshot);
     bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
     let folded = Arc::new(Folded::default());
@@ -196,18 +196,47 @@ fn a_document_that_nobody_changes_comes_to_rest_and_is_as_good_as_before() {
     let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
     bench.say(&bob, Input::Update(bob.type_at(6, " and")));
     bench.time_passes(Duration::from_secs(59));
-    assert_eq!(bench.rests, 0);
-    bench.time_passes(Duration::from_secs(2));
-    assert_eq!(bench.rests, 1);
+    assert_eq!(bench.snapshots, 0);
+    bench.time_passes(Duration::from_secs(61));
+    assert_eq!(bench.snapshots, 1);
     folded.take();
     let cid = bench.editor(3, Dialect::Hocuspocus, Role::Editor);
     assert_eq!((cid.text(), folded.take()), ("before and".into(), vec![]));
-    bench.time_passes(Duration::from_secs(600));
-    assert_eq!(bench.rests, 1, "once is enough");
+    bench.time_passes(Duration::from_secs(1_000));
+    assert_eq!((bench.snapshots, folded.take()), (1, vec![]), "once is enough");
     bench.say(&bob, Input::Update(bob.type_at(10, " after")));
     assert_eq!(folded.take(), [Folding::Snapshot(2), Folding::Update(3)]);
     assert_eq!(bench.text(), "before and after");
     assert_eq!(Bench::over(bench.log.clone(), bench.key, Limits::default()).text(), "before and after");
+}
+
+#[test]
+fn a_document_that_was_folded_from_its_log_comes_to_rest_too() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "text")));
+    let folded = Arc::new(Folded::default());
+    let mut again = Bench::watched(bench.log.clone(), bench.key, Limits::default(), folded.clone());
+    again.time_passes(Duration::from_secs(121));
+    assert_eq!(folded.take(), [Folding::Update(1)]);
+    let bob = again.editor(2, Dialect::YWebsocket, Role::Editor);
+    again.say(&bob, Input::Update(bob.type_at(4, "!")));
+    assert_eq!(folded.take(), [Folding::Snapshot(1), Folding::Update(2)]);
+    assert_eq!(again.text(), "text!");
+}
+
+#[test]
+fn a_client_that_comes_back_keeps_the_tree_for_a_while() {
+    let (mut bench, folded) = loaded_from_a_snapshot(|_| {});
+    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    bench.say(&bob, Input::Step1(bob.state_vector()));
+    assert_eq!(folded.take(), [Folding::Snapshot(1)]);
+    bench.time_passes(Duration::from_secs(1_000));
+    assert_eq!(bench.snapshots, 1);
+    let kept = bench.log.load_now(bench.key).unwrap().snapshot.unwrap();
+    assert_eq!(kept.position.seq, 1, "what is stored already is not stored again");
+    bench.say(&bob, Input::Step1(bob.state_vector()));
+    assert_eq!(folded.take(), [Folding::Snapshot(1)]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(super) enum Work {
     },
     Rebuild,
     Save(Unverified),
-    Rest(Unverified),
+    ReadBack(Unverified),
     /// It is done; this is the answer.
     Answer(Answer),
 }
@@ -75,7 +75,7 @@ impl Node {
                 Answer::News(is_done.then(|| (Vec::new(), shared.store.tail(position))))
             }
             Work::Save(snapshot) => return self.save(snapshot, is_done, shared),
-            Work::Rest(snapshot) => return self.rest(snapshot, shared),
+            Work::ReadBack(snapshot) => return self.read_back(snapshot, shared),
             Work::Answer(answer) => return self.answer(answer, shared),
         };
         match luck {
@@ -155,23 +155,25 @@ impl Node {
     }
 
     pub(super) fn save(&mut self, snapshot: Unverified, is_done: bool, shared: &mut Shared) {
-        let snapshot = read_back(snapshot, shared).filter(|_| is_done);
-        let stored = snapshot.and_then(|snapshot| {
-            let position = snapshot.position;
-            shared.store.log.save_snapshot_now(shared.store.key, snapshot).ok().map(|()| position)
-        });
-        self.turn(shared, |state, _| {
-            state.snapshot_stored(stored);
-            Vec::new()
-        });
+        let taken = read_back(snapshot, shared);
+        let save = |snapshot| shared.store.log.save_snapshot_now(shared.store.key, snapshot).is_ok();
+        let is_stored = is_done && taken.clone().is_some_and(save);
+        self.taken(taken, is_stored, shared);
     }
 
-    pub(super) fn rest(&mut self, snapshot: Unverified, shared: &mut Shared) {
-        let Some(snapshot) = read_back(snapshot, shared) else { return };
-        self.turn(shared, |state, _| {
-            state.rest(snapshot);
+    pub(super) fn read_back(&mut self, snapshot: Unverified, shared: &mut Shared) {
+        let taken = read_back(snapshot, shared);
+        self.taken(taken, true, shared);
+    }
+
+    fn taken(&mut self, taken: Option<Snapshot>, is_stored: bool, shared: &mut Shared) {
+        self.turn(shared, |state, now| {
+            state.snapshot_taken(taken, is_stored, now);
             Vec::new()
         });
+        if self.state.as_ref().is_some_and(DocumentState::is_packed) {
+            shared.saw("a document came to rest");
+        }
     }
 
     /// Compares the head; the answer may come late.
