@@ -276,6 +276,7 @@ async fn a_crowd_is_told_to_come_back() {
     let state = state(&peer(1));
     let answers = futures_util::future::join_all((0..100).map(|_| exporter.text(state.clone()))).await;
     let busy = answers.iter().filter(|answer| **answer == Err(ExportError::Busy)).count();
-    assert_eq!(busy, 100 - ShowLimits::default().workers - ShowLimits::default().queue_max);
+    let most = 100 - ShowLimits::default().workers - ShowLimits::default().queue_max;
+    assert!((most / 2..=most).contains(&busy), "{busy} of 100 were turned away"); // fewer, where some are shown meanwhile
     assert!(exporter.text(state).await.is_ok(), "and the queue empties");
 }
