@@ -51,6 +51,11 @@ pub enum SchemaError {
         /// Version needed.
         needed: i64,
     },
+    /// The role that serves is no member of the one that the tables are granted to.
+    #[error(
+        "the role of DATABASE_URL may not read the schema: as an administrator, grant contextnexus_application to it"
+    )]
+    NotAMember,
     /// A migration stopped in the middle.
     #[error("migration {version} was applied in part: restore the database from before it")]
     HalfApplied {
@@ -148,6 +153,17 @@ async fn apply_missing(
 
 /// Whether the schema is exactly the one that this build needs. For `serve` and `doctor`.
 pub async fn check(database: &Database) -> Result<(), SchemaError> {
+    look(database).await.map_err(|error| match &error {
+        SchemaError::Store(StoreError::Database(sqlx::Error::Database(denied)))
+            if denied.code().as_deref() == Some("42501") =>
+        {
+            SchemaError::NotAMember
+        }
+        _ => error,
+    })
+}
+
+async fn look(database: &Database) -> Result<(), SchemaError> {
     let needed = version_needed();
     let exists: bool =
         sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&database.pool).await?;

@@ -278,6 +278,11 @@ async fn the_server_knows_its_schema_and_refuses_any_other() {
     }
     migrate::check(&database).await.expect("as before");
     assert!(last >= 5);
+
+    let hide = "revoke select on _sqlx_migrations from contextnexus_application"; // as it is for who is no member
+    sqlx::raw_sql(hide).execute(&mut superuser).await.expect(hide);
+    let refused = migrate::check(&database).await.expect_err("hidden").to_string();
+    assert!(refused.contains("grant contextnexus_application"), "{refused}");
 }
 
 #[tokio::test]
