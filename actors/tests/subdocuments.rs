@@ -89,7 +89,7 @@ fn ten_thousand_loads_and_unloads_leave_nothing_behind() {
 fn what_was_not_deleted_is_there_however_often_it_was_unloaded() {
     let stored = stored();
     for _ in 0..3 {
-        let (_, state, _) = load(&stored).read().unwrap();
+        let (_, state) = load(&stored).read().unwrap();
         let reader = Doc::new();
         let (map, array) = (reader.get_or_insert_map("map"), reader.get_or_insert_array("array"));
         let mut transaction = reader.try_transact_mut().unwrap();

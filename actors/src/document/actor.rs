@@ -167,6 +167,7 @@ impl DocumentActor {
 
     /// Bookkeeping after every turn: the desk, the timer, who may speak again, who waits for the drain.
     fn after(&mut self, ctx: &mut Context<Self>) {
+        // Of a read that ended the document.
         let left = self.state.as_mut().map(DocumentState::take_effects);
         self.perform(left.unwrap_or_default(), ctx);
         let Some(state) = &mut self.state else { return };
@@ -452,7 +453,7 @@ impl Handler<Deliver> for DocumentActor {
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
         let follower = deliver.follower;
         let joins = deliver.inputs.iter().any(|input| matches!(input, Input::Step1(_)));
-        let started = self.world.clock.instant();
+        let joined_at = joins.then(|| self.world.clock.instant());
         self.decide(ctx, |state, now| {
             let mut effects = Vec::new();
             for input in deliver.inputs {
@@ -461,8 +462,8 @@ impl Handler<Deliver> for DocumentActor {
             effects.extend(state.advance(now));
             effects
         });
-        if joins {
-            metrics::histogram!("contextnexus_join_seconds").record(self.world.clock.instant() - started);
+        if let Some(at) = joined_at {
+            metrics::histogram!("contextnexus_join_seconds").record(self.world.clock.instant() - at);
         }
         if self.state.as_ref().is_some_and(|state| state.is_window_full(follower)) {
             let (answer, answered) = oneshot::channel();
@@ -554,7 +555,7 @@ impl Handler<Read> for DocumentActor {
         }
         let read = self.state.as_mut().and_then(DocumentState::read);
         self.after(ctx);
-        read.map(|(position, state, _)| (position, state)).ok_or(ReadRefused::Unavailable { retry_after_s: 1 })
+        read.ok_or(ReadRefused::Unavailable { retry_after_s: 1 })
     }
 }
 

@@ -81,7 +81,7 @@ pub struct DocumentState {
     tail: TailSinceSnapshot,
     /// The whole state as it was encoded last, for whoever joins next.
     encoded: Option<Encoded>,
-    /// When the tree was needed last; `None` where there is none, or nothing in it.
+    /// When the tree was needed last; `None` where there is none, or nothing in it, or it cannot go.
     used_at: Option<Instant>,
     /// A snapshot is being read back, or stored.
     reading_back: bool,

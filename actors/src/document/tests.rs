@@ -3,6 +3,7 @@
 mod bench;
 
 mod acknowledging;
+mod actor;
 mod committing;
 mod limits;
 mod presence;

@@ -57,7 +57,7 @@ impl Service {
         if node.is_waiting() {
             return false;
         }
-        let Some((_, state, _)) = node.state.as_mut().and_then(DocumentState::read) else { return false };
+        let Some((_, state)) = node.state.as_mut().and_then(DocumentState::read) else { return false };
         if !shared.store.holds(&state) {
             shared.must_not_be("a request read what is not in the log");
         }

@@ -357,7 +357,7 @@ impl World {
 
 /// What a new editor would see.
 fn seen(state: &mut DocumentState) -> Result<String, String> {
-    let (_, bytes, _) = state.read().ok_or("a document that cannot be read")?;
+    let (_, bytes) = state.read().ok_or("a document that cannot be read")?;
     let reader = editor::doc(0);
     if !editor::apply(&reader, &bytes) {
         return Err("a state that does not stand alone".into());

@@ -42,14 +42,14 @@ impl DocumentState {
         match taken {
             Some(snapshot) if snapshot.position == self.position && self.may_rest(now) => self.pack(snapshot),
             Some(_) => {}
-            None => self.used_at = self.used_at.map(|_| now), // the tree is all there is
+            None => self.used_at = None, // the tree is all there is: it stays, and is tried again when it was needed again
         }
     }
 
-    /// The whole state, its vector and where they stand; for HTTP reads.
-    pub fn read(&mut self) -> Option<(Position, Bytes, Bytes)> {
+    /// The whole state and where it stands; for HTTP reads.
+    pub fn read(&mut self) -> Option<(Position, Bytes)> {
         let state = self.read_replica(Replica::state)?;
-        Some((self.position, state, self.index.state_vector()))
+        Some((self.position, state))
     }
 
     /// A snapshot of this moment, for [`Effect::Snapshot`]. The document may have ended over it.

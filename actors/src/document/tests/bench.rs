@@ -33,6 +33,14 @@ pub struct Editor {
 }
 
 impl Editor {
+    /// On its own: what it types is for whoever asks.
+    pub fn new(client: u64) -> Self {
+        let mut options = Options::with_client_id(ClientID::new(client));
+        options.offset_kind = OffsetKind::Utf16;
+        let follower = FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 };
+        Self { doc: Doc::with_options(options), follower }
+    }
+
     pub fn type_at(&self, index: u32, text: &str) -> Bytes {
         let root = self.doc.get_or_insert_text("text");
         let mut transaction = self.doc.try_transact_mut().unwrap();
@@ -161,9 +169,7 @@ impl Bench {
     pub fn stranger(&mut self, client: u64, dialect: Dialect, role: Role, user: u128) -> Editor {
         self.next += 1;
         let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(self.next)), attachment: 0 };
-        let mut options = Options::with_client_id(ClientID::new(client));
-        options.offset_kind = OffsetKind::Utf16;
-        let doc = Doc::with_options(options);
+        let doc = Editor::new(client).doc;
         self.inboxes.insert(follower, Inbox::default());
         self.dialects.insert(follower, dialect);
         let member = Member::new(dialect, UserId(Uuid::from_u128(user)), SessionId(Uuid::from_u128(user)), role);
@@ -267,7 +273,7 @@ impl Bench {
     /// What a new editor would see.
     pub fn text(&mut self) -> String {
         let reader = Doc::new();
-        let (_, state, _) = self.state.read().unwrap();
+        let (_, state) = self.state.read().unwrap();
         reader.try_transact_mut().unwrap().apply_update(Update::decode_v1(&state).unwrap()).unwrap();
         let root = reader.get_or_insert_text("text");
         let transaction = reader.try_transact().unwrap();

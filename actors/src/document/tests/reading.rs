@@ -7,7 +7,6 @@ use crate::ids::{Position, SessionId, UserId};
 use crate::limits::Limits;
 use crate::outbox::{Drained, Outbox};
 use crate::ports::documents::{WriteRefused, Writer};
-use crate::ports::log::Snapshot;
 use crate::protocol::Dialect;
 use crate::protocol::codec::{Incoming, decode};
 use bytes::Bytes;
@@ -90,8 +89,9 @@ fn who_makes_a_document_load_is_sent_the_snapshot_as_it_is_stored() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "stored")));
-    let (position, state, state_vector) = bench.state.read().unwrap();
-    bench.log.save_snapshot_now(bench.key, Snapshot { position, state: state.clone(), state_vector }).unwrap();
+    let snapshot = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
+    let state = snapshot.state.clone();
+    bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
     let mut again = Bench::over(bench.log.clone(), bench.key, Limits::default());
     assert_eq!(welcome(&mut again, 2).as_ptr(), state.as_ptr());
     bench.say(&ann, Input::Update(ann.type_at(6, " and more")));
@@ -217,7 +217,7 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     let effects = bench.state.head_moved(head);
     bench.perform(effects);
     bench.log_answers();
-    let (through, state, _) = bench.state.read().unwrap();
+    let (through, state) = bench.state.read().unwrap();
     assert_eq!(through, Position { seq: 2, ..other.state.position() });
     lines.show_anew(&state, through, &mut bench.state);
 

@@ -226,6 +226,23 @@ fn a_document_that_was_folded_from_its_log_comes_to_rest_too() {
 }
 
 #[test]
+fn what_came_while_a_snapshot_was_stored_is_in_the_next_one_by_its_age() {
+    let limits = Limits { document_rest_s: 86_400, ..Limits::default() };
+    let age = Duration::from_secs(limits.snapshot_age_s);
+    let mut bench = Bench::with_limits(limits);
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "in the first")));
+    let first = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
+    bench.say(&ann, Input::Update(ann.type_at(12, ", not in it")));
+    bench.log.save_snapshot_now(bench.key, first.clone()).unwrap();
+    bench.state.snapshot_taken(Some(first), true, bench.now);
+    bench.time_passes(age - Duration::from_secs(1));
+    assert_eq!((bench.snapshots, bench.state.tail_updates()), (0, 1));
+    bench.time_passes(Duration::from_secs(2));
+    assert_eq!((bench.snapshots, bench.state.tail_updates()), (1, 0));
+}
+
+#[test]
 fn a_client_that_comes_back_keeps_the_tree_for_a_while() {
     let (mut bench, folded) = loaded_from_a_snapshot(|_| {});
     let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);

@@ -1,0 +1,85 @@
+//! The shell, with real actors over the reference implementations.
+
+use super::bench::Editor;
+use crate::access::Role;
+use crate::budget::Budget;
+use crate::clock::SystemClock;
+use crate::directory::{self, Documents};
+use crate::document::witness::Nobody;
+use crate::ids::{DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId};
+use crate::limits::Limits;
+use crate::ports::documents::{LiveDocuments as _, Writer};
+use crate::ports::log::Snapshot;
+use crate::ports::memory_authority::MemoryAuthority;
+use crate::ports::memory_bus::MemoryBus;
+use crate::ports::memory_log::MemoryLog;
+use crate::world::World;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+const KEY: DocumentKey = DocumentKey { tenant: TenantId(Uuid::from_u128(1)), document: DocumentId(Uuid::from_u128(2)) };
+const WRITER: Writer =
+    Writer { session: SessionId(Uuid::from_u128(3)), user: UserId(Uuid::from_u128(4)), role: Role::Editor };
+
+/// A node over this log, in which documents unload after so many seconds.
+fn node(log: &MemoryLog, document_idle_s: u64) -> Documents {
+    let limits = Limits { document_idle_s, ..Limits::default() };
+    let world = World {
+        node: NodeId(Uuid::from_u128(5)),
+        log: Arc::new(log.clone()),
+        authority: Arc::new(MemoryAuthority::new()),
+        bus: Arc::new(MemoryBus::alone(NodeId(Uuid::from_u128(5)))),
+        clock: Arc::new(SystemClock),
+        witness: Arc::new(Nobody),
+        budget: Arc::new(Budget::new(limits.node_waiting_bytes_max)),
+        limits: Arc::new(limits),
+    };
+    Documents::new(directory::start(world.clone(), Vec::new()), world)
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        actix::clock::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[actix::test]
+async fn a_long_tail_is_in_a_snapshot_once_its_document_has_unloaded() {
+    let log = MemoryLog::new();
+    log.create(KEY);
+    let (documents, ann) = (node(&log, 0), Editor::new(1));
+    for index in 0..100 {
+        documents.write(KEY, WRITER, ann.type_at(index, "x"), None).await.unwrap();
+    }
+    until("no snapshot", || log.load_now(KEY).unwrap().snapshot.is_some_and(|it| it.position.seq == 100)).await;
+}
+
+#[actix::test]
+async fn whoever_comes_after_a_snapshot_that_cannot_be_folded_meets_the_log() {
+    let log = MemoryLog::new();
+    log.create(KEY);
+    let ann = Editor::new(1);
+    let first = node(&log, 0).write(KEY, WRITER, ann.type_at(0, "whole"), None).await.unwrap();
+    // Nothing but a block that continues what is not there.
+    let (_, state) = (ann.type_at(5, "?"), ann.type_at(6, "!"));
+    log.save_snapshot_now(KEY, Snapshot { position: first.position, state, state_vector: Bytes::from_static(&[0]) })
+        .unwrap();
+    let documents = node(&log, 600);
+    let bob = Editor::new(2);
+    let written = bob.type_at(0, "more");
+    assert!(documents.write(KEY, WRITER, written.clone(), None).await.is_err(), "its instance ends over it");
+    let started = Instant::now();
+    while documents.write(KEY, WRITER, written.clone(), None).await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(30), "nobody gets in any more");
+        actix::clock::sleep(Duration::from_millis(10)).await; // as who was told to come back does
+    }
+    assert!(log.load_now(KEY).unwrap().snapshot.is_none());
+    let (_, state) = documents.state(KEY).await.unwrap();
+    let reader = Editor::new(3);
+    reader.apply(&state);
+    assert!(reader.text().contains("whole") && reader.text().contains("more"), "{}", reader.text());
+}
