@@ -24,6 +24,8 @@ pub trait Look: Send + Sync + 'static {
     const WAITING: &'static str;
     /// Questions in one look.
     const QUESTIONS_MAX: usize = 256;
+    /// Where there was no answer for many, each is asked alone: one may have been too much for all.
+    const EACH_ALONE: bool = false;
 
     /// One answer for each question, in their order; none when there is no answer to be had now.
     async fn look(&self, tenant: TenantId, questions: &[Self::Question]) -> Option<Vec<Self::Answer>>;
@@ -123,13 +125,30 @@ impl<L: Look> Looking<L> {
             if questions.is_empty() {
                 continue;
             }
-            if let Some(found) = self.inner.look.look(self.tenant, &questions).await {
-                for (answer, found) in answers.into_iter().zip(found) {
-                    let _ = answer.send(found); // who has gone needs none
+            match self.inner.look.look(self.tenant, &questions).await {
+                Some(found) => {
+                    for (answer, found) in answers.into_iter().zip(found) {
+                        let _ = answer.send(found); // who has gone needs none
+                    }
                 }
+                None if L::EACH_ALONE && questions.len() > 1 => self.each_alone(&questions, answers).await,
+                None => {}
             }
         }
         self.is_over = true;
+    }
+
+    /// Where a second one has no answer, it is not the question: the rest has none either.
+    async fn each_alone(&self, questions: &[L::Question], answers: Vec<oneshot::Sender<L::Answer>>) {
+        let mut failed = false;
+        for (question, answer) in questions.iter().zip(answers) {
+            match self.inner.look.look(self.tenant, std::slice::from_ref(question)).await.and_then(|mut one| one.pop())
+            {
+                Some(found) => drop(answer.send(found)), // as above
+                None if failed => return,
+                None => failed = true,
+            }
+        }
     }
 }
 
@@ -150,17 +169,19 @@ mod tests {
     use std::time::Duration;
     use uuid::Uuid;
 
+    /// Knows nothing of zero, nor of what is asked with it; thirteen ends it.
     #[derive(Default)]
-    struct Doubled {
+    struct Doubled<const EACH_ALONE: bool> {
         looks: Arc<AtomicUsize>,
     }
 
     #[async_trait]
-    impl Look for Doubled {
+    impl<const EACH_ALONE: bool> Look for Doubled<EACH_ALONE> {
         type Question = u32;
         type Answer = u32;
 
         const WAITING: &'static str = "doubled_waiting";
+        const EACH_ALONE: bool = EACH_ALONE;
 
         async fn look(&self, _: TenantId, questions: &[u32]) -> Option<Vec<u32>> {
             self.looks.fetch_add(1, Relaxed);
@@ -178,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn a_thousand_questions_at_once_take_a_few_looks_and_each_hears_its_own_answer() {
         let looks = Arc::default();
-        let gather = Arc::new(Gather::new(Doubled { looks: Arc::clone(&looks) }));
+        let gather = Arc::new(Gather::new(Doubled::<false> { looks: Arc::clone(&looks) }));
         let asked: Vec<_> = (1..=1_000)
             .filter(|question| *question != 13)
             .map(|question| {
@@ -195,11 +216,24 @@ mod tests {
 
     #[tokio::test]
     async fn no_answer_is_told_and_a_look_that_panics_stops_nobody_after_it() {
-        let gather = Gather::new(Doubled::default());
+        let gather = Gather::new(Doubled::<false>::default());
         assert_eq!(gather.ask(TENANT, 0).await, None);
         for _ in 0..2 * LOOKS_AT_ONCE {
             assert_eq!(gather.ask(TENANT, 13).await, None);
         }
         assert_eq!(gather.ask(TENANT, 21).await, Some(42));
+    }
+
+    /// Asked in one moment, and so in one look.
+    async fn together<const EACH_ALONE: bool>(questions: &[u32]) -> Vec<Option<u32>> {
+        let gather = Gather::new(Doubled::<EACH_ALONE>::default());
+        futures_util::future::join_all(questions.iter().map(|question| gather.ask(TENANT, *question))).await
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_much_for_all_leaves_the_others_their_answers() {
+        assert_eq!(together::<true>(&[3, 0, 4, 5]).await, [Some(6), None, Some(8), Some(10)]);
+        assert_eq!(together::<true>(&[3, 0, 4, 0, 5]).await, [Some(6), None, Some(8), None, None], "two are an outage");
+        assert_eq!(together::<false>(&[3, 0, 4]).await, [None, None, None]);
     }
 }

@@ -81,7 +81,10 @@ impl PostgresLog {
 #[async_trait]
 impl OperationLog for PostgresLog {
     async fn load(&self, key: DocumentKey) -> Result<Stored, LogError> {
-        self.loads.ask(key.tenant, key.document).await.unwrap_or_else(|| Err(load::unread()))
+        self.loads.ask(key.tenant, key.document).await.unwrap_or_else(|| {
+            // Why stands in the log, once for all who asked together.
+            Err(LogError::Unavailable("PostgreSQL did not answer".into()))
+        })
     }
 
     #[tracing::instrument(name = "pg.log.tail", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]

@@ -23,8 +23,6 @@ struct Found {
     quarantined: Vec<Bytes>,
     /// A row in quarantine that cannot be read.
     corrupt: Option<u64>,
-    /// PostgreSQL did not answer for it.
-    is_unread: bool,
 }
 
 #[async_trait]
@@ -35,30 +33,11 @@ impl Look for Loads {
     const WAITING: &'static str = "contextnexus_loads_waiting";
     /// Each is held whole in memory until all are read.
     const QUESTIONS_MAX: usize = 32;
+    const EACH_ALONE: bool = true;
 
     async fn look(&self, tenant: TenantId, documents: &[DocumentId]) -> Option<Vec<Self::Answer>> {
-        let found = match load(&self.0, tenant, documents).await {
-            Err(_) if documents.len() > 1 => self.each_alone(tenant, documents).await,
-            found => found.ok()?,
-        };
+        let found = load(&self.0, tenant, documents).await.ok()?;
         Some(found.into_iter().zip(documents).map(|(found, document)| found.checked(*document)).collect())
-    }
-}
-
-impl Loads {
-    /// One of them may have been too much for all. Where a second one fails, it is PostgreSQL: those not read by then are asked for again.
-    async fn each_alone(&self, tenant: TenantId, documents: &[DocumentId]) -> Vec<Found> {
-        let mut found = Vec::with_capacity(documents.len());
-        let mut failures = 0;
-        for document in documents {
-            let alone = match failures {
-                0 | 1 => load(&self.0, tenant, std::slice::from_ref(document)).await.ok().and_then(|mut one| one.pop()),
-                _ => None,
-            };
-            failures += u32::from(alone.is_none());
-            found.push(alone.unwrap_or(Found { is_unread: true, ..Found::default() }));
-        }
-        found
     }
 }
 
@@ -70,7 +49,7 @@ fn start(snapshot: &Option<Snapshot>) -> Position {
 #[tracing::instrument(name = "pg.log.load", skip_all, fields(tenant.id = %tenant, documents = documents.len()), err)]
 async fn load(database: &Database, tenant: TenantId, documents: &[DocumentId]) -> Result<Vec<Found>, LogError> {
     let mut db = begin_snapshot(database, tenant).await?;
-    let heads = read::heads(&mut db, documents).await?;
+    let heads = read::heads(&mut db.tx, tenant, documents).await?;
     let snapshots = snapshots::newest_sound(&mut db, documents).await?;
     let after: Vec<_> = documents.iter().zip(&snapshots).map(|(document, at)| (*document, start(at).seq)).collect();
     let rows = read::rows_after(&mut db.tx, tenant, &after).await?;
@@ -109,17 +88,9 @@ async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [
     Ok(())
 }
 
-/// What went wrong stands in the log, once for all who asked together.
-pub(super) fn unread() -> LogError {
-    LogError::Unavailable("PostgreSQL did not answer for it".into())
-}
-
 impl Found {
     /// The same once its checksums, numbers and tips agree.
     fn checked(self, document: DocumentId) -> Result<Stored, LogError> {
-        if self.is_unread {
-            return Err(unread());
-        }
         let head = self.head.ok_or(LogError::NoSuchDocument)?;
         if let Some(seq_from) = self.corrupt {
             return Err(LogError::Corrupt { seq_from });
