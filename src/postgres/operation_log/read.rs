@@ -2,7 +2,7 @@
 
 use super::frames;
 use super::{away, number, stored};
-use crate::postgres::{Database, TenantTx};
+use crate::postgres::Database;
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::ports::log::{Head, LogError, LogRow, Tail};
 use sqlx::PgConnection;
@@ -28,7 +28,7 @@ pub(super) fn nth<T>(asked: &mut [T], n: i64) -> Option<&mut T> {
 /// See [`OperationLog::tail`](contextnexus_actors::ports::OperationLog::tail). `connection` is in a transaction of the tenant that
 /// reads one instant, or holds the head's lock.
 pub(super) async fn tail(connection: &mut PgConnection, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
-    let head = head(connection, key).await?;
+    let head = heads(connection, key.tenant, &[key.document]).await?.pop().flatten().ok_or(LogError::NoSuchDocument)?;
     if head.position == held {
         return Ok(Tail { rows: Vec::new(), head });
     }
@@ -70,20 +70,6 @@ pub(super) async fn changed_heads(
         .collect())
 }
 
-/// The end of the log.
-pub(super) async fn head(connection: &mut PgConnection, key: DocumentKey) -> Result<Head, LogError> {
-    let row = sqlx::query!(
-        "select seq, tip, deleted from document_heads where tenant_id = $1 and document_id = $2",
-        key.tenant.0,
-        key.document.0
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(away)?
-    .ok_or(LogError::NoSuchDocument)?;
-    Ok(Head { position: Position { seq: number(row.seq), tip: Tip(row.tip) }, deleted: row.deleted })
-}
-
 /// Whether a row ends at `held` and carries its tip.
 async fn is_prefix(connection: &mut PgConnection, key: DocumentKey, held: Position) -> Result<bool, LogError> {
     if held.seq == 0 {
@@ -103,17 +89,21 @@ async fn is_prefix(connection: &mut PgConnection, key: DocumentKey, held: Positi
 }
 
 /// The end of each log, in the order of `documents`.
-pub(super) async fn heads(db: &mut TenantTx, documents: &[DocumentId]) -> Result<Vec<Option<Head>>, LogError> {
+pub(super) async fn heads(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    documents: &[DocumentId],
+) -> Result<Vec<Option<Head>>, LogError> {
     let asked: Vec<Uuid> = documents.iter().map(|document| document.0).collect();
     let rows = sqlx::query!(
         r#"select asked.n as "n!", head.seq as "seq!", head.tip as "tip!", head.deleted as "deleted!"
              from unnest($2::uuid[]) with ordinality as asked (document_id, n)
             cross join lateral (select seq, tip, deleted from document_heads
                                  where tenant_id = $1 and document_id = asked.document_id limit 1) as head"#,
-        db.tenant().0,
+        tenant.0,
         &asked
     )
-    .fetch_all(&mut *db.tx)
+    .fetch_all(connection)
     .await
     .map_err(away)?;
     let mut heads = vec![None; documents.len()];
