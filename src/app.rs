@@ -4,23 +4,23 @@
 use crate::arrival::{self, NotThere};
 use crate::commands::chain;
 use crate::config::Config;
-use crate::console::{progress, say};
-use crate::data_dir::{DataDir, DataDirError};
+use crate::console::say;
+use crate::data_dir::DataDir;
 use crate::demo::{self, DemoError};
-use crate::embedded::{self, EmbeddedError, EmbeddedPostgres, Urls};
+use crate::embedded::{self, EmbeddedPostgres, Urls};
 use crate::export::{Exporter, ShowLimits};
 use crate::folding::{BlackBox, trial};
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::net;
 use crate::net::tls::{BadCertificate, Certificates};
+use crate::opening::{self, OpenError};
 use crate::origins::Origins;
 use crate::passwords::Passwords;
 use crate::postgres::authority::PostgresAuthority;
 use crate::postgres::bus_keys::TenantBusKeys;
-use crate::postgres::migrate::{self, Progress, SchemaError};
 use crate::postgres::operation_log::{LogSettings, PostgresLog};
-use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
+use crate::postgres::{Database, DatabaseSettings};
 use crate::process;
 use crate::redis::{BadRedisUrl, OutgoingLimits, RedisBus};
 use crate::rest::{self, LoginLimits, LoginRates, Rate, Rest, RestSettings};
@@ -50,7 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
-use tracing::{debug, info};
+use tracing::info;
 use tracing_actix_web::TracingLogger;
 
 /// Why the server does not serve. One line each, with what to do.
@@ -72,27 +72,12 @@ pub enum ServeError {
     /// TLS cannot be spoken.
     #[error(transparent)]
     Certificate(#[from] BadCertificate),
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// There is no embedded database.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
     /// The database that was brought cannot be reached, or does not let us in.
     #[error(transparent)]
     NotThere(#[from] NotThere),
-    /// The schema cannot be used.
+    /// There is no database to serve from.
     #[error(transparent)]
-    Schema(#[from] SchemaError),
-    /// The database cannot be used.
-    #[error("the database cannot be used")]
-    Database(#[from] StoreError),
-    /// Tenants would not be safe from each other.
-    #[error("refusing to serve: {0}; `contextnexus doctor` says what to do")]
-    Unsafe(String),
-    /// What users were shown could be lost.
-    #[error("refusing to serve: {0}; switch it on, or allow it with --allow-weak-durability (tests only)")]
-    Weakened(String),
+    Database(#[from] OpenError),
     /// The bus cannot be used.
     #[error(transparent)]
     Bus(#[from] BadRedisUrl),
@@ -154,11 +139,11 @@ pub async fn serve_through(config: Config, seams: Seams) -> Result<(), ServeErro
     info!(files, "may open {files} files");
 
     let needs_directory = config.is_embedded() || config.has_demo();
-    let data_dir = needs_directory.then(|| DataDir::open(&config.data_dir)).transpose()?;
+    let data_dir = needs_directory.then(|| DataDir::open(&config.data_dir)).transpose().map_err(OpenError::from)?;
     let postgres = match &data_dir {
         Some(data_dir) if config.is_embedded() => {
             let started = tokio::select! {
-                started = embedded::start(&config, data_dir, SystemClock.fresh_id()) => Some(started?),
+                started = embedded::start(&config, data_dir, SystemClock.fresh_id()) => Some(started.map_err(OpenError::from)?),
                 () = stop.asked() => None,
             };
             let Some(postgres) = started else {
@@ -184,13 +169,13 @@ async fn serve_with(
     listener: TcpListener,
     stop: &mut Stop,
 ) -> Result<(), ServeError> {
-    let urls = urls(config, postgres);
+    let urls = opening::urls(config, postgres);
     let arrived = async {
         // An embedded one was seen to serve.
         if postgres.is_none() {
             arrival::of_database(&urls, Duration::from_secs(config.database.start_wait_s)).await?;
         }
-        open_database(config, &urls).await
+        opening::open(config, &urls).await.map_err(ServeError::from)
     };
     let database = tokio::select! {
         database = arrived => database?,
@@ -203,48 +188,6 @@ async fn serve_with(
         demo::seed(&database, &SystemClock, data_dir.path(), &url, &config.demo.password, alone).await?;
     }
     run(config, seams, &urls, database, listener, &url, stop).await
-}
-
-fn urls(config: &Config, postgres: Option<&EmbeddedPostgres>) -> Urls {
-    match postgres {
-        Some(postgres) => postgres.urls().clone(),
-        None => Urls { application: config.database.url.clone(), owner: config.database.owner_url.clone() },
-    }
-}
-
-/// Migrates where that is needed and this node may, and refuses a database that it must not serve.
-pub(crate) async fn open_database(config: &Config, urls: &Urls) -> Result<Database, ServeError> {
-    let database = Database::new(&urls.application.0, &database_settings(config))?;
-    match (migrate::check(&database).await, urls.owner.get()) {
-        (Ok(()), _) => {}
-        (Err(_), Some(owner)) => {
-            migrate(owner).await?;
-            migrate::check(&database).await?;
-        }
-        (Err(error), None) => return Err(error.into()),
-    }
-    let found = roles::inspect(&database).await?;
-    if !found.unsafe_role.is_empty() {
-        return Err(ServeError::Unsafe(found.unsafe_role.join("; ")));
-    }
-    if !found.weakened.is_empty() && !config.database.allow_weak_durability {
-        return Err(ServeError::Weakened(found.weakened.join("; ")));
-    }
-    for weakness in &found.weakened {
-        tracing::warn!("durability: weakened: {weakness}");
-    }
-    Ok(database)
-}
-
-/// Applies what is missing of the schema and says so.
-pub async fn migrate(owner_url: &str) -> Result<i64, SchemaError> {
-    migrate::migrate(owner_url, |step| match step {
-        Progress::Pending(0) => {}
-        Progress::Pending(count) => progress(format_args!("Applying {count} migrations ...")),
-        Progress::Applying { version, description } => debug!(version, "applying migration {version}: {description}"),
-        Progress::Applied { version, took } => info!(version, "applied migration {version} in {took:?}"),
-    })
-    .await
 }
 
 fn log_settings(config: &Config) -> LogSettings {
@@ -261,61 +204,6 @@ fn log_settings(config: &Config) -> LogSettings {
     }
 }
 
-fn database_settings(config: &Config) -> DatabaseSettings {
-    DatabaseSettings {
-        connections_max: config.database.connections_max,
-        acquire_timeout: Duration::from_secs(config.database.acquire_timeout_s),
-        statement_timeout: Duration::from_secs(config.database.statement_timeout_s),
-        lock_timeout: Duration::from_secs(config.database.lock_timeout_s),
-    }
-}
-
-/// A database for one command: a running server's embedded one, this command's own, or the one that was brought.
-pub struct Session {
-    /// The database, migrated and checked.
-    pub database: Database,
-    postgres: Option<EmbeddedPostgres>,
-    _data_dir: Option<DataDir>,
-}
-
-impl Session {
-    /// Opens it. An embedded database that does not run is started.
-    pub async fn open(config: &Config) -> Result<Self, ServeError> {
-        if !config.is_embedded() {
-            let database = open_database(config, &urls(config, None)).await?;
-            return Ok(Self { database, postgres: None, _data_dir: None });
-        }
-        match DataDir::open(&config.data_dir) {
-            Ok(data_dir) => {
-                let postgres = embedded::start(config, &data_dir, SystemClock.fresh_id()).await?;
-                match open_database(config, postgres.urls()).await {
-                    Ok(database) => Ok(Self { database, postgres: Some(postgres), _data_dir: Some(data_dir) }),
-                    Err(error) => {
-                        postgres.stop().await;
-                        Err(error)
-                    }
-                }
-            }
-            Err(DataDirError::InUse { path, pid }) => match embedded::recorded_urls(&path) {
-                Some(urls) => {
-                    let database = open_database(config, &urls).await?;
-                    Ok(Self { database, postgres: None, _data_dir: None })
-                }
-                None => Err(DataDirError::InUse { path, pid }.into()),
-            },
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Closes it, and stops PostgreSQL where [`open`](Self::open) has started it.
-    pub async fn close(self) {
-        self.database.close().await;
-        if let Some(postgres) = self.postgres {
-            postgres.stop().await;
-        }
-    }
-}
-
 /// Serves until asked to stop, then drains.
 async fn run(
     config: &Config,
@@ -328,8 +216,8 @@ async fn run(
 ) -> Result<(), ServeError> {
     let metrics = Metrics::install().map_err(io::Error::other)?;
     let readiness = Readiness::new(config.database.allow_weak_durability);
-    let probe_settings = DatabaseSettings { connections_max: 1, ..database_settings(config) };
-    let probe = Database::new(&urls.application.0, &probe_settings)?;
+    let probe_settings = DatabaseSettings { connections_max: 1, ..opening::settings(config) };
+    let probe = Database::new(&urls.application.0, &probe_settings).map_err(OpenError::from)?;
     let watching = tokio::spawn(readiness.clone().watch(probe));
     let upkeep = [
         tokio::spawn(metrics.clone().keep_up()),

@@ -17,6 +17,7 @@ pub mod folding;
 pub mod health;
 pub mod metrics;
 pub mod net;
+pub mod opening;
 pub mod origins;
 pub mod passwords;
 pub mod postgres;

@@ -2,10 +2,10 @@
 //! They work beside a running server; it notices within a second.
 
 use super::Outcome;
-use crate::app::{self, Session};
 use crate::arrival;
 use crate::config::Config;
 use crate::console::say;
+use crate::opening::{self, Session};
 use crate::passwords::{self, Password};
 use crate::postgres::{self, Database, StoreError, projects, sessions, tenants, users};
 use crate::tokens;
@@ -141,7 +141,7 @@ pub async fn migrate(config: Config) -> Outcome {
         let owner = config.database.owner_url.get();
         let owner = owner.ok_or("`migrate` needs DATABASE_OWNER_URL, the address as the role that owns the tables")?;
         arrival::of_owner(owner, Duration::from_secs(config.database.start_wait_s)).await?;
-        app::migrate(owner).await?
+        opening::migrate(owner).await?
     };
     say(format_args!("The schema is at version {version}"));
     Ok(())
