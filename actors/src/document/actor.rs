@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-/// Each session has one message under way here, the directory a few: senders bound the mailbox, this only spares them waiting.
+/// Each session has two messages under way here, the directory a few: senders bound the mailbox, this only spares them waiting.
 const MAILBOX_CAPACITY: usize = 256;
 
 /// One open document.
@@ -448,7 +448,7 @@ impl Handler<Join> for DocumentActor {
 }
 
 impl Handler<Deliver> for DocumentActor {
-    type Result = Response<()>;
+    type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
         let follower = deliver.follower;
@@ -466,13 +466,10 @@ impl Handler<Deliver> for DocumentActor {
             metrics::histogram!("contextnexus_join_seconds").record(self.world.clock.instant() - at);
         }
         if self.state.as_ref().is_some_and(|state| state.is_window_full(follower)) {
-            let (answer, answered) = oneshot::channel();
-            self.parked.push((follower, answer));
-            return Response::fut(async move {
-                let _ = answered.await; // an ended document answers too, by letting go
-            });
+            self.parked.push((follower, deliver.taken));
+        } else {
+            let _ = deliver.taken.send(()); // a session that has gone says no more
         }
-        Response::reply(())
     }
 }
 

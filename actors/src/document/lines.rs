@@ -1,9 +1,9 @@
 //! The ways out to everybody who follows a document: one message, encoded once, for all of them.
 
-use super::FollowerId;
 use super::line::{Frames, Line};
 use super::messages::Outgoing;
 use super::state::DocumentState;
+use super::{FollowerId, close};
 use crate::ids::Position;
 use crate::protocol::Dialect;
 use crate::protocol::codec::Message;
@@ -146,5 +146,12 @@ impl Lines {
             line.close(code, reason, whole_socket);
         }
         self.lines.clear();
+    }
+}
+
+impl Drop for Lines {
+    /// A document that ends with followers, which only a defect brings about, leaves nobody behind who believes to be connected to it.
+    fn drop(&mut self) {
+        self.close_all(close::SERVICE_RESTART, "document is rebuilt", true);
     }
 }

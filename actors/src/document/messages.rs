@@ -78,7 +78,7 @@ pub enum JoinRefused {
     Unavailable,
 }
 
-/// What a connection says, in order. Answered when it may say more: at once, or, when too much of it waits for its commit, after that.
+/// What a connection says, in order.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Deliver {
@@ -86,6 +86,8 @@ pub struct Deliver {
     pub follower: FollowerId,
     /// What.
     pub inputs: Vec<Input>,
+    /// Told when it may say more: at once, or, when too much of it waits for its commit, after that. A document that ends lets go of it.
+    pub taken: oneshot::Sender<()>,
 }
 
 /// One message of a connection, its dialect taken off.

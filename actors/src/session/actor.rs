@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tracing::debug;
 
 /// The pump has one message under way, completions and the tick come by themselves.
@@ -45,6 +46,8 @@ pub struct Session {
     attached: HashMap<Bytes, Attached>,
     /// A document let go of one of them.
     any_detached: Arc<AtomicBool>,
+    /// What was delivered last. Whoever speaks again waits until that was taken, so that nobody has to be woken to hear of it.
+    under_way: Vec<oneshot::Receiver<()>>,
     keep_alive: KeepAlive,
     /// What it counts for in the gauge of unauthenticated bytes.
     measured: usize,
@@ -80,6 +83,7 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         state,
         attached: HashMap::new(),
         any_detached: Arc::default(),
+        under_way: Vec::new(),
         keep_alive: KeepAlive::default(),
         measured: 0,
     }
@@ -87,16 +91,23 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
 }
 
 impl Session {
-    /// Performs what the state wants. The future ends when every document has taken its share.
-    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) -> impl Future<Output = ()> + 'static {
-        let mut deliveries = Vec::new();
+    /// Performs what the state wants. What it returns is to be waited for before more is heard: the documents take what was delivered before.
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) -> Option<impl Future<Output = ()> + 'static> {
+        let (mut delivered, mut to_full) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
                 Effect::Deliver { address, inputs } => {
-                    if let Some(attached) = self.attached.get(&address) {
-                        let deliver = Deliver { follower: attached.follower, inputs };
-                        deliveries.push(attached.document.send(deliver));
+                    let Some(Attached { follower, document, .. }) = self.attached.get(&address) else { continue };
+                    let (taken, is_taken) = oneshot::channel();
+                    match document.try_send(Deliver { follower: *follower, inputs, taken }) {
+                        Ok(()) => {}
+                        Err(SendError::Full(deliver)) => to_full.push(document.send(deliver)),
+                        // The document died under us; whoever reconnects finds a sound one.
+                        Err(SendError::Closed(_)) => {
+                            self.outbox.close(close_frame(close::SERVICE_RESTART, "document is rebuilt"));
+                        }
                     }
+                    delivered.push(is_taken);
                 }
                 Effect::Open { address, token, room, attachment } => self.open(address, token, room, attachment, ctx),
                 Effect::Authenticated { address, may_write } => {
@@ -114,13 +125,12 @@ impl Session {
             }
         }
         self.measure(self.state.unauthenticated_bytes());
-        let outbox = self.outbox.clone();
-        async move {
-            if join_all(deliveries).await.iter().any(Result::is_err) {
-                // The document died under us; whoever reconnects finds a sound one.
-                outbox.close(close_frame(close::SERVICE_RESTART, "document is rebuilt"));
-            }
-        }
+        let mut before = std::mem::replace(&mut self.under_way, delivered);
+        before.retain_mut(|taken| matches!(taken.try_recv(), Err(TryRecvError::Empty)));
+        (!before.is_empty() || !to_full.is_empty()).then_some(async move {
+            join_all(to_full).await; // a document that ends closes its followers' connections
+            join_all(before).await;
+        })
     }
 
     /// So many bytes wait for a token to be checked.
@@ -167,8 +177,9 @@ impl Session {
                 Ok(opened) => actor.opened(&address, token, opened, follower, detached),
                 Err(why) => actor.state.denied(&address, &why),
             };
-            let delivered = actor.perform(effects, ctx).into_actor(actor);
-            ctx.wait(delivered);
+            if let Some(before) = actor.perform(effects, ctx) {
+                ctx.wait(before.into_actor(actor));
+            }
         }));
     }
 
@@ -300,8 +311,9 @@ impl Actor for Session {
         });
         if let Some(room) = self.asked.clone() {
             let effects = self.state.opened(&room);
-            let performed = self.perform(effects, ctx).into_actor(self);
-            ctx.spawn(performed);
+            if let Some(before) = self.perform(effects, ctx) {
+                ctx.wait(before.into_actor(self));
+            }
         }
     }
 
@@ -314,7 +326,7 @@ impl Actor for Session {
 }
 
 impl Handler<Inbound> for Session {
-    type Result = ResponseFuture<()>;
+    type Result = Response<()>;
 
     fn handle(&mut self, Inbound(frames): Inbound, ctx: &mut Context<Self>) -> Self::Result {
         let frames = frames.into_iter().filter_map(|frame| match frame {
@@ -323,7 +335,7 @@ impl Handler<Inbound> for Session {
         });
         self.notice_detached(ctx);
         let effects = self.state.hear(frames);
-        Box::pin(self.perform(effects, ctx))
+        self.perform(effects, ctx).map_or_else(|| Response::reply(()), Response::fut)
     }
 }
 

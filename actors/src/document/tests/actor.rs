@@ -3,30 +3,36 @@
 use super::bench::Editor;
 use crate::access::Role;
 use crate::budget::Budget;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
+use crate::directory::messages::Route;
 use crate::directory::{self, Documents};
+use crate::document::FollowerId;
+use crate::document::messages::{Deliver, Detached, Input, Join};
 use crate::document::witness::Nobody;
-use crate::ids::{DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId};
+use crate::ids::{ConnectionId, DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId};
 use crate::limits::Limits;
+use crate::outbox::Outbox;
 use crate::ports::documents::{LiveDocuments as _, Writer};
 use crate::ports::log::Snapshot;
 use crate::ports::memory_authority::MemoryAuthority;
 use crate::ports::memory_bus::MemoryBus;
 use crate::ports::memory_log::MemoryLog;
+use crate::protocol::Dialect;
 use crate::world::World;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 const KEY: DocumentKey = DocumentKey { tenant: TenantId(Uuid::from_u128(1)), document: DocumentId(Uuid::from_u128(2)) };
 const WRITER: Writer =
     Writer { session: SessionId(Uuid::from_u128(3)), user: UserId(Uuid::from_u128(4)), role: Role::Editor };
 
-/// A node over this log, in which documents unload after so many seconds.
-fn node(log: &MemoryLog, document_idle_s: u64) -> Documents {
-    let limits = Limits { document_idle_s, ..Limits::default() };
-    let world = World {
+fn world(log: &MemoryLog, limits: Limits) -> World {
+    World {
         node: NodeId(Uuid::from_u128(5)),
         log: Arc::new(log.clone()),
         authority: Arc::new(MemoryAuthority::new()),
@@ -35,7 +41,12 @@ fn node(log: &MemoryLog, document_idle_s: u64) -> Documents {
         witness: Arc::new(Nobody),
         budget: Arc::new(Budget::new(limits.node_waiting_bytes_max)),
         limits: Arc::new(limits),
-    };
+    }
+}
+
+/// A node over this log, in which documents unload after so many seconds.
+fn node(log: &MemoryLog, document_idle_s: u64) -> Documents {
+    let world = world(log, Limits { document_idle_s, ..Limits::default() });
     Documents::new(directory::start(world.clone(), Vec::new()), world)
 }
 
@@ -82,4 +93,51 @@ async fn whoever_comes_after_a_snapshot_that_cannot_be_folded_meets_the_log() {
     let reader = Editor::new(3);
     reader.apply(&state);
     assert!(reader.text().contains("whole") && reader.text().contains("more"), "{}", reader.text());
+}
+
+/// A clock that breaks when it is told to.
+struct Breaking(AtomicBool);
+
+impl Clock for Breaking {
+    fn now(&self) -> DateTime<Utc> {
+        SystemClock.now()
+    }
+
+    fn instant(&self) -> Instant {
+        assert!(!self.0.load(Ordering::Relaxed), "this clock is broken");
+        SystemClock.instant()
+    }
+
+    fn fresh_id(&self) -> Uuid {
+        SystemClock.fresh_id()
+    }
+}
+
+#[actix::test]
+async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
+    let log = MemoryLog::new();
+    log.create(KEY);
+    let clock = Arc::new(Breaking(AtomicBool::new(false)));
+    let world = World { clock: clock.clone(), ..world(&log, Limits::default()) };
+    let document = directory::start(world, Vec::new()).send(Route(KEY)).await.unwrap();
+    let outbox = Arc::new(Outbox::new(1 << 20));
+    let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(6)), attachment: 0 };
+    let join = Join {
+        follower,
+        dialect: Dialect::YWebsocket,
+        address: Bytes::new(),
+        outbox: outbox.clone(),
+        detached: Arc::new(Detached::new(Arc::default())),
+        user: WRITER.user,
+        session: WRITER.session,
+        role: WRITER.role,
+    };
+    assert_eq!(document.send(join).await.unwrap(), Ok(()));
+    assert!(!outbox.is_closed());
+    clock.0.store(true, Ordering::Relaxed);
+    let (taken, is_taken) = oneshot::channel();
+    let said = vec![Input::Update(Editor::new(1).type_at(0, "x"))];
+    document.send(Deliver { follower, inputs: said, taken }).await.unwrap_err();
+    until("it believes to be connected", || outbox.is_closed()).await;
+    assert!(is_taken.await.is_err(), "nobody took what it said");
 }
