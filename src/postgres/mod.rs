@@ -96,11 +96,11 @@ impl Database {
         Ok(Self { pool, options, looks })
     }
 
-    /// Whether PostgreSQL answers at this moment. For `/ready`; bounded by the acquire timeout and `within`.
+    /// Whether PostgreSQL answers at this moment, which it has `within` this time to do. For `/ready`.
     pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
-        let answer = sqlx::query("select 1").execute(&self.pool);
+        let answer = self.looks.ask(sqlx::query!("select 1 as one"));
         match tokio::time::timeout(within, answer).await {
-            Ok(done) => Ok(done.map(drop)?),
+            Ok(done) => done.map(drop),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
     }
