@@ -25,18 +25,18 @@ use crate::process;
 use crate::redis::{BadRedisUrl, OutgoingLimits, RedisBus};
 use crate::rest::{self, LoginLimits, LoginRates, Rate, Rest, RestSettings};
 use crate::telemetry::RequestSpan;
+use crate::threads::Threads;
 use crate::web::{self, ServerFacts};
 use crate::workers::upkeep;
 use crate::ws::{self, Sockets};
-use actix::{Addr, Arbiter};
 use actix_web::App;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use contextnexus_actors::budget::Budget;
 use contextnexus_actors::clock::{Clock, SystemClock};
+use contextnexus_actors::directory::Documents;
 use contextnexus_actors::directory::messages::DrainAll;
-use contextnexus_actors::directory::{self, Directory, Documents};
 use contextnexus_actors::document::witness::{Nobody, Witness};
 use contextnexus_actors::ids::NodeId;
 use contextnexus_actors::ports::memory_bus::MemoryBus;
@@ -240,6 +240,7 @@ async fn run(
         rest: Data::new(rest),
         facts: Data::new(ServerFacts::new(config.has_demo())),
         sockets: sockets.clone(),
+        threads: actors.threads.clone(),
     });
     let certificates = certificates(config)?;
     let settings = net::Settings {
@@ -255,6 +256,7 @@ async fn run(
     };
     let server = net::serve(listener, settings, ws::on_connect, move || {
         let shared = shared.clone();
+        shared.threads.worker_starts();
         App::new()
             .app_data(shared.readiness.clone())
             .app_data(shared.metrics.clone())
@@ -314,7 +316,7 @@ async fn drain(config: &Config, actors: &Actors, sockets: &Sockets, handle: &Ser
     let patience = Duration::from_secs(config.server.drain_s);
     sockets.accept(false);
     actors.services.drain();
-    let committed = actors.directory.send(DrainAll { patience });
+    let committed = actors.threads.directory().send(DrainAll { patience });
     if committed.await.is_err() {
         tracing::error!("the directory of documents is gone; what is not committed was not acknowledged");
     }
@@ -333,10 +335,8 @@ async fn drain(config: &Config, actors: &Actors, sockets: &Sockets, handle: &Ser
 /// The actors of this node, and what they need of the world.
 struct Actors {
     world: World,
-    directory: Addr<Directory>,
     services: Arc<Services>,
-    /// The threads that run documents; they end with the process.
-    _threads: Vec<Arbiter>,
+    threads: Arc<Threads>,
 }
 
 impl Actors {
@@ -349,7 +349,8 @@ impl Actors {
     ) -> Result<Self, ServeError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let node = NodeId(clock.fresh_id());
-        let mut log = (seams.log)(Arc::new(PostgresLog::start(database.clone(), log_settings(config))));
+        let postgres_log = Arc::new(PostgresLog::new(database.clone(), log_settings(config)));
+        let mut log = (seams.log)(postgres_log.clone());
         let mut witness: Arc<dyn Witness> = Arc::new(Nobody);
         if let Some(black_box) = black_box {
             let cpu_least = Duration::from_secs(config.folding.cpu_s_max);
@@ -367,10 +368,10 @@ impl Actors {
             limits: Arc::new(config.limits.clone()),
             budget: Arc::new(Budget::new(config.limits.node_waiting_bytes_max)),
         };
-        let threads: Vec<Arbiter> = (0..config.workers()).map(|_| Arbiter::new()).collect();
-        let directory = directory::start(world.clone(), threads.iter().map(Arbiter::handle).collect());
-        let services = Services::new(world.clone(), directory.clone(), config.server.connections_per_user_max);
-        Ok(Self { world, directory, services: Arc::new(services), _threads: threads })
+        let threads = Threads::start(config.workers(), world.clone(), postgres_log);
+        let services =
+            Services::new(world.clone(), threads.directory().clone(), config.server.connections_per_user_max);
+        Ok(Self { world, services: Arc::new(services), threads: Arc::new(threads) })
     }
 }
 
@@ -426,7 +427,7 @@ fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins)
     Ok(Rest {
         database: database.clone(),
         authority: actors.world.authority.clone(),
-        documents: Arc::new(Documents::new(actors.directory.clone(), actors.world.clone())),
+        documents: Arc::new(Documents::new(actors.threads.directory().clone(), actors.world.clone())),
         clock: actors.world.clock.clone(),
         passwords: Passwords::start_with(auth.password_threads, auth.password_queue_max)?,
         logins: LoginLimits::new(logins),
@@ -450,6 +451,7 @@ struct Shared {
     rest: Data<Rest>,
     facts: Data<ServerFacts>,
     sockets: Arc<Sockets>,
+    threads: Arc<Threads>,
 }
 
 /// How often, and how far apart, an address that is in use is tried again.

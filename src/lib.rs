@@ -26,6 +26,7 @@ pub mod proxies;
 pub mod redis;
 pub mod rest;
 pub mod telemetry;
+pub mod threads;
 pub mod tokens;
 pub mod web;
 pub mod workers;

@@ -69,12 +69,24 @@ pub struct PostgresLog {
 }
 
 impl PostgresLog {
-    /// Starts the log writer on the running tokio runtime; it ends when this is dropped. Connects when first asked.
-    pub fn start(database: Database, settings: LogSettings) -> Self {
+    /// Nothing is appended before it [runs](Self::run).
+    pub fn new(database: Database, settings: LogSettings) -> Self {
         let holder = hold::Holder::new(&database, settings.answer_timeout);
-        let writer = writer::Writer::start(&database, settings);
+        let writer = writer::Writer::new(&database, settings);
         let loads = Gather::new(Loads(database.clone()));
         Self { database, loads, writer, holder }
+    }
+
+    /// Starts the log writer on the running tokio runtime, once; it ends when this is dropped.
+    pub fn run(&self) {
+        self.writer.run();
+    }
+
+    /// One that runs.
+    pub fn start(database: Database, settings: LogSettings) -> Self {
+        let log = Self::new(database, settings);
+        log.run();
+        log
     }
 }
 

@@ -1,7 +1,7 @@
 //! The directory's shell. What it decides is small enough to stand here: a map, counts, and who is asked about.
 
 use super::Desk;
-use super::messages::{Census, CheckNow, Count, DrainAll, Resign, Resigned, Route};
+use super::messages::{Census, CheckNow, Count, DrainAll, Host, Resign, Resigned, Route};
 use crate::document::actor::DocumentActor;
 use crate::document::messages::{Drain, HeadMoved, Regrant, Unload};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
@@ -211,6 +211,14 @@ impl Handler<Route> for Directory {
 
     fn handle(&mut self, Route(key): Route, ctx: &mut Context<Self>) -> Self::Result {
         MessageResult(self.address_of(key, ctx.address()))
+    }
+}
+
+impl Handler<Host> for Directory {
+    type Result = ();
+
+    fn handle(&mut self, Host(arbiter): Host, _: &mut Context<Self>) {
+        self.arbiters.push(arbiter);
     }
 }
 

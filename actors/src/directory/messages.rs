@@ -3,7 +3,7 @@
 use super::Desk;
 use crate::document::actor::DocumentActor;
 use crate::ids::{DocumentKey, TenantId};
-use actix::{Addr, Message};
+use actix::{Addr, ArbiterHandle, Message};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,11 @@ use std::time::Duration;
 #[derive(Message, Debug)]
 #[rtype(result = "Addr<DocumentActor>")]
 pub struct Route(pub DocumentKey);
+
+/// Documents run on this thread, too, from now on.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Host(pub ArbiterHandle);
 
 /// A document would like to unload; it has heard so many routed messages. True: it is forgotten and must end.
 #[derive(Message, Debug)]

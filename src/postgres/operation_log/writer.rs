@@ -29,12 +29,14 @@ const OTHERS_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
+    options: PgConnectOptions,
     answer_timeout: Duration,
     waiting_bytes_max: usize,
 }
 
 impl Writer {
-    pub fn start(database: &Database, settings: LogSettings) -> Self {
+    /// What is appended waits until it [runs](Self::run).
+    pub fn new(database: &Database, settings: LogSettings) -> Self {
         let options = database.options.clone().options([
             // Before the client gives up, so that most timeouts have a definite outcome.
             ("statement_timeout", (settings.answer_timeout * 4 / 5).as_millis().to_string()),
@@ -46,14 +48,19 @@ impl Writer {
             ("enable_mergejoin", "off".to_owned()),
             ("jit", "off".to_owned()),
         ]);
-        let writer = Self {
+        Self {
             room: Arc::new(Semaphore::new(settings.waiting_bytes_max)),
+            options,
             answer_timeout: settings.answer_timeout,
             waiting_bytes_max: settings.waiting_bytes_max,
             queue: Arc::new(Queue::new(settings)),
-        };
-        for lane in 0..writer.queue.settings.connections {
-            let (queue, options) = (Arc::clone(&writer.queue), options.clone());
+        }
+    }
+
+    /// Starts the lanes on the running tokio runtime. They end when this is dropped.
+    pub fn run(&self) {
+        for lane in 0..self.queue.settings.connections {
+            let (queue, options) = (Arc::clone(&self.queue), self.options.clone());
             let is_first = lane == 0;
             tokio::spawn(async move {
                 loop {
@@ -66,7 +73,6 @@ impl Writer {
                 }
             });
         }
-        writer
     }
 
     pub async fn append(&self, request: AppendRequest) -> AppendOutcome {

@@ -1,0 +1,50 @@
+//! Which thread of a node does what.
+//!
+//! Beside each worker, which serves the sockets, there is a thread for documents, so that one that takes long holds up no connection; the log
+//! writer is on the main thread. With one worker, which is what a machine with one CPU gets, all that an update passes is on the worker's
+//! thread: others would only take turns with it, and the turns cost a fifth of the server's CPU time (`loadtest/README.md`).
+
+use crate::postgres::operation_log::PostgresLog;
+use actix::{Addr, Arbiter, ArbiterHandle};
+use contextnexus_actors::directory::messages::Host;
+use contextnexus_actors::directory::{self, Directory};
+use contextnexus_actors::world::World;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Starts the directory, its documents and the log writer where they belong.
+pub struct Threads {
+    directory: Addr<Directory>,
+    log: Arc<PostgresLog>,
+    /// The only worker has taken the documents and the log writer in.
+    is_joined: AtomicBool,
+}
+
+impl Threads {
+    /// For so many workers. To be called on the main thread; `world` writes to `log`.
+    pub fn start(workers: usize, world: World, log: Arc<PostgresLog>) -> Self {
+        let is_one = workers == 1;
+        let of_documents: Vec<ArbiterHandle> =
+            if is_one { Vec::new() } else { (0..workers).map(|_| Arbiter::new().handle()).collect() };
+        if !is_one {
+            log.run();
+        }
+        Self { directory: directory::start(world, of_documents), log, is_joined: AtomicBool::new(!is_one) }
+    }
+
+    /// To be called on each worker's thread before it serves.
+    pub fn worker_starts(&self) {
+        if !self.is_joined.swap(true, Ordering::Relaxed) {
+            // Nobody has sent it anything yet: it has room.
+            if let Err(error) = self.directory.try_send(Host(Arbiter::current())) {
+                tracing::error!("documents stay on the main thread: {error}");
+            }
+            self.log.run();
+        }
+    }
+
+    /// The documents of this node.
+    pub fn directory(&self) -> &Addr<Directory> {
+        &self.directory
+    }
+}
