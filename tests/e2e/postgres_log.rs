@@ -16,6 +16,9 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+const NOBODY: Uuid = Uuid::nil();
 
 struct PostgresWorld {
     log: PostgresLog,
@@ -136,6 +139,52 @@ async fn what_postgresql_will_never_take_stands_alone() {
             _ => assert!(matches!(outcome, AppendOutcome::Committed(_)), "{place}: {outcome:?}"),
         }
     }
+}
+
+/// The tables have no check constraints, which cost too much: these functions are what keeps such numbers out.
+#[tokio::test]
+async fn an_append_whose_numbers_make_no_sense_is_refused_and_changes_nothing() {
+    let world = PostgresWorld::create().await;
+    let key = world.create().await;
+    let mut superuser = world._database.superuser().await;
+    let (tenant, document) = (key.tenant.0, key.document.0);
+    // Where it is held, where that ends, codec, size, and where its only row begins and ends.
+    let one = |held: i64, to: i64, codec: i16, size: i32, _: (i64, i64)| {
+        format!(
+            "select append_operation('{tenant}', '{document}', {held}, '{NOBODY}', '{NOBODY}', {to}, '{NOBODY}', null, null, 0,
+                                     {codec}::smallint, {size}, '', 0)"
+        )
+    };
+    let many = |held: i64, to: i64, codec: i16, size: i32, (row_from, row_to): (i64, i64)| {
+        format!(
+            "select append_operations('{tenant}', '{{{document}}}', '{{{held}}}', '{{{NOBODY}}}', '{{{to}}}', '{{{NOBODY}}}', '{{1}}',
+                                      '{{{row_from}}}', '{{{row_to}}}', '{{{NOBODY}}}', '{{null}}', '{{null}}', '{{0}}', '{{{codec}}}',
+                                      '{{{size}}}', array[''::bytea], '{{0}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
+        )
+    };
+    let refused = [
+        one(0, 0, 0, 0, (1, 1)),
+        one(-1, 1, 0, 0, (1, 1)),
+        one(0, 1, 2, 0, (1, 1)),
+        one(0, 1, 0, -1, (1, 1)),
+        many(0, 0, 0, 0, (1, 1)),
+        many(0, 1, 0, 0, (0, 1)),
+        many(0, 1, 0, 0, (2, 1)),
+        many(0, 1, 2, 0, (1, 1)),
+        many(0, 1, 0, -1, (1, 1)),
+    ];
+    for statement in refused {
+        let answer = sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut superuser).await;
+        let code = answer.err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()));
+        assert!(matches!(code.as_deref(), Some("23514" | "23502")), "{statement}: {code:?}");
+    }
+    assert_eq!(world.log.load(key).await.expect("load").tail.head.position, Position::START);
+    // The statements themselves are sound.
+    run(&mut superuser, &many(0, 1, 0, 0, (1, 1))).await;
+    run(&mut superuser, &one(1, 2, 0, 0, (2, 2))).await;
+    let rows = "select count(*) from operations_log where document_id = $1";
+    let rows: i64 = sqlx::query_scalar(rows).bind(document).fetch_one(&mut superuser).await.expect("count");
+    assert_eq!(rows, 2);
 }
 
 #[tokio::test]
