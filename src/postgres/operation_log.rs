@@ -49,7 +49,7 @@ impl Default for LogSettings {
         Self {
             connections: 4,
             busy_updates_per_s: 500,
-            gap: Duration::from_millis(4),
+            gap: Duration::from_millis(8),
             full_documents: 256,
             batch_documents_max: 256,
             batch_bytes_max: 4 << 20,

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 /// A busy tenant's transactions start apart by so many times what one takes at the time: the rest is left to everything else …
 const GAP_OF_TRANSACTIONS: u32 = 2;
 /// … but by no more than so many gaps: their delay is felt.
-const GAPS_MAX: u32 = 10;
+const GAPS_MAX: u32 = 5;
 /// The rate is counted over windows of this length.
 const WINDOW: Duration = Duration::from_millis(100);
 /// Entries of tenants that are no longer held back are swept from so many on.
@@ -412,10 +412,10 @@ mod tests {
         queue.took(gap);
         assert_eq!(apart(), gap, "one alone tells little");
         for _ in 0..30 {
-            queue.took(3 * gap);
+            queue.took(2 * gap);
         }
-        assert!((5 * gap..=6 * gap).contains(&apart()), "{:?}", apart());
+        assert!((3 * gap..=4 * gap).contains(&apart()), "{:?}", apart());
         queue.took(Duration::from_secs(5));
-        assert_eq!(apart(), 10 * gap);
+        assert_eq!(apart(), 5 * gap);
     }
 }
