@@ -50,11 +50,13 @@ fn nothing_is_lost_when_both_are_killed() {
 fn kill_again_and_again(victim: Victim, cycles: u64) {
     let seed = seed();
     let mut random = Random(seed);
+    let setting = |name: &str, value: &str| (format!("CONTEXTNEXUS_{name}"), value.to_owned());
     // Small tails, so that there is a snapshot to store in every cycle.
-    let options = Options {
-        environment: vec![("CONTEXTNEXUS_LIMITS__SNAPSHOT_TAIL_UPDATES".to_owned(), "50".to_owned())],
-        ..Default::default()
-    };
+    let mut environment = vec![setting("LIMITS__SNAPSHOT_TAIL_UPDATES", "50")];
+    if victim == Victim::Both {
+        environment.push(setting("SERVER__WORKERS", "1")); // on one thread, as on a machine with one CPU
+    }
+    let options = Options { environment, ..Default::default() };
     let mut world = World::start_private(options);
     let mut ledger = Ledger::default();
     let (mut storing, mut loading) = (0, 0);

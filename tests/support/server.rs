@@ -79,6 +79,9 @@ impl TestServer {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("CONTEXTNEXUS_DATA_DIR", self.data_dir.path().join("data"));
         command.env("CONTEXTNEXUS_LISTEN", &self.listen);
+        if let Some(workers) = std::env::var_os("CNX_WORKERS") {
+            command.env("CONTEXTNEXUS_SERVER__WORKERS", workers);
+        }
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         if let Some(level) = std::env::var_os("RUST_LOG") {
             command.env("CONTEXTNEXUS_TELEMETRY__LOG", level);
