@@ -119,6 +119,13 @@ impl Session {
                 Effect::Refuse { address, code, reason } => self.refuse(address, code, reason, ctx),
                 Effect::Pong => self.push(pong_frame()),
                 Effect::Close { code, reason } => {
+                    let (code, reason) = match code {
+                        // What could not be had because this node goes.
+                        close::TRY_AGAIN_LATER if self.services.is_draining() => {
+                            (close::SERVICE_RESTART, "server restarts")
+                        }
+                        _ => (code, reason),
+                    };
                     metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
                     self.outbox.close(close_frame(code, reason));
                 }

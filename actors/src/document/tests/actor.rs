@@ -1,7 +1,7 @@
 //! The shell, with real actors over the reference implementations.
 
 use super::bench::Editor;
-use crate::access::Role;
+use crate::access::{Role, Token};
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock};
 use crate::directory::messages::Route;
@@ -11,16 +11,20 @@ use crate::document::messages::{Deliver, Detached, Input, Join};
 use crate::document::witness::Nobody;
 use crate::ids::{ConnectionId, DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId};
 use crate::limits::Limits;
-use crate::outbox::Outbox;
+use crate::outbox::{Drained, Outbox};
 use crate::ports::documents::{LiveDocuments as _, Writer};
 use crate::ports::log::Snapshot;
 use crate::ports::memory_authority::MemoryAuthority;
 use crate::ports::memory_bus::MemoryBus;
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
+use crate::protocol::frame::close_frame;
+use crate::session::{self, Opening, Services};
 use crate::world::World;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -140,4 +144,23 @@ async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
     document.send(Deliver { follower, inputs: said, taken }).await.unwrap_err();
     until("it believes to be connected", || outbox.is_closed()).await;
     assert!(is_taken.await.is_err(), "nobody took what it said");
+}
+
+#[actix::test]
+async fn whoever_comes_while_the_node_goes_is_told_that_it_restarts() {
+    let world = world(&MemoryLog::new(), Limits::default());
+    let services = Arc::new(Services::new(world.clone(), directory::start(world, Vec::new()), 10));
+    services.drain();
+    let outbox = Arc::new(Outbox::new(1 << 20));
+    let opening = Opening {
+        connection: ConnectionId(Uuid::from_u128(6)),
+        dialect: Dialect::YWebsocket,
+        room: Some("notes".to_owned()),
+        token: Some(Token("any".to_owned())),
+        outbox: outbox.clone(),
+    };
+    let _session = session::start(opening, services);
+    let mut frames = VecDeque::new();
+    let drained = poll_fn(|context| outbox.poll_drain(context, usize::MAX, &mut frames)).await;
+    assert_eq!((drained, frames.make_contiguous()), (Drained::Frames, &mut [close_frame(1012, "server restarts")][..]));
 }
