@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 
 /// Messages at most in one hand-over: the session's turn is not to become long.
 const MESSAGES_MAX: usize = 512;
-/// How long a peer that goes is kept for a session that does not answer.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Control frames of one connection per second, and at once. Beyond it the socket is read slower.
 const CONTROLS_PER_S: f64 = 100.0;
 const CONTROLS_AT_ONCE: f64 = 200.0;
@@ -127,8 +125,11 @@ impl Pump {
             match end {
                 None => self.hand_over(messages, session).await?,
                 Some(end) => {
-                    // Whoever goes does not wait for what was said last to be dealt with; it is in the session's mailbox by then.
-                    let _ = tokio::time::timeout(LAST_WORDS, self.hand_over(messages, session)).await;
+                    // Whoever goes does not wait for what was said last to be dealt with. Sent like this, nobody can take it back.
+                    if !messages.is_empty() {
+                        self.count(messages.len());
+                        let _ = session.inbound.try_send(Inbound(messages)); // a session that is over hears nothing
+                    }
                     return Err(end);
                 }
             }
@@ -205,13 +206,18 @@ impl Pump {
         Ok(())
     }
 
+    /// So many messages have come whole.
+    fn count(&self, messages: usize) {
+        self.link.sockets().traffic.received_messages.increment(messages as u64);
+        // Whatever is unfinished now began after them.
+        self.link.note(|facts| (facts.partial_since, facts.partial_bytes) = (None, 0));
+    }
+
     async fn hand_over(&mut self, messages: Vec<Frame>, session: &SessionHandle) -> Result<(), End> {
         if messages.is_empty() {
             return Ok(());
         }
-        self.link.sockets().traffic.received_messages.increment(messages.len() as u64);
-        // A message has come whole: whatever is unfinished now began after it.
-        self.link.note(|facts| (facts.partial_since, facts.partial_bytes) = (None, 0));
+        self.count(messages.len());
         let mut taken = std::pin::pin!(session.inbound.send(Inbound(messages)));
         loop {
             let may_read = !self.at_end && self.ahead_bytes < READ_BYTES_MAX;

@@ -157,6 +157,21 @@ fn a_close_while_the_session_is_busy_is_answered_and_what_came_before_it_is_not_
 }
 
 #[test]
+fn what_is_said_right_before_a_close_reaches_a_session_however_long_it_is_deaf() {
+    let node = Node::start(|_| {});
+    node.behave(Behaviour::Deaf);
+    let mut client = node.connect("/yjs/room");
+    let last = [raw::frame(0x82, b"last words"), raw::frame(0x88, &1000_u16.to_be_bytes())].concat();
+    client.send(&last);
+    assert_eq!(client.close_code(), 1000);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(node.batches(), [0; 0]);
+    node.release();
+    assert!(node.wait(|| node.disconnected() == 1));
+    assert_eq!(node.batches(), [1]);
+}
+
+#[test]
 fn a_session_that_died_closes_its_client() {
     let node = Node::start(|_| {});
     node.behave(Behaviour::Die);

@@ -6,7 +6,7 @@ use crate::origins::Origins;
 use crate::proxies::TrustedProxies;
 use crate::ws::admission::Seats;
 use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, StartSession, configure, on_connect};
-use actix::{Actor, ActorContext as _, Context, Handler, ResponseFuture};
+use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use actix_web::App;
 use contextnexus_actors::clock::SystemClock;
 use contextnexus_actors::outbox::Outbox;
@@ -26,6 +26,8 @@ pub enum Behaviour {
     Count,
     /// Answers when released.
     Hold,
+    /// Hears nothing before it is released, as while a token is looked up.
+    Deaf,
     /// Is gone without having closed anything.
     Die,
 }
@@ -177,6 +179,13 @@ struct Session {
 
 impl Actor for Session {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        if *self.seen.behaviour.lock().unwrap() == Behaviour::Deaf {
+            let seen = Arc::clone(&self.seen);
+            context.wait(async move { seen.release.acquire().await.unwrap().forget() }.into_actor(self));
+        }
+    }
 }
 
 impl Handler<Inbound> for Session {
@@ -195,7 +204,7 @@ impl Handler<Inbound> for Session {
                 }
             }
             Behaviour::Die => context.stop(),
-            Behaviour::Count | Behaviour::Hold => {}
+            Behaviour::Count | Behaviour::Hold | Behaviour::Deaf => {}
         }
         Box::pin(async move {
             if behaviour == Behaviour::Hold {
