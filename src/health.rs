@@ -13,7 +13,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 /// `/ready` is to be false within 2 s of the loss of PostgreSQL: an interval and a timeout stay below it.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
 /// Schema and settings change by people's hands: a look now and then is enough.
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -124,7 +124,10 @@ impl Readiness {
         loop {
             let answers = database.ping(PROBE_TIMEOUT).await.is_ok();
             if answers && looked.is_none_or(|at| at.elapsed() > LOOK_INTERVAL) {
-                looked = self.look(&database).await.then(Instant::now);
+                match tokio::time::timeout(PROBE_TIMEOUT, self.look(&database)).await {
+                    Ok(saw) => looked = saw.then(Instant::now),
+                    Err(_) => continue, // it may have gone meanwhile
+                }
             }
             if !answers {
                 looked = None;
@@ -135,8 +138,7 @@ impl Readiness {
     }
 
     async fn look(&self, database: &Database) -> bool {
-        let look = async { (migrate::check(database).await, roles::inspect(database).await) };
-        let Ok((schema, inspection)) = tokio::time::timeout(PROBE_TIMEOUT, look).await else { return false };
+        let (schema, inspection) = (migrate::check(database).await, roles::inspect(database).await);
         if let Err(error) = &schema {
             warn!(error = %crate::commands::chain(error), "the schema cannot be used");
         }
