@@ -9,15 +9,14 @@ use actix::{Addr, Arbiter, ArbiterHandle};
 use contextnexus_actors::directory::messages::Host;
 use contextnexus_actors::directory::{self, Directory};
 use contextnexus_actors::world::World;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Starts the directory, its documents and the log writer where they belong.
 pub struct Threads {
     directory: Addr<Directory>,
     log: Arc<PostgresLog>,
-    /// The only worker has taken the documents and the log writer in.
-    is_joined: AtomicBool,
+    /// With one worker: the thread that has taken the documents and the log writer in.
+    host: Option<Mutex<Option<ArbiterHandle>>>,
 }
 
 impl Threads {
@@ -29,18 +28,23 @@ impl Threads {
         if !is_one {
             log.run();
         }
-        Self { directory: directory::start(world, of_documents), log, is_joined: AtomicBool::new(!is_one) }
+        Self { directory: directory::start(world, of_documents), log, host: is_one.then(Mutex::default) }
     }
 
     /// To be called on each worker's thread before it serves.
     pub fn worker_starts(&self) {
-        if !self.is_joined.swap(true, Ordering::Relaxed) {
-            // Nobody has sent it anything yet: it has room.
-            if let Err(error) = self.directory.try_send(Host(Arbiter::current())) {
-                tracing::error!("documents stay on the main thread: {error}");
-            }
-            self.log.run();
+        let Some(host) = &self.host else { return };
+        let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
+        if host.as_ref().is_some_and(ArbiterHandle::alive) {
+            return; // only its services are made anew
         }
+        let here = Arbiter::current();
+        // Nobody has sent it anything yet: it has room.
+        if let Err(error) = self.directory.try_send(Host(here.clone())) {
+            tracing::error!("documents stay on the main thread: {error}");
+        }
+        self.log.run();
+        *host = Some(here);
     }
 
     /// The documents of this node.

@@ -30,7 +30,7 @@ pub struct LogSettings {
     pub connections: usize,
     /// Updates per second from which on transactions start `gap` apart, because many small ones are what costs most.
     pub busy_updates_per_s: u32,
-    /// At least between the starts of two transactions of a busy tenant; up to ten times as much where transactions take long.
+    /// At least between the starts of two transactions of a busy tenant; up to five times as much where transactions take long.
     pub gap: Duration,
     /// Waiting documents at which a busy writer starts another transaction at once.
     pub full_documents: usize,
@@ -77,7 +77,7 @@ impl PostgresLog {
         Self { database, loads, writer, holder }
     }
 
-    /// Starts the log writer on the running tokio runtime, once; it ends when this is dropped.
+    /// Starts the log writer on the running tokio runtime, with which it ends, or when this is dropped.
     pub fn run(&self) {
         self.writer.run();
     }
@@ -164,7 +164,7 @@ fn away(error: sqlx::Error) -> LogError {
     StoreError::from(error).into()
 }
 
-/// Numbers are `bigint` in PostgreSQL and never negative (a check of the table).
+/// Numbers are `bigint` in PostgreSQL and never negative (the functions that append see to it).
 fn number(stored: i64) -> u64 {
     stored.unsigned_abs()
 }

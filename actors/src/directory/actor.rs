@@ -218,7 +218,7 @@ impl Handler<Host> for Directory {
     type Result = ();
 
     fn handle(&mut self, Host(arbiter): Host, _: &mut Context<Self>) {
-        self.arbiters.push(arbiter);
+        self.arbiters = vec![arbiter];
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 #[rtype(result = "Addr<DocumentActor>")]
 pub struct Route(pub DocumentKey);
 
-/// Documents run on this thread, too, from now on.
+/// Documents that are opened from now on run on this thread.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Host(pub ArbiterHandle);
