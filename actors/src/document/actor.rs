@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-/// Each session has two messages under way here, the directory a few: senders bound the mailbox, this only spares them waiting.
+/// Room for the messages of the directory and of HTTP, beside the two that each connection may have under way.
 const MAILBOX_CAPACITY: usize = 256;
 
 /// One open document.
@@ -372,7 +372,7 @@ impl Actor for DocumentActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY + 2 * self.world.limits.document_connections_max);
         if let Some(mut events) = self.drained_events.take() {
             ctx.add_stream(stream::poll_fn(move |cx| events.poll_recv(cx).map(|event| event.map(|()| Drained))));
         }

@@ -91,23 +91,24 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
 }
 
 impl Session {
-    /// Performs what the state wants. What it returns is to be waited for before more is heard: the documents take what was delivered before.
-    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) -> Option<impl Future<Output = ()> + 'static> {
-        let (mut delivered, mut to_full) = (Vec::new(), Vec::new());
+    /// Performs what the state wants. What it delivers is under way until its document has taken it.
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         for effect in effects {
             match effect {
                 Effect::Deliver { address, inputs } => {
                     let Some(Attached { follower, document, .. }) = self.attached.get(&address) else { continue };
                     let (taken, is_taken) = oneshot::channel();
-                    match document.try_send(Deliver { follower: *follower, inputs, taken }) {
-                        Ok(()) => {}
-                        Err(SendError::Full(deliver)) => to_full.push(document.send(deliver)),
-                        // The document died under us; whoever reconnects finds a sound one.
-                        Err(SendError::Closed(_)) => {
-                            self.outbox.close(close_frame(close::SERVICE_RESTART, "document is rebuilt"));
+                    let (code, reason) = match document.try_send(Deliver { follower: *follower, inputs, taken }) {
+                        Ok(()) => {
+                            self.under_way.push(is_taken);
+                            continue;
                         }
-                    }
-                    delivered.push(is_taken);
+                        // There is room for two of everybody's, and nobody has more under way.
+                        Err(SendError::Full(_)) => (close::TRY_AGAIN_LATER, "try again later"),
+                        // The document died under us; whoever reconnects finds a sound one.
+                        Err(SendError::Closed(_)) => (close::SERVICE_RESTART, "document is rebuilt"),
+                    };
+                    self.outbox.close(close_frame(code, reason));
                 }
                 Effect::Open { address, token, room, attachment } => self.open(address, token, room, attachment, ctx),
                 Effect::Authenticated { address, may_write } => {
@@ -132,12 +133,6 @@ impl Session {
             }
         }
         self.measure(self.state.unauthenticated_bytes());
-        let mut before = std::mem::replace(&mut self.under_way, delivered);
-        before.retain_mut(|taken| matches!(taken.try_recv(), Err(TryRecvError::Empty)));
-        (!before.is_empty() || !to_full.is_empty()).then_some(async move {
-            join_all(to_full).await; // a document that ends closes its followers' connections
-            join_all(before).await;
-        })
     }
 
     /// So many bytes wait for a token to be checked.
@@ -184,9 +179,7 @@ impl Session {
                 Ok(opened) => actor.opened(&address, token, opened, follower, detached),
                 Err(why) => actor.state.denied(&address, &why),
             };
-            if let Some(before) = actor.perform(effects, ctx) {
-                ctx.wait(before.into_actor(actor));
-            }
+            actor.perform(effects, ctx);
         }));
     }
 
@@ -268,6 +261,17 @@ impl Session {
     }
 }
 
+/// The answer once all of them are taken: at once, as nearly always.
+fn when_taken(mut deliveries: Vec<oneshot::Receiver<()>>) -> Response<()> {
+    deliveries.retain_mut(|taken| matches!(taken.try_recv(), Err(TryRecvError::Empty)));
+    if deliveries.is_empty() {
+        return Response::reply(());
+    }
+    Response::fut(async move {
+        join_all(deliveries).await; // a document that ends lets go of them
+    })
+}
+
 async fn open_room(
     services: &Services,
     token: Option<Token>,
@@ -318,9 +322,7 @@ impl Actor for Session {
         });
         if let Some(room) = self.asked.clone() {
             let effects = self.state.opened(&room);
-            if let Some(before) = self.perform(effects, ctx) {
-                ctx.wait(before.into_actor(self));
-            }
+            self.perform(effects, ctx);
         }
     }
 
@@ -342,7 +344,9 @@ impl Handler<Inbound> for Session {
         });
         self.notice_detached(ctx);
         let effects = self.state.hear(frames);
-        self.perform(effects, ctx).map_or_else(|| Response::reply(()), Response::fut)
+        let before = std::mem::take(&mut self.under_way);
+        self.perform(effects, ctx);
+        when_taken(before)
     }
 }
 
