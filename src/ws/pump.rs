@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Messages at most in one hand-over: the session's turn is not to become long.
 const MESSAGES_MAX: usize = 512;
+/// How long a peer that goes is kept for a session that does not answer.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Control frames of one connection per second, and at once. Beyond it the socket is read slower.
 const CONTROLS_PER_S: f64 = 100.0;
 const CONTROLS_AT_ONCE: f64 = 200.0;
@@ -125,10 +127,12 @@ impl Pump {
             match end {
                 None => self.hand_over(messages, session).await?,
                 Some(end) => {
-                    // Whoever goes does not wait for what was said last to be dealt with. Sent like this, nobody can take it back.
                     if !messages.is_empty() {
                         self.count(messages.len());
-                        let _ = session.inbound.try_send(Inbound(messages)); // a session that is over hears nothing
+                        // Sent like this nobody can take it back; a session that is over hears nothing.
+                        let _ = session.inbound.try_send(Inbound(messages));
+                        // Whoever goes does not wait for long until it was heard, which the answer to what comes behind it tells.
+                        let _ = tokio::time::timeout(LAST_WORDS, session.inbound.send(Inbound(Vec::new()))).await;
                     }
                     return Err(end);
                 }

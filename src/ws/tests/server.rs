@@ -192,7 +192,9 @@ impl Handler<Inbound> for Session {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Inbound(frames): Inbound, context: &mut Context<Self>) -> Self::Result {
-        self.seen.batches.lock().unwrap().push(frames.len());
+        if !frames.is_empty() {
+            self.seen.batches.lock().unwrap().push(frames.len());
+        }
         let behaviour = *self.seen.behaviour.lock().unwrap();
         let seen = Arc::clone(&self.seen);
         match behaviour {
