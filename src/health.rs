@@ -123,16 +123,15 @@ impl Readiness {
         let mut looked: Option<Instant> = None;
         loop {
             let answers = database.ping(PROBE_TIMEOUT).await.is_ok();
-            if answers && looked.is_none_or(|at| at.elapsed() > LOOK_INTERVAL) {
-                match tokio::time::timeout(PROBE_TIMEOUT, self.look(&database)).await {
-                    Ok(saw) => looked = saw.then(Instant::now),
-                    Err(_) => continue, // it may have gone meanwhile
-                }
-            }
+            self.set_postgresql(answers);
             if !answers {
                 looked = None;
+            } else if looked.is_none_or(|at| at.elapsed() > LOOK_INTERVAL) {
+                match tokio::time::timeout(PROBE_TIMEOUT, self.look(&database)).await {
+                    Ok(saw) => looked = saw.then(Instant::now),
+                    Err(_) => continue, // it may have gone meanwhile: asked at once
+                }
             }
-            self.set_postgresql(answers);
             tokio::time::sleep(PROBE_INTERVAL).await;
         }
     }
