@@ -98,17 +98,13 @@ impl Session {
                 Effect::Deliver { address, inputs } => {
                     let Some(Attached { follower, document, .. }) = self.attached.get(&address) else { continue };
                     let (taken, is_taken) = oneshot::channel();
-                    let (code, reason) = match document.try_send(Deliver { follower: *follower, inputs, taken }) {
-                        Ok(()) => {
-                            self.under_way.push(is_taken);
-                            continue;
-                        }
+                    match document.try_send(Deliver { follower: *follower, inputs, taken }) {
+                        Ok(()) => self.under_way.push(is_taken),
                         // There is room for two of everybody's, and nobody has more under way.
-                        Err(SendError::Full(_)) => (close::TRY_AGAIN_LATER, "try again later"),
+                        Err(SendError::Full(_)) => self.close(close::TRY_AGAIN_LATER, "try again later"),
                         // The document died under us; whoever reconnects finds a sound one.
-                        Err(SendError::Closed(_)) => (close::SERVICE_RESTART, "document is rebuilt"),
-                    };
-                    self.outbox.close(close_frame(code, reason));
+                        Err(SendError::Closed(_)) => self.close(close::SERVICE_RESTART, "document is rebuilt"),
+                    }
                 }
                 Effect::Open { address, token, room, attachment } => self.open(address, token, room, attachment, ctx),
                 Effect::Authenticated { address, may_write } => {
@@ -119,20 +115,20 @@ impl Session {
                 Effect::Detached { address } => self.push(encode(&address, Message::Closed("provider_initiated"))),
                 Effect::Refuse { address, code, reason } => self.refuse(address, code, reason, ctx),
                 Effect::Pong => self.push(pong_frame()),
-                Effect::Close { code, reason } => {
-                    let (code, reason) = match code {
-                        // What could not be had because this node goes.
-                        close::TRY_AGAIN_LATER if self.services.is_draining() => {
-                            (close::SERVICE_RESTART, "server restarts")
-                        }
-                        _ => (code, reason),
-                    };
-                    metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
-                    self.outbox.close(close_frame(code, reason));
-                }
+                Effect::Close { code, reason } => self.close(code, reason),
             }
         }
         self.measure(self.state.unauthenticated_bytes());
+    }
+
+    fn close(&self, code: u16, reason: &'static str) {
+        let (code, reason) = match code {
+            // What could not be had because this node goes.
+            close::TRY_AGAIN_LATER if self.services.is_draining() => (close::SERVICE_RESTART, "server restarts"),
+            _ => (code, reason),
+        };
+        metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
+        self.outbox.close(close_frame(code, reason));
     }
 
     /// So many bytes wait for a token to be checked.

@@ -4,7 +4,8 @@ use actix::Message;
 use bytes::Bytes;
 
 /// WebSocket messages of the peer, whole and unmasked, in the order in which they came; all that one read brought. Answered once they are under
-/// way to their documents, and these have taken what was under way before: until then the pump reads no further.
+/// way to their documents, and these have taken what was under way before: until then the pump reads no further. An empty one
+/// only asks for that answer.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Inbound(pub Vec<Frame>);
