@@ -81,13 +81,6 @@ impl PostgresLog {
     pub fn run(&self) {
         self.writer.run();
     }
-
-    /// One that runs.
-    pub fn start(database: Database, settings: LogSettings) -> Self {
-        let log = Self::new(database, settings);
-        log.run();
-        log
-    }
 }
 
 #[async_trait]

@@ -31,7 +31,7 @@ impl PostgresWorld {
     async fn create() -> Self {
         let database = TestDatabase::create().await;
         Self {
-            log: PostgresLog::start(database.database(), LogSettings::default()),
+            log: database.log(LogSettings::default()),
             tenant: database.tenant("one").await,
             other: database.tenant("two").await,
             _database: database,
@@ -330,7 +330,7 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
     let database = TestDatabase::create_on(&cluster.server()).await;
     let tenant = database.tenant("one").await;
     let key = DocumentKey { tenant: tenant.id, document: tenant.document().await };
-    let log = Arc::new(PostgresLog::start(database.database(), LogSettings::default()));
+    let log = Arc::new(database.log(LogSettings::default()));
     let AppendOutcome::Committed(at) = log.append(append(key, Position::START, &[b"x"])).await else {
         panic!("not committed")
     };

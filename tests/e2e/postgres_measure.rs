@@ -89,7 +89,7 @@ async fn the_log_writer() {
     );
     for gap_ms in [0, 2, 4, 8] {
         let settings = LogSettings { gap: Duration::from_millis(gap_ms), ..LogSettings::default() };
-        let log = PostgresLog::start(database.database(), settings);
+        let log = database.log(settings);
         let pause_for = |documents: u32, rate: u32| Some(Duration::from_secs(1) * documents / rate);
         for (name, documents, pause) in [
             ("1 document, one after the other", 1, None),

@@ -33,7 +33,7 @@ async fn an_author_has_its_own_and_an_administrator_all_and_nobody_else_any() {
     let company = Company::found(&db, "acme").await;
     let foreign = Company::found(&db, "beta").await;
     let app = TestApp::start(db.database());
-    let log = PostgresLog::start(db.database(), LogSettings::default());
+    let log = db.log(LogSettings::default());
     refuse(&log, &company, Some(company.editor.user), b"the editor's").await;
     refuse(&log, &company, None, &[7; 5000]).await;
     refuse(&log, &company, Some(company.admin.user), b"the admin's").await;
@@ -82,7 +82,7 @@ async fn a_token_of_one_document_shows_its_users_own_there_and_nothing_of_anothe
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());
-    let log = PostgresLog::start(db.database(), LogSettings::default());
+    let log = db.log(LogSettings::default());
     refuse(&log, &company, Some(company.editor.user), b"the editor's").await;
     refuse(&log, &company, Some(company.admin.user), b"the admin's").await;
     let authorize = format!("/doc/{}/auth", company.document);
@@ -131,7 +131,7 @@ async fn rows_that_break_a_fold_close_a_document_when_they_come_within_ten_minut
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());
-    let log = PostgresLog::start(db.database(), LogSettings::default());
+    let log = db.log(LogSettings::default());
     let path = format!("/v1/documents/{}", company.document);
     let write = async |client: u64| {
         app.post(&format!("{path}/update")).token(&company.editor.token).bytes(typing(client, 0, "text")).send().await

@@ -7,6 +7,7 @@
 
 use super::cluster;
 use super::process::{free_port, tied_unprivileged};
+use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
 use contextnexus::postgres::roles::{self, Login};
 use contextnexus::postgres::{self, Database, DatabaseSettings, migrate};
 use contextnexus_actors::clock::{Clock, SystemClock};
@@ -57,6 +58,11 @@ impl TestDatabase {
     /// As the server sees it.
     pub fn database(&self) -> Database {
         Database::new(&self.url, &DatabaseSettings::default()).expect("a valid address")
+    }
+
+    /// Its log, which runs.
+    pub fn log(&self, settings: LogSettings) -> PostgresLog {
+        running_log(self.database(), settings)
     }
 
     /// Above all rules: to prepare and to look.
@@ -285,6 +291,13 @@ async fn template(server: &str) -> String {
     }
     connection.close().await.ok();
     template
+}
+
+/// The log of a database, which runs.
+pub fn running_log(database: Database, settings: LogSettings) -> PostgresLog {
+    let log = PostgresLog::new(database, settings);
+    log.run();
+    log
 }
 
 async fn connect(url: &str) -> PgConnection {

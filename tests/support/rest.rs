@@ -1,6 +1,6 @@
 //! The HTTP interface of one node in the test's own process: the real handlers, PostgreSQL and documents, without a socket.
 
-use super::postgres::{TestDatabase, TestTenant};
+use super::postgres::{TestDatabase, TestTenant, running_log};
 use actix_web::body::to_bytes;
 use actix_web::dev::Service as _;
 use actix_web::http::{Method, StatusCode};
@@ -11,7 +11,7 @@ use contextnexus::export::Exporter;
 use contextnexus::origins::Origins;
 use contextnexus::passwords::{self, Passwords};
 use contextnexus::postgres::authority::PostgresAuthority;
-use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
+use contextnexus::postgres::operation_log::LogSettings;
 use contextnexus::postgres::{self, Database, sessions, users};
 use contextnexus::rest::{self, LoginLimits, Rest, RestSettings};
 use contextnexus::tokens;
@@ -131,7 +131,7 @@ impl TestApp {
         let node = NodeId(clock.fresh_id());
         let world = World {
             node,
-            log: Arc::new(PostgresLog::start(database.clone(), LogSettings::default())),
+            log: Arc::new(running_log(database.clone(), LogSettings::default())),
             authority: Arc::clone(&authority),
             bus: Arc::new(MemoryBus::alone(node)),
             clock: clock.clone(),
