@@ -2,7 +2,8 @@
 //!
 //! Beside each worker, which serves the sockets, there is a thread for documents, so that one that takes long holds up no connection; the log
 //! writer is on the main thread. With one worker, which is what a machine with one CPU gets, all that an update passes is on the worker's
-//! thread: others would only take turns with it, and the turns cost a fifth of the server's CPU time (`loadtest/README.md`).
+//! thread: others would only take turns with it, and the turns cost a seventh of the server's CPU time for many small documents
+//! (`loadtest/README.md`).
 
 use crate::postgres::operation_log::PostgresLog;
 use actix::{Addr, Arbiter, ArbiterHandle};
@@ -39,7 +40,7 @@ impl Threads {
             return; // only its services are made anew
         }
         let here = Arbiter::current();
-        // Nobody has sent it anything yet: it has room.
+        // No socket of this thread is served yet, so its mailbox has room.
         if let Err(error) = self.directory.try_send(Host(here.clone())) {
             tracing::error!("documents stay on the main thread: {error}");
         }

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use messages::{CheckNow, Route};
 
-/// Starts the directory on the current arbiter; documents run on `arbiters`, spread by their id, and while there is none beside it.
+/// Starts the directory on the current arbiter; documents run on `arbiters`, spread by their id, or on its own while there are none.
 pub fn start(world: World, arbiters: Vec<ArbiterHandle>) -> Addr<Directory> {
     Directory::new(world, arbiters).start()
 }
