@@ -1,5 +1,6 @@
 //! `/metrics`: what the parts of the server count, and what the process takes, in Prometheus' text format.
 
+use contextnexus_actors::document::close;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::time::Duration;
@@ -49,6 +50,12 @@ const REFUSALS: &[(&str, &str)] = &[
     ("contextnexus_show_refused_total", "Documents not shown because too many waited."),
 ];
 
+/// The same by close code.
+const REFUSALS_BY_CODE: &[(&str, &str)] = &[
+    ("contextnexus_closed_total", "Connections and attachments closed by the server."),
+    ("contextnexus_refused_total", "Documents that a connection asked for and did not get."),
+];
+
 /// The metrics of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -73,6 +80,12 @@ impl Metrics {
         for (name, what) in REFUSALS {
             describe_counter!(*name, *what);
             counter!(*name).absolute(0);
+        }
+        for (name, what) in REFUSALS_BY_CODE {
+            describe_counter!(*name, *what);
+            for code in close::ALL {
+                counter!(*name, "code" => code.to_string()).absolute(0);
+            }
         }
         Ok(Self { handle })
     }

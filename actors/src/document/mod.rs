@@ -56,4 +56,7 @@ pub mod close {
     pub const SERVICE_RESTART: u16 = 1012;
     /// Come back later.
     pub const TRY_AGAIN_LATER: u16 = 1013;
+    /// All of them: what a counter by code may say.
+    pub const ALL: [u16; 9] =
+        [MALFORMED, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TIMEOUT, FORK, LIMIT, SERVICE_RESTART, TRY_AGAIN_LATER];
 }
