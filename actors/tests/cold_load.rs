@@ -161,13 +161,13 @@ fn loading_by_shape() {
         let seed = best(|| Index::from_state(&parsed));
         let fold = best(|| {
             let mut replica = Replica::new();
-            replica.pack(1, state.clone());
+            replica.pack(Some((1, state.clone())), Vec::new());
             replica.unpack().unwrap();
             replica
         });
         let whole = best(load);
         let mut loaded = load();
-        let read = best(|| loaded.read().unwrap());
+        let read = best(|| loaded.read(Instant::now()).unwrap());
         println!(
             "{name}: {} bytes; parse {parse:?}, index {seed:?}, yrs {fold:?}; load {whole:?}; encode {read:?}",
             state.len()

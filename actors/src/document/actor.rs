@@ -550,7 +550,8 @@ impl Handler<Read> for DocumentActor {
             }
             None => {}
         }
-        let read = self.state.as_mut().and_then(DocumentState::read);
+        let now = self.world.clock.instant();
+        let read = self.state.as_mut().and_then(|state| state.read(now));
         self.after(ctx);
         read.ok_or(ReadRefused::Unavailable { retry_after_s: 1 })
     }

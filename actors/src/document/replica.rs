@@ -1,7 +1,7 @@
 //! The document in memory: a yrs document that only ever holds the fold of a log prefix.
 //!
-//! A document that is only read stays packed, as the snapshot that it was loaded from: as a tree, yrs takes eight times the bytes of its
-//! state, and milliseconds to make it. Whoever needs the tree unpacks it first.
+//! A document that is only read stays packed, as the snapshot and the updates that it was loaded from: as a tree, yrs takes eight times the
+//! bytes of its state, and milliseconds to make it. Whoever needs the tree unpacks it first.
 //!
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
@@ -9,6 +9,7 @@ use super::witness::{Fold, Folding, Nobody, Witness};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::log::Snapshot;
 use bytes::Bytes;
+use contextnexus_gate::{Caps, merge};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -34,10 +35,30 @@ pub struct Replica {
 
 #[derive(Debug)]
 enum Form {
-    /// The snapshot of this number, as one update.
-    Packed { seq: u64, state: Bytes },
+    /// What the log holds, not folded yet.
+    Packed(Packed),
     /// The tree.
     Open(Doc),
+}
+
+/// The log from a snapshot on, as it was read.
+#[derive(Debug, Default)]
+struct Packed {
+    /// The snapshot's number, and its state as one update.
+    snapshot: Option<(u64, Bytes)>,
+    /// What came after it, in order and without overlaps.
+    updates: Vec<Unfolded>,
+}
+
+/// An update of the log that yrs has not seen here.
+#[derive(Debug)]
+pub struct Unfolded {
+    /// The number of the first update of its row.
+    pub row: u64,
+    /// Its own number.
+    pub seq: u64,
+    /// What the gate left of it.
+    pub update: Bytes,
 }
 
 /// Why an update that the gate admitted could not be folded, or a state not be read.
@@ -59,6 +80,14 @@ pub enum ReplicaError {
     #[error("the snapshot at {seq} cannot be folded: {why}")]
     Snapshot {
         /// Its number.
+        seq: u64,
+        /// What yrs said.
+        why: Box<ReplicaError>,
+    },
+    /// A row of the log that was read when the document was loaded cannot be folded.
+    #[error("the row of the log at {seq} cannot be folded: {why}")]
+    Row {
+        /// The number of its first update.
         seq: u64,
         /// What yrs said.
         why: Box<ReplicaError>,
@@ -114,21 +143,32 @@ impl Replica {
         self.fold_in(Folding::Update(seq), update)
     }
 
-    /// The fold of the log through `seq`, of which this is the whole state. It is not looked at before the tree is needed.
-    pub fn pack(&mut self, seq: u64, state: Bytes) {
+    /// The fold of the log through this snapshot (its number and state) and the updates after it, in order and trimmed by the gate. yrs sees
+    /// nothing of them before the tree is needed.
+    pub fn pack(&mut self, snapshot: Option<(u64, Bytes)>, updates: Vec<Unfolded>) {
         let (key, witness) = (self.key, self.witness.clone());
-        *self = Self { form: Form::Packed { seq, state }, key, witness, poisoned: false };
+        *self = Self { form: Form::Packed(Packed { snapshot, updates }), key, witness, poisoned: false };
     }
 
-    /// Makes the tree, where there is none.
+    /// Makes the tree, where there is none. After an error, which names what cannot be folded, the replica must be dropped.
     pub fn unpack(&mut self) -> Result<(), ReplicaError> {
-        let Form::Packed { seq, state } = &self.form else { return Ok(()) };
-        let (seq, state) = (*seq, state.clone());
+        let Form::Packed(packed) = &mut self.form else { return Ok(()) };
+        let packed = std::mem::take(packed);
         self.form = Form::Open(Self::empty());
-        self.fold_in(Folding::Snapshot(seq), &state).map_err(|why| {
-            self.poisoned = true; // it is the fold of nothing
-            ReplicaError::Snapshot { seq, why: Box::new(why) }
-        })
+        let folded = self.fold_packed(packed);
+        self.poisoned |= folded.is_err(); // it is the fold of nothing
+        folded
+    }
+
+    fn fold_packed(&mut self, packed: Packed) -> Result<(), ReplicaError> {
+        if let Some((seq, state)) = packed.snapshot {
+            self.fold_in(Folding::Snapshot(seq), &state)
+                .map_err(|why| ReplicaError::Snapshot { seq, why: Box::new(why) })?;
+        }
+        for Unfolded { row, seq, update } in packed.updates {
+            self.fold(seq, &update).map_err(|why| ReplicaError::Row { seq: row, why: Box::new(why) })?;
+        }
+        Ok(())
     }
 
     /// Of which document.
@@ -136,12 +176,14 @@ impl Replica {
         self.key
     }
 
-    /// The whole state, where that is all there is.
-    pub fn packed(&self) -> Option<&Bytes> {
-        match &self.form {
-            Form::Packed { state, .. } => Some(state),
-            Form::Open(_) => None,
-        }
+    /// Whether there is no tree.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.form, Form::Packed(_))
+    }
+
+    /// Whether there are updates that yrs has not folded yet.
+    pub fn has_unfolded(&self) -> bool {
+        matches!(&self.form, Form::Packed(packed) if !packed.updates.is_empty())
     }
 
     fn fold_in(&mut self, what: Folding, update: &[u8]) -> Result<(), ReplicaError> {
@@ -170,10 +212,10 @@ impl Replica {
         })
     }
 
-    /// The whole state as one update.
+    /// The whole state as one update. That of a packed document may hold content that was deleted after its snapshot.
     pub fn state(&mut self) -> Result<Bytes, ReplicaError> {
-        if let Some(state) = self.packed() {
-            return Ok(state.clone());
+        if let Form::Packed(packed) = &self.form {
+            return packed.state();
         }
         self.guarded(|doc| {
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
@@ -219,7 +261,7 @@ impl Replica {
     fn guarded<T>(&mut self, call: impl FnOnce(&Doc) -> Result<T, ReplicaError>) -> Result<T, ReplicaError> {
         let doc = match &self.form {
             _ if self.poisoned => return Err(ReplicaError::Panicked),
-            Form::Packed { .. } => return Err(ReplicaError::Packed),
+            Form::Packed(_) => return Err(ReplicaError::Packed),
             Form::Open(doc) => doc,
         };
         catch_unwind(AssertUnwindSafe(|| call(doc))).unwrap_or_else(|_| {
@@ -229,11 +271,25 @@ impl Replica {
     }
 }
 
+impl Packed {
+    fn state(&self) -> Result<Bytes, ReplicaError> {
+        let snapshot = self.snapshot.as_ref().map(|(_, state)| state);
+        if let (Some(state), true) = (snapshot, self.updates.is_empty()) {
+            return Ok(state.clone());
+        }
+        let caps = Caps { update_bytes_max: usize::MAX, ..Caps::default() };
+        let parts = snapshot.into_iter().chain(self.updates.iter().map(|unfolded| &unfolded.update));
+        let parts = parts.map(|part| contextnexus_gate::Update::parse(part.clone(), &caps));
+        let parts = parts.collect::<Result<Vec<_>, _>>().map_err(|_| ReplicaError::Undecodable)?;
+        Ok(merge(&parts))
+    }
+}
+
 impl Drop for Replica {
     fn drop(&mut self) {
         if self.poisoned {
             // Dropping walks the blocks, and after a panic some of them may be freed already. A leak is the safe loss.
-            std::mem::forget(std::mem::replace(&mut self.form, Form::Packed { seq: 0, state: Bytes::new() }));
+            std::mem::forget(std::mem::replace(&mut self.form, Form::Packed(Packed::default())));
         } else {
             let _ = self.guarded(let_go_of_subdocuments); // what fails is leaked, as it would be without
         }
@@ -310,7 +366,7 @@ impl Unverified {
     pub fn verify(self) -> Result<Snapshot, ReplicaError> {
         let Self { snapshot, text } = self;
         let mut fresh = Replica::new();
-        fresh.pack(0, snapshot.state.clone());
+        fresh.pack(Some((0, snapshot.state.clone())), Vec::new());
         fresh.unpack()?;
         let vector = |bytes: &[u8]| StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable);
         if vector(&fresh.state_vector()?)? != vector(&snapshot.state_vector)? {

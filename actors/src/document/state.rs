@@ -8,7 +8,7 @@ use super::batch::{Batch, Proposal, RowOf, Sender, Verdict};
 use super::member::{Gap, HeldPresence, Member, Receipts};
 use super::messages::{Effect, Input, Outgoing};
 use super::presence::{Announcer, Presence};
-use super::replica::{Replica, ReplicaError, Unverified};
+use super::replica::{Replica, ReplicaError, Unfolded, Unverified};
 use super::{FollowerId, close};
 use crate::access::Role;
 use crate::budget::Budget;
@@ -96,13 +96,13 @@ pub struct DocumentState {
 }
 
 impl DocumentState {
-    /// The fold of a stored log. Every row goes through the gate, which trims what overlaps; a row that yrs cannot fold, or that
-    /// does not continue (because an earlier one is in quarantine), is named for quarantine.
+    /// The fold of a stored log, packed. Every row goes through the gate, which trims what overlaps; a row that does not continue (because an
+    /// earlier one is in quarantine) is named for quarantine. One that yrs cannot fold shows when the tree is needed.
     pub fn load(stored: Stored, limits: Arc<Limits>, budget: Arc<Budget>, now: Instant) -> Result<Self, Unsound> {
         Self::load_into(Replica::new(), stored, limits, budget, now)
     }
 
-    /// The same, folded into this replica, which is empty.
+    /// The same, packed into this replica, which is empty.
     pub fn load_into(
         replica: Replica,
         stored: Stored,
@@ -188,9 +188,10 @@ impl DocumentState {
     /// folded; the rest is counted.
     pub fn bytes(&self) -> usize {
         let encoded = self.encoded.as_ref().map_or(0, Encoded::bytes);
-        let folded = match self.replica.packed() {
-            Some(state) => 2 * state.len(),
-            None => (9 * self.packed_bytes).max(3 * self.folded_bytes),
+        let folded = if self.replica.is_packed() {
+            2 * self.folded_bytes
+        } else {
+            (9 * self.packed_bytes).max(3 * self.folded_bytes)
         };
         folded + self.latest_bytes + self.waiting_bytes + encoded
     }
@@ -214,7 +215,7 @@ impl DocumentState {
 
     /// The whole state as bytes is all that is held.
     pub fn is_packed(&self) -> bool {
-        self.replica.packed().is_some()
+        self.replica.is_packed()
     }
 
     /// Makes the tree now, where the document was loaded packed.

@@ -4,7 +4,6 @@ use crate::editor::{apply, diff, doc, edit};
 use crate::node::{Node, Shared};
 use bytes::Bytes;
 use contextnexus_actors::access::Role;
-use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{SessionId, UserId};
 use contextnexus_actors::ports::documents::{WriteRefused, Writer, Written};
 use contextnexus_actors::ports::log::IdempotencyKey;
@@ -57,7 +56,7 @@ impl Service {
         if node.is_waiting() {
             return false;
         }
-        let Some((_, state)) = node.state.as_mut().and_then(DocumentState::read) else { return false };
+        let Some((_, state)) = node.state.as_mut().and_then(|state| state.read(shared.now)) else { return false };
         if !shared.store.holds(&state) {
             shared.must_not_be("a request read what is not in the log");
         }

@@ -342,7 +342,7 @@ impl World {
             if there != cursors {
                 return Err(format!("node {index} sees the cursors {there:?}, there are {cursors:?}"));
             }
-            same(&format!("node {index}"), &truth, &seen(state)?)?;
+            same(&format!("node {index}"), &truth, &seen(state, self.shared.now)?)?;
         }
         Ok(Summary { rows: rows.len(), seq, content: truth, seen: self.shared.seen.clone() })
     }
@@ -351,13 +351,14 @@ impl World {
         let limits = self.shared.limits.clone();
         let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
         let state = DocumentState::load(stored, limits, budget, self.shared.now);
-        seen(&mut state.map_err(|unsound| format!("the log cannot be loaded: {unsound:?}"))?)
+        let mut state = state.map_err(|unsound| format!("the log cannot be loaded: {unsound:?}"))?;
+        seen(&mut state, self.shared.now)
     }
 }
 
 /// What a new editor would see.
-fn seen(state: &mut DocumentState) -> Result<String, String> {
-    let (_, bytes) = state.read().ok_or("a document that cannot be read")?;
+fn seen(state: &mut DocumentState, now: Instant) -> Result<String, String> {
+    let (_, bytes) = state.read(now).ok_or("a document that cannot be read")?;
     let reader = editor::doc(0);
     if !editor::apply(&reader, &bytes) {
         return Err("a state that does not stand alone".into());

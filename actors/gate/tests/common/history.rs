@@ -89,6 +89,7 @@ pub fn play(seed: u64) -> Outcomes {
     }
     check_fold(seed, &server, &expected);
     check_seeding(seed, &server);
+    check_packed(seed, &server, &expected);
     outcomes.edits = edits.into();
     outcomes
 }
@@ -112,6 +113,31 @@ fn check_fold(seed: u64, server: &Server, expected: &str) {
             "seed {seed}, {chunk} rows merged"
         );
     }
+}
+
+/// A state of half the log, merged with what an index made from it leaves of the rest, is the whole.
+fn check_packed(seed: u64, server: &Server, expected: &str) {
+    let (first, rest) = server.log.split_at(server.log.len() / 2);
+    let half = doc(2);
+    for row in first {
+        half.transact_mut().apply_update(yrs::Update::decode_v1(row).unwrap()).unwrap();
+    }
+    let mut parts = vec![parse(&state(&half))];
+    let mut index = Index::from_state(&parts[0]);
+    for row in rest.iter().map(|row| parse(row)) {
+        match index.trust(&row).unwrap().content {
+            Content::Nothing => {}
+            Content::Whole => parts.push(row),
+            Content::Part(bytes) => parts.push(parse(&bytes)),
+        }
+    }
+    let fresh = doc(3);
+    let mut txn = fresh.transact_mut();
+    txn.apply_update(yrs::Update::decode_v1(&merge(&parts)).unwrap()).unwrap();
+    assert!(!txn.has_missing_updates(), "seed {seed}");
+    drop(txn);
+    assert_eq!(content(&fresh), expected, "seed {seed}");
+    assert_eq!(fresh.transact().state_vector(), server.doc.transact().state_vector(), "seed {seed}");
 }
 
 /// An index made from the state says the same as the one that grew with the log.

@@ -57,54 +57,58 @@ impl DocumentState {
         Ok(())
     }
 
-    /// Folds the stored update of this number through the gate, which trims what overlaps. `None`: nothing of it was new.
-    pub(super) fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
+    /// Has the gate trim a stored update by what overlaps. `None`: nothing of it is new.
+    fn trim_stored(&mut self, bytes: Bytes) -> Result<Option<Update>, &'static str> {
         let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
         let update = Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?;
         let admission = self.index.trust(&update).map_err(|_| "does_not_continue")?;
         if admission.missing.is_some() {
             return Err("does_not_continue");
         }
-        let update = match admission.content {
-            Content::Nothing => return Ok(None),
-            Content::Whole => update,
-            Content::Part(bytes) => Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?,
-        };
+        match admission.content {
+            Content::Nothing => Ok(None),
+            Content::Whole => Ok(Some(update)),
+            Content::Part(bytes) => Update::parse(bytes, &caps).map(Some).map_err(|_| "does_not_continue"),
+        }
+    }
+
+    /// Folds the stored update of this number. `None`: nothing of it was new.
+    fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
+        let Some(update) = self.trim_stored(bytes)? else { return Ok(None) };
         self.replica.fold(seq, update.bytes()).map_err(|_| "fold_panicked")?;
         Ok(Some(update))
     }
 
+    /// What is stored, packed: yrs sees nothing of it before the tree is needed.
     pub(super) fn restore(&mut self, stored: Stored, now: Instant) -> Result<(), Unsound> {
         let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
         if let Some(snapshot) = &stored.snapshot {
-            let at = snapshot.position.seq;
-            let state = Update::parse(snapshot.state.clone(), &caps).map_err(|_| Unsound::Snapshot { seq: at })?;
-            self.replica.pack(at, snapshot.state.clone());
-            if !stored.tail.rows.is_empty() {
-                self.replica.unpack().map_err(|_| Unsound::Snapshot { seq: at })?;
-            }
+            let unreadable = |_| Unsound::Snapshot { seq: snapshot.position.seq };
+            let state = Update::parse(snapshot.state.clone(), &caps).map_err(unreadable)?;
             self.index = Index::from_state(&state);
             self.folded_bytes = snapshot.state.len();
             self.packed_bytes = snapshot.state.len();
             self.position = snapshot.position;
         }
         self.tail = TailSinceSnapshot::default();
+        let mut unfolded = Vec::new();
         for row in stored.tail.rows {
             for (seq, bytes) in (row.seq_from..).zip(row.updates) {
-                match self.fold_stored(seq, bytes.clone()) {
-                    Ok(Some(update)) => self.remember(seq, update, now),
-                    Ok(None) => {}
-                    Err(reason) => return Err(Unsound::Row(unsound(row.seq_from, reason, bytes))),
-                }
+                let trimmed = self.trim_stored(bytes.clone());
+                let trimmed = trimmed.map_err(|reason| Unsound::Row(unsound(row.seq_from, reason, bytes)))?;
+                let Some(update) = trimmed else { continue };
+                unfolded.push(Unfolded { row: row.seq_from, seq, update: update.bytes().clone() });
+                self.remember(seq, update, now);
             }
             self.position = Position { seq: row.seq_to, tip: row.tip };
         }
+        let snapshot = stored.snapshot.map(|snapshot| (snapshot.position.seq, snapshot.state));
+        self.replica.pack(snapshot, unfolded);
         self.position = stored.tail.head.position;
         self.encoded = None;
-        let is_tree = self.replica.packed().is_none() && self.position != Position::START;
-        self.used_at = is_tree.then_some(now);
+        self.used_at = None;
         if self.has_slow_matters() {
             self.wake_slowly(now);
         }

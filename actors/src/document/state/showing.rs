@@ -1,5 +1,6 @@
 //! What was committed is remembered, shown, read and, now and then, stored as a snapshot.
 
+use super::following::unsound;
 use super::*;
 
 #[derive(Debug, Default)]
@@ -46,8 +47,11 @@ impl DocumentState {
         }
     }
 
-    /// The whole state and where it stands; for HTTP reads.
-    pub fn read(&mut self) -> Option<(Position, Bytes)> {
+    /// The whole state as yrs folds it, and where it stands; for HTTP reads.
+    pub fn read(&mut self, now: Instant) -> Option<(Position, Bytes)> {
+        if self.replica.has_unfolded() && !self.unpack(now) {
+            return None;
+        }
         let state = self.read_replica(Replica::state)?;
         Some((self.position, state))
     }
@@ -55,7 +59,7 @@ impl DocumentState {
     /// A snapshot of this moment, for [`Effect::Snapshot`]. The document may have ended over it.
     pub fn snapshot(&mut self, now: Instant) -> (Option<Unverified>, Vec<Effect>) {
         let position = self.position;
-        let is_tree = self.replica.packed().is_none() || self.unpack(now);
+        let is_tree = !self.replica.is_packed() || self.unpack(now);
         let taken = if is_tree { self.read_replica(|replica| replica.snapshot(position)) } else { None };
         (taken, self.take_effects())
     }
@@ -75,8 +79,8 @@ impl DocumentState {
 
     /// The whole state, encoded once for all who join before it changes.
     pub(super) fn whole_state(&mut self, now: Instant) -> Option<Bytes> {
-        if let Some(state) = self.replica.packed() {
-            return Some(state.clone());
+        if self.replica.is_packed() && !self.replica.has_unfolded() {
+            return self.read_replica(Replica::state); // it is there already
         }
         if let Some(encoded) = self.encoded.as_ref().filter(|encoded| encoded.at == self.position) {
             return Some(encoded.state.clone());
@@ -149,7 +153,7 @@ impl DocumentState {
         self.encoded = None;
         self.folded_bytes = snapshot.state.len();
         self.packed_bytes = snapshot.state.len();
-        self.replica.pack(snapshot.position.seq, snapshot.state);
+        self.replica.pack(Some((snapshot.position.seq, snapshot.state)), Vec::new());
     }
 
     /// The tree is needed: makes it, where the document is packed. False when this instance ended over it.
@@ -159,13 +163,18 @@ impl DocumentState {
         self.read_replica(Replica::unpack).is_some()
     }
 
-    /// Reads the replica; a panic inside yrs ends this instance, and a snapshot that cannot be folded ends as well.
+    /// Reads the replica; a panic inside yrs ends this instance. A snapshot that cannot be folded is discarded, a row moves into quarantine.
     pub(super) fn read_replica<T>(&mut self, read: impl FnOnce(&mut Replica) -> Result<T, ReplicaError>) -> Option<T> {
         match read(&mut self.replica) {
             Ok(read) => Some(read),
             Err(error) => {
-                if let ReplicaError::Snapshot { seq, .. } = error {
-                    self.effects.push(Effect::DiscardSnapshots(seq));
+                match error {
+                    ReplicaError::Snapshot { seq, .. } => self.effects.push(Effect::DiscardSnapshots(seq)),
+                    ReplicaError::Row { seq, .. } => {
+                        let of_the_row = Bytes::new();
+                        self.effects.push(Effect::Quarantine(unsound(seq, "fold_panicked", of_the_row)));
+                    }
+                    _ => {}
                 }
                 self.die(close::SERVICE_RESTART, "document is rebuilt");
                 None

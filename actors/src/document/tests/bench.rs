@@ -273,7 +273,7 @@ impl Bench {
     /// What a new editor would see.
     pub fn text(&mut self) -> String {
         let reader = Doc::new();
-        let (_, state) = self.state.read().unwrap();
+        let (_, state) = self.state.read(self.now).unwrap();
         reader.try_transact_mut().unwrap().apply_update(Update::decode_v1(&state).unwrap()).unwrap();
         let root = reader.get_or_insert_text("text");
         let transaction = reader.try_transact().unwrap();

@@ -217,7 +217,7 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     let effects = bench.state.head_moved(head);
     bench.perform(effects);
     bench.log_answers();
-    let (through, state) = bench.state.read().unwrap();
+    let (through, state) = bench.state.read(bench.now).unwrap();
     assert_eq!(through, Position { seq: 2, ..other.state.position() });
     lines.show_anew(&state, through, &mut bench.state);
 

@@ -3,7 +3,7 @@ use crate::access::Role;
 use crate::document::close;
 use crate::document::messages::Input;
 use crate::document::witness::{Fold, Folding, Witness};
-use crate::ids::{NodeId, Position, Tip};
+use crate::ids::{DocumentKey, NodeId, Position, Tip};
 use crate::limits::Limits;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::log::{AppendOutcome, Snapshot};
@@ -210,19 +210,83 @@ fn a_document_that_nobody_changes_comes_to_rest_and_is_as_good_as_before() {
     assert_eq!(Bench::over(bench.log.clone(), bench.key, Limits::default()).text(), "before and after");
 }
 
+/// "before" in a snapshot, and two more updates, of which the second takes back what the first wrote.
+fn log_with_a_tail() -> (MemoryLog, DocumentKey) {
+    let (mut bench, _) = loaded_from_a_snapshot(|_| {});
+    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    bench.say(&bob, Input::Update(bob.type_at(6, " during")));
+    bench.say(&bob, Input::Update(bob.delete(0, 7)));
+    (bench.log, bench.key)
+}
+
 #[test]
-fn a_document_that_was_folded_from_its_log_comes_to_rest_too() {
+fn what_came_after_the_snapshot_is_not_folded_before_the_tree_is_needed() {
+    let (log, key) = log_with_a_tail();
+    let folded = Arc::new(Folded::default());
+    let mut bench = Bench::watched(log.clone(), key, Limits::default(), folded.clone());
+    let cid = bench.editor(3, Dialect::YWebsocket, Role::Editor);
+    assert_eq!((cid.text(), folded.take()), ("during".into(), vec![]));
+    bench.say(&cid, Input::Update(cid.type_at(6, ", after")));
+    let all = [Folding::Snapshot(1), Folding::Update(2), Folding::Update(3), Folding::Update(4)];
+    assert_eq!(folded.take(), all);
+    assert_eq!(bench.text(), "during, after");
+    let mut again = Bench::watched(log, key, Limits::default(), folded.clone());
+    assert_eq!(again.text(), "during, after");
+    assert_eq!(folded.take(), all, "a request reads what yrs made of it");
+}
+
+#[test]
+fn what_is_packed_with_updates_is_folded_for_its_snapshot_and_comes_to_rest() {
+    let (log, key) = log_with_a_tail();
+    let folded = Arc::new(Folded::default());
+    let mut bench = Bench::watched(log, key, Limits::default(), folded.clone());
+    bench.time_passes(Duration::from_secs(Limits::default().snapshot_age_s - 1));
+    assert_eq!((bench.snapshots, folded.take()), (0, vec![]));
+    bench.time_passes(Duration::from_secs(2));
+    assert_eq!((bench.snapshots, bench.state.tail_updates()), (1, 0));
+    assert_eq!(folded.take(), [Folding::Snapshot(1), Folding::Update(2), Folding::Update(3)]);
+    bench.time_passes(Duration::from_secs(121));
+    let dan = bench.editor(4, Dialect::YWebsocket, Role::Editor);
+    bench.say(&dan, Input::Update(dan.type_at(6, "!")));
+    assert_eq!(folded.take(), [Folding::Snapshot(3), Folding::Update(4)]);
+    assert_eq!(bench.text(), "during!");
+}
+
+#[test]
+fn a_document_without_a_snapshot_is_packed_too() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "text")));
     let folded = Arc::new(Folded::default());
     let mut again = Bench::watched(bench.log.clone(), bench.key, Limits::default(), folded.clone());
-    again.time_passes(Duration::from_secs(121));
-    assert_eq!(folded.take(), [Folding::Update(1)]);
     let bob = again.editor(2, Dialect::YWebsocket, Role::Editor);
+    assert_eq!((bob.text(), folded.take()), ("text".into(), vec![]));
     again.say(&bob, Input::Update(bob.type_at(4, "!")));
-    assert_eq!(folded.take(), [Folding::Snapshot(1), Folding::Update(2)]);
+    assert_eq!(folded.take(), [Folding::Update(1), Folding::Update(2)]);
     assert_eq!(again.text(), "text!");
+}
+
+/// Folds nothing of this number.
+#[derive(Debug)]
+struct Panicking(u64);
+
+impl Witness for Panicking {
+    fn folding(&self, fold: &Fold<'_>) {
+        assert_ne!(fold.what, Folding::Update(self.0), "as yrs does");
+    }
+
+    fn folded(&self) {}
+}
+
+#[test]
+fn a_packed_row_that_cannot_be_folded_is_quarantined_when_that_shows() {
+    let (log, key) = log_with_a_tail();
+    let mut bench = Bench::watched(log.clone(), key, Limits::default(), Arc::new(Panicking(3)));
+    let cid = bench.editor(3, Dialect::YWebsocket, Role::Editor);
+    bench.say(&cid, Input::Update(cid.type_at(0, "after ")));
+    assert_eq!((bench.died, bench.quarantined.as_slice()), (Some(close::SERVICE_RESTART), &["fold_panicked"][..]));
+    let mut again = Bench::over(log, key, Limits::default());
+    assert_eq!(again.text(), "before after during", "everything else stands");
 }
 
 #[test]
