@@ -47,7 +47,7 @@ pub struct Limits {
     pub keepalive_s: u64,
     /// A document that nobody is connected to is unloaded after so long.
     pub document_idle_s: u64,
-    /// A document that nobody has changed, and to which nobody has come back, for so many seconds is packed: kept as the bytes of its state.
+    /// A document that nobody has changed for so many seconds is packed: kept as the bytes of its state.
     pub document_rest_s: u64,
     /// Documents in memory, estimated; beyond it idle ones are unloaded at once.
     pub documents_bytes_max: usize,

@@ -44,8 +44,8 @@
 //! ```
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
-//! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many; [`Recent`]
-//! finds forks.
+//! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many, and
+//! [`diff()`] of what somebody lacks of them; [`Recent`] finds forks.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -78,7 +78,7 @@ pub use awareness::{AwarenessEntry, AwarenessUpdate, encode_awareness};
 pub use caps::Caps;
 pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
-pub use merge::merge;
+pub use merge::{diff, merge};
 pub use recent::{Fork, Recent};
 pub use state_vector::StateVector;
 pub use update::Update;

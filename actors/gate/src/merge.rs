@@ -9,6 +9,7 @@ use crate::block::Kind;
 use crate::encode::{BlockRange, write_blocks, write_deletes};
 use crate::lib0::write_var_uint;
 use crate::ranges::Ranges;
+use crate::state_vector::StateVector;
 use crate::update::{Section, Update};
 
 /// Blocks without a gap between them, of one client, in one update.
@@ -43,7 +44,16 @@ pub fn merge(updates: &[Update]) -> Bytes {
     {
         return single.bytes.clone();
     }
-    let merged = merge_blocks(updates);
+    encode(updates, &StateVector::default())
+}
+
+/// What somebody at `known` lacks of consecutive updates of one log: their blocks beyond it, and all their deletes, as Yjs answers a step 1.
+pub fn diff(updates: &[Update], known: &StateVector) -> Bytes {
+    encode(updates, known)
+}
+
+fn encode(updates: &[Update], known: &StateVector) -> Bytes {
+    let merged = merge_blocks(updates, known);
     let mut bytes = Vec::with_capacity(updates.iter().map(|update| update.bytes.len()).sum::<usize>() + 16);
     write_var_uint(&mut bytes, merged.len() as u64);
     for section in merged {
@@ -64,7 +74,7 @@ pub fn merge(updates: &[Update]) -> Bytes {
     bytes.into()
 }
 
-fn merge_blocks(updates: &[Update]) -> Vec<Merged<'_>> {
+fn merge_blocks<'a>(updates: &'a [Update], known: &StateVector) -> Vec<Merged<'a>> {
     let mut runs: Vec<Run<'_>> = Vec::with_capacity(updates.iter().map(|update| update.sections.len()).sum());
     for update in updates {
         for section in &update.sections {
@@ -75,16 +85,22 @@ fn merge_blocks(updates: &[Update]) -> Vec<Merged<'_>> {
     runs.sort_by_key(|run| (std::cmp::Reverse(run.section.client), run.clock));
 
     let mut merged: Vec<Merged<'_>> = Vec::new();
-    let mut end = 0;
+    let mut at = None; // the client
+    let mut end = 0; // everything before this clock is known or written
     for run in runs {
-        if merged.last().is_none_or(|last| last.client != run.section.client) {
-            merged.push(Merged { client: run.section.client, clock: run.clock, count: 0, parts: Vec::new() });
-            end = run.clock;
+        let client = run.section.client;
+        if at.replace(client) != Some(client) {
+            let known = u32::try_from(known.next_clock(client)).unwrap_or(u32::MAX);
+            end = run.clock.max(known);
         }
-        let Some(into) = merged.last_mut() else { continue };
         if run.end_clock <= end {
             continue;
         }
+        if merged.last().is_none_or(|last| last.client != client) {
+            end = end.max(run.clock);
+            merged.push(Merged { client, clock: end, count: 0, parts: Vec::new() });
+        }
+        let Some(into) = merged.last_mut() else { continue };
         if run.clock > end {
             into.parts.push(Part::Skip(run.clock - end));
             into.count += 1;

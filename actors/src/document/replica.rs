@@ -9,7 +9,7 @@ use super::witness::{Fold, Folding, Nobody, Witness};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::log::Snapshot;
 use bytes::Bytes;
-use contextnexus_gate::{Caps, merge};
+use contextnexus_gate::{Caps, StateVector as Known, Update as Part};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -203,8 +203,12 @@ impl Replica {
         folded
     }
 
-    /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update.
+    /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update; from a packed document as of [`state`](Self::state).
     pub fn diff(&mut self, state_vector: &[u8]) -> Result<Bytes, ReplicaError> {
+        if let Form::Packed(packed) = &self.form {
+            let known = Known::parse(state_vector).map_err(|_| ReplicaError::Undecodable)?;
+            return Ok(contextnexus_gate::diff(&packed.parts()?, &known));
+        }
         self.guarded(|doc| {
             let state_vector = StateVector::decode_v1(state_vector).map_err(|_| ReplicaError::Undecodable)?;
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
@@ -273,15 +277,18 @@ impl Replica {
 
 impl Packed {
     fn state(&self) -> Result<Bytes, ReplicaError> {
-        let snapshot = self.snapshot.as_ref().map(|(_, state)| state);
-        if let (Some(state), true) = (snapshot, self.updates.is_empty()) {
-            return Ok(state.clone());
+        match &self.snapshot {
+            Some((_, state)) if self.updates.is_empty() => Ok(state.clone()),
+            _ => Ok(contextnexus_gate::merge(&self.parts()?)),
         }
+    }
+
+    fn parts(&self) -> Result<Vec<Part>, ReplicaError> {
         let caps = Caps { update_bytes_max: usize::MAX, ..Caps::default() };
-        let parts = snapshot.into_iter().chain(self.updates.iter().map(|unfolded| &unfolded.update));
-        let parts = parts.map(|part| contextnexus_gate::Update::parse(part.clone(), &caps));
-        let parts = parts.collect::<Result<Vec<_>, _>>().map_err(|_| ReplicaError::Undecodable)?;
-        Ok(merge(&parts))
+        let snapshot = self.snapshot.iter().map(|(_, state)| state);
+        let parts = snapshot.chain(self.updates.iter().map(|unfolded| &unfolded.update));
+        let parts = parts.map(|part| Part::parse(part.clone(), &caps));
+        parts.collect::<Result<_, _>>().map_err(|_| ReplicaError::Undecodable)
     }
 }
 

@@ -8,13 +8,8 @@ impl DocumentState {
             return self.close(from, close::MALFORMED, "malformed state vector");
         };
         let has_nothing = theirs.iter().next().is_none();
-        let diff = if has_nothing {
-            self.whole_state(now)
-        } else if self.unpack(now) {
-            self.read_replica(|replica| replica.diff(state_vector))
-        } else {
-            None
-        };
+        let diff =
+            if has_nothing { self.whole_state(now) } else { self.read_replica(|replica| replica.diff(state_vector)) };
         let Some(diff) = diff else { return };
         let position = self.position;
         let Some(member) = self.members.get_mut(&from) else { return };

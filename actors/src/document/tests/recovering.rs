@@ -307,17 +307,21 @@ fn what_came_while_a_snapshot_was_stored_is_in_the_next_one_by_its_age() {
 }
 
 #[test]
-fn a_client_that_comes_back_keeps_the_tree_for_a_while() {
-    let (mut bench, folded) = loaded_from_a_snapshot(|_| {});
-    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
-    bench.say(&bob, Input::Step1(bob.state_vector()));
-    assert_eq!(folded.take(), [Folding::Snapshot(1)]);
-    bench.time_passes(Duration::from_secs(1_000));
-    assert_eq!(bench.snapshots, 1);
-    let kept = bench.log.load_now(bench.key).unwrap().snapshot.unwrap();
-    assert_eq!(kept.position.seq, 1, "what is stored already is not stored again");
-    bench.say(&bob, Input::Step1(bob.state_vector()));
-    assert_eq!(folded.take(), [Folding::Snapshot(1)]);
+fn a_client_that_comes_back_is_sent_what_it_lacks_without_a_fold() {
+    let (log, key) = log_with_a_tail();
+    let folded = Arc::new(Folded::default());
+    let mut bench = Bench::watched(log, key, Limits::default(), folded.clone());
+    let mut back = bench.stranger(5, Dialect::YWebsocket, Role::Editor, 5);
+    back.apply(&bench.log.rows(key)[0].updates[0]);
+    assert_eq!(back.text(), "before");
+    bench.synchronise(&mut back);
+    assert_eq!(back.text(), "during");
+    bench.say(&back, Input::Step1(back.state_vector()));
+    assert!(
+        matches!(bench.inbox(&back), [Sent::Step2(nothing)] if nothing[0] == 0),
+        "no blocks, only what was deleted"
+    );
+    assert_eq!(folded.take(), []);
 }
 
 #[test]
