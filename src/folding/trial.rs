@@ -7,7 +7,7 @@ use crate::process::{STACK_BYTES, is_lack_of_memory};
 use bytes::Bytes;
 use contextnexus_actors::budget::Budget;
 use contextnexus_actors::document::replica::Replica;
-use contextnexus_actors::document::state::DocumentState;
+use contextnexus_actors::document::state::{DocumentState, Unsound};
 use contextnexus_actors::document::witness::{Fold, Folding, Witness};
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::limits::Limits;
@@ -118,21 +118,32 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
     if setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) }).is_err() {
         return ExitCode::FAILURE; // an endless one would have no end
     }
-    std::panic::set_hook(Box::new(|_| {})); // a panic is caught, and convicts where the document is loaded
+    std::panic::set_hook(Box::new(|_| {})); // a panic is caught, and convicts where the document is used
     // With the stack of the threads that run documents.
     let folding = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
         let limits = Arc::new(Limits::default());
         let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
         let key = DocumentKey { tenant: TenantId(Uuid::nil()), document: DocumentId(Uuid::nil()) };
         let replica = Replica::witnessed(key, through(Arc::new(Reporter)));
-        // Whatever else is wrong with it is found, and mended, where the document is loaded.
-        let loaded = DocumentState::load_into(replica, stored, limits, budget, Instant::now());
+        let mut loaded =
+            DocumentState::load_into(replica, stored.clone(), limits.clone(), budget.clone(), Instant::now());
+        // Whatever else is wrong with it is found, and mended, where the document is used: here what stands before it is tried.
+        if let Err(Unsound::Row(row)) = &loaded {
+            let replica = Replica::witnessed(key, through(Arc::new(Reporter)));
+            loaded = DocumentState::load_into(replica, before(stored, row.seq_from), limits, budget, Instant::now());
+        }
         let _ = loaded.map(|mut document| document.unpack_now());
     });
     match folding.map(std::thread::JoinHandle::join) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// The log without the rows from this number on.
+fn before(mut stored: Stored, seq: u64) -> Stored {
+    stored.tail.rows.retain(|row| row.seq_from < seq);
+    stored
 }
 
 /// Says on stderr what is about to be folded.

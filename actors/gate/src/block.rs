@@ -138,6 +138,11 @@ impl<'a> View<'a> {
         Kind::of_parsed(self.info())
     }
 
+    /// The bytes between the first and the content.
+    pub fn link_bytes(&self) -> &'a [u8] {
+        self.bytes.get(1..(self.block.content - self.block.at) as usize).unwrap_or_default()
+    }
+
     pub fn content(&self) -> &'a [u8] {
         let start = (self.block.content - self.block.at) as usize;
         self.bytes.get(start..).unwrap_or_default()

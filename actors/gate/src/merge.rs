@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::block::Kind;
-use crate::encode::{BlockRange, write_blocks, write_deletes};
+use crate::encode::{BlockRange, write_blocks, write_deletes, write_undeleted};
 use crate::lib0::write_var_uint;
 use crate::ranges::Ranges;
 use crate::state_vector::StateVector;
@@ -25,7 +25,6 @@ struct Run<'a> {
 struct Merged<'a> {
     client: u64,
     clock: u32,
-    count: u64,
     parts: Vec<Part<'a>>,
 }
 
@@ -44,33 +43,51 @@ pub fn merge(updates: &[Update]) -> Bytes {
     {
         return single.bytes.clone();
     }
-    encode(updates, &StateVector::default())
+    encode(updates, &StateVector::default(), &merge_deletes(updates), write_blocks)
 }
 
 /// What somebody at `known` lacks of consecutive updates of one log: their blocks beyond it, and all their deletes, as Yjs answers a step 1.
+/// Content that one of them deletes is not in it.
 pub fn diff(updates: &[Update], known: &StateVector) -> Bytes {
-    encode(updates, known)
+    let deletes = merge_deletes(updates);
+    let by_client: HashMap<u64, &[Range<u32>]> =
+        deletes.iter().map(|(client, ranges)| (*client, ranges.as_slice())).collect();
+    encode(updates, known, &deletes, |into, update, section, part| {
+        let deleted = by_client.get(&section.client).copied().unwrap_or_default();
+        write_undeleted(into, update, section, part, deleted)
+    })
 }
 
-fn encode(updates: &[Update], known: &StateVector) -> Bytes {
+/// Writes what `known` lacks, its blocks by `write`, which answers how many they became.
+fn encode(
+    updates: &[Update],
+    known: &StateVector,
+    deletes: &[(u64, Vec<Range<u32>>)],
+    write: impl Fn(&mut Vec<u8>, &Update, &Section, &BlockRange) -> u64,
+) -> Bytes {
     let merged = merge_blocks(updates, known);
     let mut bytes = Vec::with_capacity(updates.iter().map(|update| update.bytes.len()).sum::<usize>() + 16);
+    let mut blocks = Vec::new();
     write_var_uint(&mut bytes, merged.len() as u64);
     for section in merged {
-        write_var_uint(&mut bytes, section.count);
+        blocks.clear();
+        let mut count = 0;
+        for part in section.parts {
+            count += match part {
+                Part::Skip(len) => {
+                    blocks.push(Kind::Skip as u8);
+                    write_var_uint(&mut blocks, u64::from(len));
+                    1
+                }
+                Part::Blocks(update, section, part) => write(&mut blocks, update, section, &part),
+            };
+        }
+        write_var_uint(&mut bytes, count);
         write_var_uint(&mut bytes, section.client);
         write_var_uint(&mut bytes, u64::from(section.clock));
-        for part in section.parts {
-            match part {
-                Part::Skip(len) => {
-                    bytes.push(Kind::Skip as u8);
-                    write_var_uint(&mut bytes, u64::from(len));
-                }
-                Part::Blocks(update, section, part) => write_blocks(&mut bytes, update, section, &part),
-            }
-        }
+        bytes.extend_from_slice(&blocks);
     }
-    write_deletes(&mut bytes, &merge_deletes(updates));
+    write_deletes(&mut bytes, deletes);
     bytes.into()
 }
 
@@ -98,19 +115,17 @@ fn merge_blocks<'a>(updates: &'a [Update], known: &StateVector) -> Vec<Merged<'a
         }
         if merged.last().is_none_or(|last| last.client != client) {
             end = end.max(run.clock);
-            merged.push(Merged { client, clock: end, count: 0, parts: Vec::new() });
+            merged.push(Merged { client, clock: end, parts: Vec::new() });
         }
         let Some(into) = merged.last_mut() else { continue };
         if run.clock > end {
             into.parts.push(Part::Skip(run.clock - end));
-            into.count += 1;
             end = run.clock;
         }
         let blocks = run.update.blocks.get(run.blocks.start as usize..run.blocks.end as usize).unwrap_or_default();
         let known = blocks.partition_point(|block| block.end_clock() <= end);
         let offset = blocks.get(known).map_or(0, |block| end.saturating_sub(block.clock));
         let blocks = run.blocks.start + known as u32..run.blocks.end;
-        into.count += u64::from(blocks.end - blocks.start);
         into.parts.push(Part::Blocks(run.update, run.section, BlockRange { blocks, offset }));
         end = run.end_clock;
     }

@@ -4,11 +4,13 @@
 mod common;
 
 use bytes::Bytes;
-use common::{doc, parse, state};
+use common::{content, doc, parse, state};
+use contextnexus_gate::StateVector as Known;
 use contextnexus_gate::lib0::{write_var_string, write_var_uint};
-use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Recent, Refused, Rule, Update, admit, merge};
+use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Recent, Refused, Rule, Update, admit, diff, merge};
 use yrs::updates::decoder::Decode;
-use yrs::{Doc, GetString, Map, MapPrelim, ReadTxn, StateVector, Text, Transact};
+use yrs::updates::encoder::Encode;
+use yrs::{Array, Doc, GetString, Map, MapPrelim, ReadTxn, StateVector, Text, Transact, TransactionMut};
 
 const ALICE: u64 = 10;
 const BOB: u64 = 20;
@@ -366,6 +368,44 @@ fn merged_rows_may_overlap_or_leave_gaps_and_are_well_formed() {
     assert_eq!(read(&[&holed, second.bytes()]), "hello big world");
     assert_eq!(&merge(&[]), &[0, 0][..]);
     assert_eq!(&merge(std::slice::from_ref(&first)), first.bytes());
+}
+
+/// A diff of rows that write and rows that take away holds what is left and no more, wherever a reader stands.
+#[test]
+fn what_was_deleted_is_not_in_a_diff() {
+    let ours = doc(7);
+    let text = ours.get_or_insert_text("t");
+    let list = ours.get_or_insert_array("a");
+    let mut readers = vec![doc(9)];
+    let mut rows = Vec::new();
+    let mut edit = |change: &dyn Fn(&mut TransactionMut<'_>)| {
+        let mut txn = ours.transact_mut();
+        change(&mut txn);
+        rows.push(parse(&txn.encode_update_v1()));
+        drop(txn);
+        readers.push(copy(&ours, 9));
+    };
+    edit(&|txn| text.insert(txn, 0, "keep SECRET and 😀 TOKEN too"));
+    edit(&|txn| list.insert_range(txn, 0, ["one", "HIDDEN", "three"]));
+    edit(&|txn| {
+        list.insert(txn, 3, MapPrelim::from([("inner", "BURIED")]));
+    });
+    edit(&|txn| text.remove_range(txn, 5, 7));
+    edit(&|txn| text.remove_range(txn, 12, 6));
+    edit(&|txn| list.remove(txn, 1));
+    edit(&|txn| list.remove(txn, 2));
+    let expected = content(&ours);
+    let holds = |bytes: &Bytes, text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+    for reader in readers {
+        let known = Known::parse(&reader.transact().state_vector().encode_v1()).unwrap();
+        let missing = diff(&rows, &known);
+        for gone in ["SECRET", "TOKEN", "HIDDEN", "BURIED"] {
+            assert!(!holds(&missing, gone) && merge(&rows).len() > missing.len(), "{gone}");
+        }
+        assert_eq!(holds(&missing, "three"), known.is_empty() || !content(&reader).contains("three"));
+        reader.transact_mut().apply_update(yrs::Update::decode_v1(&missing).unwrap()).unwrap();
+        assert_eq!(content(&reader), expected);
+    }
 }
 
 #[test]

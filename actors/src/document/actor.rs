@@ -7,7 +7,7 @@ use super::messages::{
     Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Unload, Write,
 };
 use super::replica::Unverified;
-use super::state::{DocumentState, HeldDecision};
+use super::state::{DocumentState, HeldDecision, Unsound};
 use super::{FollowerId, close, storage};
 use crate::directory::messages::{Resign, Resigned};
 use crate::directory::{Desk, Directory};
@@ -52,8 +52,8 @@ pub struct DocumentActor {
     /// Messages that the directory routed here; unloading needs its count to be the same.
     routed: u64,
     draining: Option<oneshot::Sender<()>>,
-    /// Snapshots from this number on are discarded before anybody loads the document anew.
-    discard: Option<u64>,
+    /// What is mended before anybody loads the document anew.
+    unsound: Vec<Unsound>,
     /// Counts what is shown, one for each receiver.
     fanout: Counter,
 }
@@ -77,7 +77,7 @@ impl DocumentActor {
             idle_timer: None,
             routed: 0,
             draining: None,
-            discard: None,
+            unsound: Vec::new(),
             fanout: counter!("contextnexus_fanout_total"),
         }
     }
@@ -154,10 +154,8 @@ impl DocumentActor {
                 }
             }
             Effect::Snapshot { is_stored } => self.snapshot(is_stored, ctx),
-            Effect::DiscardSnapshots(seq) => self.discard = Some(seq),
-            Effect::Quarantine(what) => {
-                actix::spawn(storage::quarantine(self.world.clone(), self.key, what));
-            }
+            Effect::DiscardSnapshots(seq) => self.unsound.push(Unsound::Snapshot { seq }),
+            Effect::Quarantine(what) => self.unsound.push(Unsound::Row(what)),
             Effect::QuarantineRefused(what) => {
                 actix::spawn(storage::quarantine_refused(self.world.clone(), self.key, what));
             }
@@ -307,8 +305,7 @@ impl DocumentActor {
     }
 
     fn take_snapshot(&mut self, ctx: &mut Context<Self>) -> Option<Unverified> {
-        let now = self.world.clock.instant();
-        let (snapshot, effects) = self.state.as_mut()?.snapshot(now);
+        let (snapshot, effects) = self.state.as_mut()?.snapshot();
         self.perform(effects, ctx);
         snapshot
     }
@@ -323,12 +320,11 @@ impl DocumentActor {
 
     fn resign_and_stop(&mut self, ctx: &mut Context<Self>) {
         let resigned = Resigned { key: self.key, desk: self.desk.clone() };
-        let (world, key, directory, discard) =
-            (self.world.clone(), self.key, self.directory.clone(), self.discard.take());
+        let unsound = std::mem::take(&mut self.unsound);
+        let (world, key, directory) = (self.world.clone(), self.key, self.directory.clone());
         let told = async move {
-            // Whoever comes next would load them again.
-            if let Some(seq) = discard {
-                storage::discard_snapshots(world, key, seq).await;
+            for unsound in unsound {
+                storage::mend(&world, key, unsound).await;
             }
             directory.send(resigned).await
         };
@@ -353,11 +349,10 @@ impl DocumentActor {
         if !self.lines.is_empty() || !settled {
             return self.arm_idle(ctx);
         }
-        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100)
-            && let Some(snapshot) = self.take_snapshot(ctx)
-        {
-            // So that the next one to open it reads little. It is stored without us.
-            actix::spawn(storage::store_snapshot(self.world.clone(), self.key, snapshot));
+        // So that the next one to open it reads little; packed, it is as it was read.
+        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100 && !state.is_packed()) {
+            let Some(snapshot) = self.take_snapshot(ctx) else { return }; // it ended over that
+            actix::spawn(storage::store_snapshot(self.world.clone(), self.key, snapshot)); // without us
         }
         let resign = Resign { key: self.key, desk: self.desk.clone(), routed: self.routed };
         let agreed = self.directory.send(resign).into_actor(self);

@@ -235,7 +235,7 @@ pub enum Effect {
     },
     /// Delete the snapshots from this number on, before anybody loads the document: one does not read back. The log holds all that they held.
     DiscardSnapshots(u64),
-    /// Quarantine a row of the log.
+    /// Quarantine a row of the log, before anybody loads the document.
     Quarantine(Quarantine),
     /// Quarantine bytes that never entered the log.
     QuarantineRefused(Quarantine),

@@ -48,6 +48,8 @@ struct Packed {
     snapshot: Option<(u64, Bytes)>,
     /// What came after it, in order and without overlaps.
     updates: Vec<Unfolded>,
+    /// Both as the gate reads them, for a while.
+    parts: Vec<Part>,
 }
 
 /// An update of the log that yrs has not seen here.
@@ -120,11 +122,6 @@ impl Replica {
         Self { form: Form::Open(Self::empty()), key, witness, poisoned: false }
     }
 
-    /// The same document before its first update.
-    pub fn anew(&self) -> Self {
-        Self::witnessed(self.key, self.witness.clone())
-    }
-
     fn empty() -> Doc {
         let mut options = Options::with_client_id(ClientID::new(0)); // it never writes
         options.offset_kind = OffsetKind::Utf16;
@@ -147,7 +144,8 @@ impl Replica {
     /// nothing of them before the tree is needed.
     pub fn pack(&mut self, snapshot: Option<(u64, Bytes)>, updates: Vec<Unfolded>) {
         let (key, witness) = (self.key, self.witness.clone());
-        *self = Self { form: Form::Packed(Packed { snapshot, updates }), key, witness, poisoned: false };
+        *self =
+            Self { form: Form::Packed(Packed { snapshot, updates, parts: Vec::new() }), key, witness, poisoned: false };
     }
 
     /// Makes the tree, where there is none. After an error, which names what cannot be folded, the replica must be dropped.
@@ -181,6 +179,18 @@ impl Replica {
         matches!(self.form, Form::Packed(_))
     }
 
+    /// Whether bytes are kept that only make the next [`state`](Self::state) or [`diff`](Self::diff) quicker.
+    pub fn has_parsed(&self) -> bool {
+        matches!(&self.form, Form::Packed(packed) if !packed.parts.is_empty())
+    }
+
+    /// Lets go of them.
+    pub fn forget_parsed(&mut self) {
+        if let Form::Packed(packed) = &mut self.form {
+            packed.parts = Vec::new();
+        }
+    }
+
     /// Whether there are updates that yrs has not folded yet.
     pub fn has_unfolded(&self) -> bool {
         matches!(&self.form, Form::Packed(packed) if !packed.updates.is_empty())
@@ -203,11 +213,11 @@ impl Replica {
         folded
     }
 
-    /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update; from a packed document as of [`state`](Self::state).
+    /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update.
     pub fn diff(&mut self, state_vector: &[u8]) -> Result<Bytes, ReplicaError> {
-        if let Form::Packed(packed) = &self.form {
+        if let Form::Packed(packed) = &mut self.form {
             let known = Known::parse(state_vector).map_err(|_| ReplicaError::Undecodable)?;
-            return Ok(contextnexus_gate::diff(&packed.parts()?, &known));
+            return Ok(contextnexus_gate::diff(packed.parts()?, &known));
         }
         self.guarded(|doc| {
             let state_vector = StateVector::decode_v1(state_vector).map_err(|_| ReplicaError::Undecodable)?;
@@ -216,9 +226,9 @@ impl Replica {
         })
     }
 
-    /// The whole state as one update. That of a packed document may hold content that was deleted after its snapshot.
+    /// The whole state as one update.
     pub fn state(&mut self) -> Result<Bytes, ReplicaError> {
-        if let Form::Packed(packed) = &self.form {
+        if let Form::Packed(packed) = &mut self.form {
             return packed.state();
         }
         self.guarded(|doc| {
@@ -276,19 +286,22 @@ impl Replica {
 }
 
 impl Packed {
-    fn state(&self) -> Result<Bytes, ReplicaError> {
+    fn state(&mut self) -> Result<Bytes, ReplicaError> {
         match &self.snapshot {
             Some((_, state)) if self.updates.is_empty() => Ok(state.clone()),
-            _ => Ok(contextnexus_gate::merge(&self.parts()?)),
+            _ => Ok(contextnexus_gate::diff(self.parts()?, &Known::default())),
         }
     }
 
-    fn parts(&self) -> Result<Vec<Part>, ReplicaError> {
-        let caps = Caps { update_bytes_max: usize::MAX, ..Caps::default() };
-        let snapshot = self.snapshot.iter().map(|(_, state)| state);
-        let parts = snapshot.chain(self.updates.iter().map(|unfolded| &unfolded.update));
-        let parts = parts.map(|part| Part::parse(part.clone(), &caps));
-        parts.collect::<Result<_, _>>().map_err(|_| ReplicaError::Undecodable)
+    fn parts(&mut self) -> Result<&[Part], ReplicaError> {
+        if self.parts.is_empty() {
+            let caps = Caps { update_bytes_max: usize::MAX, ..Caps::default() };
+            let snapshot = self.snapshot.iter().map(|(_, state)| state);
+            let parts = snapshot.chain(self.updates.iter().map(|unfolded| &unfolded.update));
+            let parts = parts.map(|part| Part::parse(part.clone(), &caps));
+            self.parts = parts.collect::<Result<_, _>>().map_err(|_| ReplicaError::Undecodable)?;
+        }
+        Ok(&self.parts)
     }
 }
 

@@ -81,7 +81,7 @@ pub struct DocumentState {
     tail: TailSinceSnapshot,
     /// The whole state as it was encoded last, for whoever joins next.
     encoded: Option<Encoded>,
-    /// When the tree was needed last; `None` where there is none, or nothing in it, or it cannot go.
+    /// When the tree was needed last; `None` where there is none, or it was made for a snapshot alone, or it cannot go.
     used_at: Option<Instant>,
     /// A snapshot is being read back, or stored.
     reading_back: bool,
@@ -213,7 +213,7 @@ impl DocumentState {
         self.members.values().map(|member| (member.user, member.session))
     }
 
-    /// The whole state as bytes is all that is held.
+    /// There is no tree.
     pub fn is_packed(&self) -> bool {
         self.replica.is_packed()
     }
@@ -332,7 +332,7 @@ impl DocumentState {
                     // Seen already, or a fork, which the head check tells.
                 } else if self.log == LogWork::Nothing && from == self.position && !updates.is_empty() {
                     if self.take_in(updates.into_iter().map(Some), through, now).is_err() {
-                        // Whatever row it was, loading finds it in the log, and only there.
+                        // Whatever row it was, the log tells, and only the log.
                         self.die(close::SERVICE_RESTART, "document is rebuilt");
                     }
                 } else {
@@ -450,6 +450,7 @@ impl DocumentState {
     fn has_slow_matters(&self) -> bool {
         self.tail_updates() > 0
             || self.encoded.is_some()
+            || self.replica.has_parsed()
             || self.used_at.is_some()
             || self.presence.has_remote()
             || self.members.values().any(|member| member.gap.is_some() || member.reassure_at().is_some())

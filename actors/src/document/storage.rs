@@ -18,7 +18,7 @@ static READ_BACKS: Semaphore = Semaphore::const_new(2);
 /// PostgreSQL is asked again so often, where nobody waits for the answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Loads a document. What cannot be folded is mended first: a row moves into quarantine, a snapshot is discarded.
+/// Loads a document. What the gate does not take is mended first: a row moves into quarantine, a snapshot is discarded.
 pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentState, JoinRefused> {
     for _ in 0..QUARANTINES_PER_LOAD_MAX {
         let stored = match world.log.load(key).await {
@@ -34,32 +34,43 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
         let replica = Replica::witnessed(key, world.witness.clone());
         match DocumentState::load_into(replica, stored, world.limits.clone(), world.budget.clone(), now) {
             Ok(state) => return Ok(state),
-            Err(unsound) => mend(world, key, unsound).await.map_err(|_| JoinRefused::Unavailable)?,
+            Err(unsound) => {
+                let unsound = named(world, key, unsound);
+                try_to_mend(world, key, &unsound).await.map_err(|_| JoinRefused::Unavailable)?;
+            }
         }
     }
     Err(JoinRefused::Unavailable)
 }
 
-async fn mend(world: &World, key: DocumentKey, unsound: Unsound) -> Result<(), LogError> {
-    match unsound {
-        Unsound::Row(what) => world.log.quarantine(key, named(world, key, what)).await,
-        Unsound::Snapshot { seq } => {
-            say_discarded(key, seq);
-            world.log.discard_snapshots(key, seq).await
-        }
-    }
-}
-
-/// Deletes the snapshots from this number on, for as long as that takes.
-pub(super) async fn discard_snapshots(world: World, key: DocumentKey, seq: u64) {
-    say_discarded(key, seq);
-    while let Err(LogError::Unavailable(_)) = world.log.discard_snapshots(key, seq).await {
+/// Moves a row of the log into quarantine, or deletes the snapshots from a number on, for as long as that takes.
+pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
+    let unsound = named(world, key, unsound);
+    while let Err(LogError::Unavailable(_)) = try_to_mend(world, key, &unsound).await {
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-fn say_discarded(key: DocumentKey, seq: u64) {
-    error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
+async fn try_to_mend(world: &World, key: DocumentKey, unsound: &Unsound) -> Result<(), LogError> {
+    match unsound {
+        Unsound::Row(what) => world.log.quarantine(key, what.clone()).await,
+        Unsound::Snapshot { seq } => world.log.discard_snapshots(key, *seq).await,
+    }
+}
+
+/// The same with the tip that the log will have after it; said and counted here, once.
+fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
+    match unsound {
+        Unsound::Row(what) => {
+            error!(document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
+            metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+            Unsound::Row(Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what })
+        }
+        Unsound::Snapshot { seq } => {
+            error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
+            unsound
+        }
+    }
 }
 
 /// Reads the log for a document that is open, for as long as that takes.
@@ -72,14 +83,6 @@ pub(super) async fn load_again(world: &World, key: DocumentKey) -> Result<Stored
     }
 }
 
-/// Moves a row of the log into quarantine, for as long as that takes.
-pub(super) async fn quarantine(world: World, key: DocumentKey, what: Quarantine) {
-    let what = named(&world, key, what);
-    while let Err(LogError::Unavailable(_)) = world.log.quarantine(key, what.clone()).await {
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
 /// Keeps bytes that never entered the log, for as long as that takes.
 pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Quarantine) {
     warn!(document.id = %key.document, "update quarantined: {}", what.reason);
@@ -87,13 +90,6 @@ pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Qua
     while let Err(LogError::Unavailable(_)) = world.log.quarantine_refused(key, what.clone()).await {
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-/// The same with the tip that the log will have after it; said and counted here, once.
-fn named(world: &World, key: DocumentKey, what: Quarantine) -> Quarantine {
-    error!(document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
-    metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
-    Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what }
 }
 
 /// The snapshot, once a worker has read it back.

@@ -291,8 +291,7 @@ impl Node {
                 shared.must_not_be(format!("an honest client was closed with {code}: {reason}"));
             }
             Effect::Snapshot { is_stored } => {
-                let now = self.now(shared);
-                let Some((taken, effects)) = self.state.as_mut().map(|state| state.snapshot(now)) else { return };
+                let Some((taken, effects)) = self.state.as_mut().map(DocumentState::snapshot) else { return };
                 assert!(effects.is_empty(), "a sound document ended over its snapshot");
                 let work = if is_stored { Work::Save } else { Work::ReadBack };
                 self.work.extend(taken.map(work));

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use contextnexus_gate::lib0::write_var_uint;
 use contextnexus_gate::{
-    AwarenessEntry, AwarenessUpdate, Caps, Content, Delta, Index, Recent, Update, admit, encode_awareness, merge,
+    AwarenessEntry, AwarenessUpdate, Caps, Content, Delta, Index, Recent, StateVector as Known, Update, admit, diff,
+    encode_awareness, merge,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -264,10 +265,13 @@ impl Trial {
         }
         if seed.is_multiple_of(8) {
             let rows: Vec<Update> = victim.rows.iter().map(|row| parse(row)).collect();
-            let merged = doc(3);
-            fold(&merged, &merge(&rows)).map_err(|what| Conviction::Yrs(format!("the rows merged: {what}")))?;
-            if merged.transact().snapshot() != ours || (read(&merged) != before && !victim.model.is_lawless) {
-                return yrs("the rows merged make another document");
+            for (how, bytes) in [("merged", merge(&rows)), ("without what is deleted", diff(&rows, &Known::default()))]
+            {
+                let merged = doc(3);
+                fold(&merged, &bytes).map_err(|what| Conviction::Yrs(format!("the rows {how}: {what}")))?;
+                if merged.transact().snapshot() != ours || (read(&merged) != before && !victim.model.is_lawless) {
+                    return yrs(&format!("the rows {how} make another document"));
+                }
             }
             let mut trusting = Index::new();
             for row in rows.iter().filter(|row| !row.is_empty()) {

@@ -1,4 +1,4 @@
-//! The fold: rows of the log that come into the document, at loading and after.
+//! Rows of the log that come into the document: packed when it is loaded, folded after that.
 
 use super::*;
 
@@ -84,6 +84,7 @@ impl DocumentState {
         let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
+        (self.folded_bytes, self.packed_bytes) = (0, 0);
         if let Some(snapshot) = &stored.snapshot {
             let unreadable = |_| Unsound::Snapshot { seq: snapshot.position.seq };
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(unreadable)?;
@@ -96,9 +97,14 @@ impl DocumentState {
         let mut unfolded = Vec::new();
         for row in stored.tail.rows {
             for (seq, bytes) in (row.seq_from..).zip(row.updates) {
-                let trimmed = self.trim_stored(bytes.clone());
-                let trimmed = trimmed.map_err(|reason| Unsound::Row(unsound(row.seq_from, reason, bytes)))?;
-                let Some(update) = trimmed else { continue };
+                let update = match self.trim_stored(bytes.clone()) {
+                    Ok(Some(update)) => update,
+                    Ok(None) => continue,
+                    Err(reason) => {
+                        self.check_snapshot(stored.snapshot)?;
+                        return Err(Unsound::Row(unsound(row.seq_from, reason, bytes)));
+                    }
+                };
                 unfolded.push(Unfolded { row: row.seq_from, seq, update: update.bytes().clone() });
                 self.remember(seq, update, now);
             }
@@ -113,6 +119,15 @@ impl DocumentState {
             self.wake_slowly(now);
         }
         Ok(())
+    }
+}
+
+impl DocumentState {
+    /// Something does not continue this snapshot: an error where that is no wonder.
+    fn check_snapshot(&mut self, snapshot: Option<Snapshot>) -> Result<(), Unsound> {
+        let Some(Snapshot { position: Position { seq, .. }, state, .. }) = snapshot else { return Ok(()) };
+        self.replica.pack(Some((seq, state)), Vec::new());
+        self.replica.unpack().map_err(|_| Unsound::Snapshot { seq })
     }
 }
 

@@ -8,8 +8,12 @@ impl DocumentState {
             return self.close(from, close::MALFORMED, "malformed state vector");
         };
         let has_nothing = theirs.iter().next().is_none();
-        let diff =
-            if has_nothing { self.whole_state(now) } else { self.read_replica(|replica| replica.diff(state_vector)) };
+        let diff = if has_nothing {
+            self.whole_state(now)
+        } else {
+            self.wake_slowly(now);
+            self.read_replica(|replica| replica.diff(state_vector))
+        };
         let Some(diff) = diff else { return };
         let position = self.position;
         let Some(member) = self.members.get_mut(&from) else { return };

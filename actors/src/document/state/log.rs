@@ -16,12 +16,12 @@ pub(super) enum LogWork {
     Rebuilding,
 }
 
-/// The stored log cannot be folded as it is: mend this first, then load again.
+/// The stored log cannot be used as it is: mend this first, then load again.
 #[derive(Debug)]
 pub enum Unsound {
     /// A row that must move into quarantine.
     Row(Quarantine),
-    /// A snapshot that yrs does not read, its checksum notwithstanding.
+    /// A snapshot that does not read, its checksum notwithstanding.
     Snapshot {
         /// Its sequence.
         seq: u64,
@@ -169,7 +169,6 @@ impl DocumentState {
 
     /// Loaded anew after the log diverged. Everybody is sent what is there now, and asked for what the database lost.
     pub fn rebuilt(&mut self, stored: Stored, now: Instant) -> Result<Vec<Effect>, Unsound> {
-        self.replica = self.replica.anew();
         self.index = Index::new();
         self.recent = Recent::new(self.limits.document_recent_bytes);
         self.latest.clear();

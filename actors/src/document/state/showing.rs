@@ -41,7 +41,10 @@ impl DocumentState {
         let updates = stored_at.map_or(0, |seq| self.position.seq.saturating_sub(seq));
         self.tail = TailSinceSnapshot { updates, bytes: 0, since: (updates > 0).then_some(now) };
         match taken {
-            Some(snapshot) if snapshot.position == self.position && self.may_rest(now) => self.pack(snapshot),
+            // A tree that was made for the snapshot alone was never used.
+            Some(snapshot) if snapshot.position == self.position && (self.used_at.is_none() || self.may_rest(now)) => {
+                self.pack(snapshot);
+            }
             Some(_) => {}
             None => self.used_at = None, // the tree is all there is: it stays, and is tried again when it was needed again
         }
@@ -49,7 +52,7 @@ impl DocumentState {
 
     /// The whole state as yrs folds it, and where it stands; for HTTP reads.
     pub fn read(&mut self, now: Instant) -> Option<(Position, Bytes)> {
-        if self.replica.has_unfolded() && !self.unpack(now) {
+        if !self.fold_the_rest(now) {
             return None;
         }
         let state = self.read_replica(Replica::state)?;
@@ -57,10 +60,12 @@ impl DocumentState {
     }
 
     /// A snapshot of this moment, for [`Effect::Snapshot`]. The document may have ended over it.
-    pub fn snapshot(&mut self, now: Instant) -> (Option<Unverified>, Vec<Effect>) {
+    pub fn snapshot(&mut self) -> (Option<Unverified>, Vec<Effect>) {
         let position = self.position;
-        let is_tree = !self.replica.is_packed() || self.unpack(now);
-        let taken = if is_tree { self.read_replica(|replica| replica.snapshot(position)) } else { None };
+        let taken = self.read_replica(|replica| {
+            replica.unpack()?;
+            replica.snapshot(position)
+        });
         (taken, self.take_effects())
     }
 
@@ -95,6 +100,7 @@ impl DocumentState {
     /// It has changed since, or nobody has asked for it lately.
     pub(super) fn forget_encoded(&mut self, now: Instant) {
         self.encoded.take_if(|encoded| encoded.at != self.position || now >= encoded.since + ENCODED_KEPT);
+        self.replica.forget_parsed();
     }
 
     pub(super) fn remember(&mut self, seq: u64, update: Update, now: Instant) {
@@ -129,6 +135,8 @@ impl DocumentState {
     pub(super) fn consider_snapshot(&mut self, now: Instant) {
         let tail = &self.tail;
         let age = Duration::from_secs(self.limits.snapshot_age_s);
+        // Many are loaded at once, and packed they are as small as after it.
+        let age = if self.replica.is_packed() { self.spread(age) } else { age };
         let due = tail.bytes >= self.limits.snapshot_tail_bytes
             || tail.updates >= self.limits.snapshot_tail_updates
             || tail.since.is_some_and(|since| now >= since + age);
@@ -142,9 +150,13 @@ impl DocumentState {
 
     /// Whether nobody has needed the tree for so long that it may go. Documents have times of their own, because many come back at once.
     fn may_rest(&self, now: Instant) -> bool {
-        let least = Duration::from_secs(self.limits.document_rest_s);
-        let after = least + least * u32::from(self.replica.key().document.0.as_bytes()[15]) / 256;
+        let after = self.spread(Duration::from_secs(self.limits.document_rest_s));
         self.used_at.is_some_and(|at| now >= at + after) && self.is_settled()
+    }
+
+    /// From `least` to twice that, by document.
+    fn spread(&self, least: Duration) -> Duration {
+        least + least * u32::from(self.replica.key().document.0.as_bytes()[15]) / 256
     }
 
     /// The tree goes: this is the state at our position, and it reads back.
@@ -161,6 +173,15 @@ impl DocumentState {
         self.used_at = Some(now);
         self.wake_slowly(now);
         self.read_replica(Replica::unpack).is_some()
+    }
+
+    /// What the gate makes of the parts is not enough. False when this instance ended over it.
+    pub(super) fn fold_the_rest(&mut self, now: Instant) -> bool {
+        if !self.replica.has_unfolded() {
+            return true;
+        }
+        self.encoded = None;
+        self.unpack(now)
     }
 
     /// Reads the replica; a panic inside yrs ends this instance. A snapshot that cannot be folded is discarded, a row moves into quarantine.

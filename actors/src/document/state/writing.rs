@@ -114,6 +114,9 @@ impl DocumentState {
             return false;
         }
         // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other.
+        if !self.fold_the_rest(now) {
+            return true;
+        }
         // Encoded once a position: whoever is refused and comes again costs nothing more.
         if let Some(state) = self.whole_state(now) {
             self.folded_bytes = state.len();

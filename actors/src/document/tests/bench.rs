@@ -334,7 +334,7 @@ impl Bench {
                 Effect::Close { follower, code, .. } => self.put(follower, Sent::Closed(code)),
                 Effect::Snapshot { is_stored } => {
                     self.snapshots += 1;
-                    let (taken, effects) = self.state.snapshot(self.now);
+                    let (taken, effects) = self.state.snapshot();
                     self.perform(effects);
                     let taken = taken.map(|snapshot| snapshot.verify().unwrap());
                     if let Some(snapshot) = taken.clone().filter(|_| is_stored) {

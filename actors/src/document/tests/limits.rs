@@ -38,6 +38,19 @@ fn a_full_document_takes_what_deletes_and_nothing_that_adds() {
 }
 
 #[test]
+fn what_was_deleted_before_it_was_loaded_does_not_count_either() {
+    let mut bench = limited(|limits| limits.document_bytes_max = 2_000);
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, &"x".repeat(1_900))));
+    bench.say(&ann, Input::Update(ann.delete(0, 1_500)));
+    let limits = Limits { document_bytes_max: 2_000, ..Limits::default() };
+    let mut again = Bench::over(bench.log.clone(), bench.key, limits);
+    let bob = again.editor(2, Dialect::YWebsocket, Role::Editor);
+    again.say(&bob, Input::Update(bob.type_at(0, &"y".repeat(1_000))));
+    assert_eq!((again.count(&bob, &FULL), again.text().len()), (0, 1_400));
+}
+
+#[test]
 fn a_full_document_says_so_over_http() {
     let mut bench = limited(|limits| limits.document_bytes_max = 2_000);
     let ann = bench.stranger(1, Dialect::YWebsocket, Role::Editor, 1);

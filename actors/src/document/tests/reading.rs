@@ -89,7 +89,7 @@ fn who_makes_a_document_load_is_sent_the_snapshot_as_it_is_stored() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "stored")));
-    let snapshot = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
+    let snapshot = bench.state.snapshot().0.unwrap().verify().unwrap();
     let state = snapshot.state.clone();
     bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
     let mut again = Bench::over(bench.log.clone(), bench.key, Limits::default());

@@ -1,7 +1,9 @@
 use super::bench::{Bench, Sent};
 use crate::access::Role;
+use crate::budget::Budget;
 use crate::document::close;
 use crate::document::messages::Input;
+use crate::document::state::{DocumentState, Unsound};
 use crate::document::witness::{Fold, Folding, Witness};
 use crate::ids::{DocumentKey, NodeId, Position, Tip};
 use crate::limits::Limits;
@@ -11,7 +13,7 @@ use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use yrs::{Doc, Text, Transact};
 
 #[test]
@@ -141,7 +143,7 @@ fn a_snapshot_and_its_tail_are_the_whole_document() {
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "before ")));
-    let snapshot = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
+    let snapshot = bench.state.snapshot().0.unwrap().verify().unwrap();
     bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
     bench.say(&ann, Input::Update(ann.type_at(7, "after")));
     let stored = bench.log.load_now(bench.key).unwrap();
@@ -172,7 +174,7 @@ fn loaded_from_a_snapshot(alter: impl FnOnce(&mut Snapshot)) -> (Bench, Arc<Fold
     let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "before")));
-    let mut snapshot = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
+    let mut snapshot = bench.state.snapshot().0.unwrap().verify().unwrap();
     alter(&mut snapshot);
     bench.log.save_snapshot_now(bench.key, snapshot).unwrap();
     let folded = Arc::new(Folded::default());
@@ -210,14 +212,20 @@ fn a_document_that_nobody_changes_comes_to_rest_and_is_as_good_as_before() {
     assert_eq!(Bench::over(bench.log.clone(), bench.key, Limits::default()).text(), "before and after");
 }
 
-/// "before" in a snapshot, and two more updates, of which the second takes back what the first wrote.
+/// "before" in a snapshot, a row of one update, and one of two, of which the second takes away what was there before.
 fn log_with_a_tail() -> (MemoryLog, DocumentKey) {
     let (mut bench, _) = loaded_from_a_snapshot(|_| {});
     let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
-    bench.say(&bob, Input::Update(bob.type_at(6, " during")));
-    bench.say(&bob, Input::Update(bob.delete(0, 7)));
+    for update in [bob.type_at(6, "!"), bob.type_at(7, " during"), bob.delete(0, 8)] {
+        bench.whisper(&bob, Input::Update(update));
+    }
+    bench.log_answers();
+    let rows: Vec<_> = bench.log.rows(bench.key).iter().map(|row| (row.seq_from, row.seq_to)).collect();
+    assert_eq!(rows, [(1, 1), (2, 2), (3, 4)]);
     (bench.log, bench.key)
 }
+
+const ALL_OF_IT: [Folding; 4] = [Folding::Snapshot(1), Folding::Update(2), Folding::Update(3), Folding::Update(4)];
 
 #[test]
 fn what_came_after_the_snapshot_is_not_folded_before_the_tree_is_needed() {
@@ -227,28 +235,32 @@ fn what_came_after_the_snapshot_is_not_folded_before_the_tree_is_needed() {
     let cid = bench.editor(3, Dialect::YWebsocket, Role::Editor);
     assert_eq!((cid.text(), folded.take()), ("during".into(), vec![]));
     bench.say(&cid, Input::Update(cid.type_at(6, ", after")));
-    let all = [Folding::Snapshot(1), Folding::Update(2), Folding::Update(3), Folding::Update(4)];
-    assert_eq!(folded.take(), all);
+    assert_eq!(folded.take(), [&ALL_OF_IT[..], &[Folding::Update(5)]].concat());
     assert_eq!(bench.text(), "during, after");
-    let mut again = Bench::watched(log, key, Limits::default(), folded.clone());
-    assert_eq!(again.text(), "during, after");
-    assert_eq!(folded.take(), all, "a request reads what yrs made of it");
 }
 
 #[test]
-fn what_is_packed_with_updates_is_folded_for_its_snapshot_and_comes_to_rest() {
+fn a_request_reads_what_yrs_made_of_it() {
     let (log, key) = log_with_a_tail();
     let folded = Arc::new(Folded::default());
     let mut bench = Bench::watched(log, key, Limits::default(), folded.clone());
-    bench.time_passes(Duration::from_secs(Limits::default().snapshot_age_s - 1));
+    assert_eq!((bench.text().as_str(), folded.take()), ("during", ALL_OF_IT.to_vec()));
+}
+
+#[test]
+fn what_is_packed_with_updates_is_folded_for_its_snapshot_and_goes_back_to_rest() {
+    let (log, key) = log_with_a_tail();
+    let folded = Arc::new(Folded::default());
+    let mut bench = Bench::watched(log, key, Limits::default(), folded.clone());
+    let age = Duration::from_secs(Limits::default().snapshot_age_s);
+    bench.time_passes(age - Duration::from_secs(1));
     assert_eq!((bench.snapshots, folded.take()), (0, vec![]));
-    bench.time_passes(Duration::from_secs(2));
-    assert_eq!((bench.snapshots, bench.state.tail_updates()), (1, 0));
-    assert_eq!(folded.take(), [Folding::Snapshot(1), Folding::Update(2), Folding::Update(3)]);
-    bench.time_passes(Duration::from_secs(121));
+    bench.time_passes(age + Duration::from_secs(2));
+    assert_eq!((bench.snapshots, bench.state.tail_updates(), folded.take()), (1, 0, ALL_OF_IT.to_vec()));
+    bench.time_passes(Duration::from_secs(1_000));
     let dan = bench.editor(4, Dialect::YWebsocket, Role::Editor);
     bench.say(&dan, Input::Update(dan.type_at(6, "!")));
-    assert_eq!(folded.take(), [Folding::Snapshot(3), Folding::Update(4)]);
+    assert_eq!((bench.snapshots, folded.take()), (1, vec![Folding::Snapshot(4), Folding::Update(5)]));
     assert_eq!(bench.text(), "during!");
 }
 
@@ -281,12 +293,27 @@ impl Witness for Panicking {
 #[test]
 fn a_packed_row_that_cannot_be_folded_is_quarantined_when_that_shows() {
     let (log, key) = log_with_a_tail();
-    let mut bench = Bench::watched(log.clone(), key, Limits::default(), Arc::new(Panicking(3)));
-    let cid = bench.editor(3, Dialect::YWebsocket, Role::Editor);
+    let mut bench = Bench::watched(log.clone(), key, Limits::default(), Arc::new(Panicking(4)));
+    let cid = bench.stranger(3, Dialect::YWebsocket, Role::Editor, 3);
     bench.say(&cid, Input::Update(cid.type_at(0, "after ")));
     assert_eq!((bench.died, bench.quarantined.as_slice()), (Some(close::SERVICE_RESTART), &["fold_panicked"][..]));
-    let mut again = Bench::over(log, key, Limits::default());
-    assert_eq!(again.text(), "before after during", "everything else stands");
+    let emptied: Vec<_> = log.rows(key).iter().filter(|row| row.updates.is_empty()).map(|row| row.seq_from).collect();
+    assert_eq!(emptied, [3], "the row, by its first update");
+    let text = Bench::over(log, key, Limits::default()).text();
+    assert!(text.contains("before!") && text.contains("after ") && !text.contains("during"), "{text}");
+}
+
+#[test]
+fn rows_that_do_not_continue_a_snapshot_that_is_not_whole_are_not_to_blame() {
+    let (log, key) = log_with_a_tail();
+    let mut snapshot = log.load_now(key).unwrap().snapshot.unwrap();
+    snapshot.state = beyond();
+    log.discard_snapshots_now(key, 1);
+    log.save_snapshot_now(key, snapshot).unwrap();
+    let (limits, stored) = (Arc::new(Limits::default()), log.load_now(key).unwrap());
+    let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
+    let loaded = DocumentState::load(stored, limits, budget, Instant::now());
+    assert!(matches!(loaded, Err(Unsound::Snapshot { seq: 1 })), "{:?}", loaded.err());
 }
 
 #[test]
@@ -296,7 +323,7 @@ fn what_came_while_a_snapshot_was_stored_is_in_the_next_one_by_its_age() {
     let mut bench = Bench::with_limits(limits);
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, "in the first")));
-    let first = bench.state.snapshot(bench.now).0.unwrap().verify().unwrap();
+    let first = bench.state.snapshot().0.unwrap().verify().unwrap();
     bench.say(&ann, Input::Update(ann.type_at(12, ", not in it")));
     bench.log.save_snapshot_now(bench.key, first.clone()).unwrap();
     bench.state.snapshot_taken(Some(first), true, bench.now);
@@ -324,16 +351,19 @@ fn a_client_that_comes_back_is_sent_what_it_lacks_without_a_fold() {
     assert_eq!(folded.take(), []);
 }
 
-#[test]
-fn a_packed_snapshot_that_cannot_be_folded_is_discarded_when_that_shows() {
-    // Nothing but a block that continues what is not there.
+/// Nothing but a block that continues what is not there.
+fn beyond() -> Bytes {
     let beyond = Doc::with_client_id(9);
     let text = beyond.get_or_insert_text("text");
     text.insert(&mut beyond.try_transact_mut().unwrap(), 0, "first");
     let mut transaction = beyond.try_transact_mut().unwrap();
     text.insert(&mut transaction, 5, "second");
-    let second = Bytes::from(transaction.encode_update_v1());
-    let (mut bench, _) = loaded_from_a_snapshot(|snapshot| snapshot.state = second);
+    Bytes::from(transaction.encode_update_v1())
+}
+
+#[test]
+fn a_packed_snapshot_that_cannot_be_folded_is_discarded_when_that_shows() {
+    let (mut bench, _) = loaded_from_a_snapshot(|snapshot| snapshot.state = beyond());
     let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
     bench.say(&bob, Input::Update(bob.type_at(0, "own ")));
     assert_eq!(bench.died, Some(close::SERVICE_RESTART));
