@@ -55,7 +55,8 @@ pub struct Limits {
     pub snapshot_tail_bytes: usize,
     /// A snapshot is taken when so many updates stand after the last.
     pub snapshot_tail_updates: u64,
-    /// A snapshot is taken when the oldest update after the last is so old.
+    /// A snapshot is taken when the oldest update after the last is so old; in a document that was not changed since it was loaded, so long after
+    /// that or up to twice as long.
     pub snapshot_age_s: u64,
     /// How often heads and rights in use are compared with PostgreSQL.
     pub check_interval_ms: u64,

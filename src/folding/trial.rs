@@ -22,6 +22,8 @@ use uuid::Uuid;
 
 /// The hidden subcommand that [`child`] is.
 pub const SUBCOMMAND: &str = "try-fold";
+/// Rows that a child leaves out at most.
+const LEFT_OUT_MAX: usize = 64;
 /// A child that is starved of its CPU time is given up after so many times what it may take.
 const PATIENCE: u32 = 10;
 
@@ -124,15 +126,20 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
         let limits = Arc::new(Limits::default());
         let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
         let key = DocumentKey { tenant: TenantId(Uuid::nil()), document: DocumentId(Uuid::nil()) };
-        let replica = Replica::witnessed(key, through(Arc::new(Reporter)));
-        let mut loaded =
-            DocumentState::load_into(replica, stored.clone(), limits.clone(), budget.clone(), Instant::now());
-        // Whatever else is wrong with it is found, and mended, where the document is used: here what stands before it is tried.
-        if let Err(Unsound::Row(row)) = &loaded {
-            let replica = Replica::witnessed(key, through(Arc::new(Reporter)));
-            loaded = DocumentState::load_into(replica, before(stored, row.seq_from), limits, budget, Instant::now());
+        let witness = through(Arc::new(Reporter));
+        let load = |stored| {
+            let replica = Replica::witnessed(key, witness.clone());
+            DocumentState::load_into(replica, stored, limits.clone(), budget.clone(), Instant::now())
+        };
+        // Whatever else is wrong with it is found, and mended, where the document is used: here it is left out.
+        let mut stored = stored;
+        for _ in 0..LEFT_OUT_MAX {
+            match load(stored.clone()) {
+                Ok(mut document) => return drop(document.unpack_now()),
+                Err(Unsound::Row(row)) => leave_out(&mut stored, row.seq_from),
+                Err(Unsound::Snapshot { .. }) => return,
+            }
         }
-        let _ = loaded.map(|mut document| document.unpack_now());
     });
     match folding.map(std::thread::JoinHandle::join) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -140,10 +147,9 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
     }
 }
 
-/// The log without the rows from this number on.
-fn before(mut stored: Stored, seq: u64) -> Stored {
-    stored.tail.rows.retain(|row| row.seq_from < seq);
-    stored
+/// Empties the row that begins with this number, as quarantine does.
+fn leave_out(stored: &mut Stored, seq: u64) {
+    stored.tail.rows.iter_mut().filter(|row| row.seq_from == seq).for_each(|row| row.updates.clear());
 }
 
 /// Says on stderr what is about to be folded.

@@ -345,6 +345,9 @@ impl DocumentActor {
     }
 
     fn unload_if_idle(&mut self, ctx: &mut Context<Self>) {
+        if self.failed.is_some() {
+            return; // it ends already
+        }
         let settled = self.state.as_ref().is_some_and(DocumentState::is_settled);
         if !self.lines.is_empty() || !settled {
             return self.arm_idle(ctx);
@@ -357,6 +360,7 @@ impl DocumentActor {
         let resign = Resign { key: self.key, desk: self.desk.clone(), routed: self.routed };
         let agreed = self.directory.send(resign).into_actor(self);
         ctx.spawn(agreed.map(|agreed, actor, ctx| match agreed {
+            _ if actor.failed.is_some() => {} // it stops when it is mended
             Ok(true) => ctx.stop(),
             _ => actor.arm_idle(ctx),
         }));
@@ -562,6 +566,10 @@ impl Handler<Drain> for DocumentActor {
         let wait = async move {
             let _ = tokio::time::timeout(drain.patience, wait).await; // what is not committed by then was not acknowledged either
         };
-        Box::pin(wait.into_actor(self).map(|(), actor, ctx| actor.die(close::SERVICE_RESTART, "server restarts", ctx)))
+        Box::pin(wait.into_actor(self).map(|(), actor, ctx| {
+            if actor.failed.is_none() {
+                actor.die(close::SERVICE_RESTART, "server restarts", ctx);
+            }
+        }))
     }
 }

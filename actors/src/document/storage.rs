@@ -15,6 +15,8 @@ use tracing::{error, warn};
 const QUARANTINES_PER_LOAD_MAX: usize = 64;
 /// Snapshots that are read back side by side in this process: each is a second tree, and nobody waits for it.
 static READ_BACKS: Semaphore = Semaphore::const_new(2);
+/// Attempts to mend a document that nobody can open meanwhile.
+const ATTEMPTS_MAX: usize = 10;
 /// PostgreSQL is asked again so often, where nobody waits for the answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,10 +45,12 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
     Err(JoinRefused::Unavailable)
 }
 
-/// Moves a row of the log into quarantine, or deletes the snapshots from a number on, for as long as that takes.
+/// Moves a row of the log into quarantine, or deletes the snapshots from a number on. What cannot be done now is left to whoever meets it again.
 pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
     let unsound = named(world, key, unsound);
-    while let Err(LogError::Unavailable(_)) = try_to_mend(world, key, &unsound).await {
+    for _ in 0..ATTEMPTS_MAX {
+        let Err(error) = try_to_mend(world, key, &unsound).await else { return };
+        warn!(document.id = %key.document, "document {} is not mended: {error}", key.document);
         tokio::time::sleep(PAUSE).await;
     }
 }

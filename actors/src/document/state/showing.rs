@@ -62,6 +62,9 @@ impl DocumentState {
     /// A snapshot of this moment, for [`Effect::Snapshot`]. The document may have ended over it.
     pub fn snapshot(&mut self) -> (Option<Unverified>, Vec<Effect>) {
         let position = self.position;
+        if self.replica.has_unfolded() {
+            self.encoded = None; // what the gate made of the parts
+        }
         let taken = self.read_replica(|replica| {
             replica.unpack()?;
             replica.snapshot(position)

@@ -42,6 +42,9 @@ impl DocumentState {
                     break;
                 }
             }
+            if self.dead {
+                return None; // nothing of it is appended
+            }
             let rows = batch.rows(|proposal, admitted| self.describe(proposal, admitted));
             if rows.is_empty() {
                 self.settle(batch.items, self.position, now);
@@ -102,12 +105,17 @@ impl DocumentState {
             && self.is_full_with(admitted, now)
         {
             batch.delta = before.unwrap_or_default();
-            return self.refuse(proposal, &WriteRefused::Full("the document is too large"), now);
+            let refusal = if self.dead {
+                WriteRefused::Unavailable { retry_after_s: 1 }
+            } else {
+                WriteRefused::Full("the document is too large")
+            };
+            return self.refuse(proposal, &refusal, now);
         }
         batch.items.push((proposal, verdict));
     }
 
-    /// Whether the document would be larger than it may be. What only deletes is always taken.
+    /// Whether the document would be larger than it may be, or has ended over the question. What only deletes is always taken.
     fn is_full_with(&mut self, update: &Update, now: Instant) -> bool {
         let bytes = update.bytes().len();
         if update.clients().next().is_none() {

@@ -6,6 +6,7 @@ use crate::ids::{SessionId, UserId};
 use crate::limits::Limits;
 use crate::ports::documents::{WriteRefused, Writer};
 use crate::protocol::Dialect;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -39,15 +40,29 @@ fn a_full_document_takes_what_deletes_and_nothing_that_adds() {
 
 #[test]
 fn what_was_deleted_before_it_was_loaded_does_not_count_either() {
-    let mut bench = limited(|limits| limits.document_bytes_max = 2_000);
+    let mut bench = Bench::new();
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Update(ann.type_at(0, &"x".repeat(1_900))));
     bench.say(&ann, Input::Update(ann.delete(0, 1_500)));
+    for index in 0..200 {
+        bench.say(&ann, Input::Update(ann.type_at(index, "z"))); // as many blocks, until yrs joins them
+    }
     let limits = Limits { document_bytes_max: 2_000, ..Limits::default() };
     let mut again = Bench::over(bench.log.clone(), bench.key, limits);
     let bob = again.editor(2, Dialect::YWebsocket, Role::Editor);
+    let shown = again
+        .log
+        .load_now(again.key)
+        .unwrap()
+        .tail
+        .rows
+        .iter()
+        .flat_map(|row| &row.updates)
+        .map(Bytes::len)
+        .sum::<usize>();
+    assert!(shown > 4_000, "{shown}");
     again.say(&bob, Input::Update(bob.type_at(0, &"y".repeat(1_000))));
-    assert_eq!((again.count(&bob, &FULL), again.text().len()), (0, 1_400));
+    assert_eq!((again.count(&bob, &FULL), again.text().len()), (0, 1_600));
 }
 
 #[test]
