@@ -179,7 +179,8 @@ impl Replica {
         matches!(self.form, Form::Packed(_))
     }
 
-    /// Whether bytes are kept that only make the next [`state`](Self::state) or [`diff`](Self::diff) quicker.
+    /// Whether the parts are kept as the gate parsed them, which only makes the next [`state`](Self::state) or [`diff`](Self::diff) quicker: 16 bytes a
+    /// block.
     pub fn has_parsed(&self) -> bool {
         matches!(&self.form, Form::Packed(packed) if !packed.parts.is_empty())
     }

@@ -120,9 +120,7 @@ impl DocumentState {
         }
         Ok(())
     }
-}
 
-impl DocumentState {
     /// Something does not continue this snapshot: an error where that is no wonder.
     fn check_snapshot(&mut self, snapshot: Option<Snapshot>) -> Result<(), Unsound> {
         let Some(Snapshot { position: Position { seq, .. }, state, .. }) = snapshot else { return Ok(()) };
