@@ -52,7 +52,7 @@ const REFUSALS: &[(&str, &str)] = &[
 
 /// The same by close code.
 const REFUSALS_BY_CODE: &[(&str, &str)] = &[
-    ("contextnexus_closed_total", "Connections and attachments closed by the server."),
+    ("contextnexus_closed_total", "Connections closed by their session, and attachments closed by their document."),
     ("contextnexus_refused_total", "Documents that a connection asked for and did not get."),
 ];
 

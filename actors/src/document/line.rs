@@ -158,6 +158,7 @@ impl Line {
     pub fn close(&mut self, code: u16, reason: &'static str, whole_socket: bool) {
         self.receiving = false;
         self.detached.set();
+        metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
         if self.dialect == Dialect::Hocuspocus && !whole_socket {
             if code != super::close::SERVICE_RESTART {
                 let _ = self.outbox.push_control(encode(&self.address, Message::PermissionDenied(reason)));

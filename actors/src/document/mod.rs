@@ -50,6 +50,8 @@ pub mod close {
     pub const TIMEOUT: u16 = 4408;
     /// The client's history and the document's have different content at one place.
     pub const FORK: u16 = 4409;
+    /// The message is larger than any may be (RFC 6455).
+    pub const TOO_LARGE: u16 = 1009;
     /// Over a limit.
     pub const LIMIT: u16 = 4429;
     /// Come back: the document is rebuilt, or the server drains.
@@ -57,6 +59,16 @@ pub mod close {
     /// Come back later.
     pub const TRY_AGAIN_LATER: u16 = 1013;
     /// All of them: what a counter by code may say.
-    pub const ALL: [u16; 9] =
-        [MALFORMED, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TIMEOUT, FORK, LIMIT, SERVICE_RESTART, TRY_AGAIN_LATER];
+    pub const ALL: [u16; 10] = [
+        MALFORMED,
+        UNAUTHORIZED,
+        FORBIDDEN,
+        NOT_FOUND,
+        TIMEOUT,
+        FORK,
+        TOO_LARGE,
+        LIMIT,
+        SERVICE_RESTART,
+        TRY_AGAIN_LATER,
+    ];
 }

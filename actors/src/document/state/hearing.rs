@@ -33,7 +33,9 @@ impl DocumentState {
     pub(super) fn hear_update(&mut self, from: FollowerId, bytes: Bytes, is_step2: bool, now: Instant) {
         let update = match Update::parse(bytes, &self.caps) {
             Ok(update) => update,
-            Err(malformed) if is_too_large(&malformed) => return self.close(from, 1009, "update too large"),
+            Err(malformed) if is_too_large(&malformed) => {
+                return self.close(from, close::TOO_LARGE, "update too large");
+            }
             Err(_) => return self.close(from, close::MALFORMED, "malformed update"),
         };
         if self.has_quarantined(&update) {
