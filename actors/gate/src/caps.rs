@@ -38,7 +38,7 @@ impl Default for Caps {
 
 impl Caps {
     /// No caps beyond what the format itself bears: for what the log already holds.
-    pub(crate) fn of_the_log() -> Self {
+    pub fn of_the_log() -> Self {
         Self {
             update_bytes_max: u32::MAX as usize,
             root_name_bytes_max: usize::MAX,

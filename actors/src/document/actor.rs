@@ -150,12 +150,10 @@ impl DocumentActor {
             Effect::Close { follower, code, reason, whole_socket } => {
                 if self.lines.close(follower, code, reason, whole_socket) {
                     debug!(document.id = %self.key.document, connection.id = %follower.connection, "closed with {code}: {reason}");
-                    metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
                 }
             }
             Effect::Snapshot { is_stored } => self.snapshot(is_stored, ctx),
-            Effect::DiscardSnapshots(seq) => self.unsound.push(Unsound::Snapshot { seq }),
-            Effect::Quarantine(what) => self.unsound.push(Unsound::Row(what)),
+            Effect::Mend(unsound) => self.unsound.push(unsound),
             Effect::QuarantineRefused(what) => {
                 actix::spawn(storage::quarantine_refused(self.world.clone(), self.key, what));
             }

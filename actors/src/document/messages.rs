@@ -1,6 +1,7 @@
 //! What a document hears, and what it wants done.
 
 use super::FollowerId;
+use super::state::Unsound;
 use crate::access::Role;
 use crate::ids::{Position, SessionId, UserId};
 use crate::outbox::Outbox;
@@ -233,10 +234,8 @@ pub enum Effect {
         /// It is to be stored, too: there is something after the last.
         is_stored: bool,
     },
-    /// Delete the snapshots from this number on, before anybody loads the document: one does not read back. The log holds all that they held.
-    DiscardSnapshots(u64),
-    /// Quarantine a row of the log, before anybody loads the document.
-    Quarantine(Quarantine),
+    /// Mend the log before anybody loads the document anew; [`Die`](Self::Die) follows. Of a snapshot it holds everything itself.
+    Mend(Unsound),
     /// Quarantine bytes that never entered the log.
     QuarantineRefused(Quarantine),
     /// End: close everybody and forget everything; whoever comes next loads it anew.

@@ -296,7 +296,7 @@ impl Packed {
 
     fn parts(&mut self) -> Result<&[Part], ReplicaError> {
         if self.parts.is_empty() {
-            let caps = Caps { update_bytes_max: usize::MAX, ..Caps::default() };
+            let caps = Caps::of_the_log();
             let snapshot = self.snapshot.iter().map(|(_, state)| state);
             let parts = snapshot.chain(self.updates.iter().map(|unfolded| &unfolded.update));
             let parts = parts.map(|part| Part::parse(part.clone(), &caps));

@@ -51,6 +51,7 @@ pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
     for _ in 0..ATTEMPTS_MAX {
         let Err(error) = try_to_mend(world, key, &unsound).await else { return };
         warn!(document.id = %key.document, "document {} is not mended: {error}", key.document);
+        let LogError::Unavailable(_) = error else { return };
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -62,7 +63,7 @@ async fn try_to_mend(world: &World, key: DocumentKey, unsound: &Unsound) -> Resu
     }
 }
 
-/// The same with the tip that the log will have after it; said and counted here, once.
+/// The same with the tip that the log will have after it; said and counted here.
 fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
     match unsound {
         Unsound::Row(what) => {

@@ -296,12 +296,7 @@ impl Node {
                 let work = if is_stored { Work::Save } else { Work::ReadBack };
                 self.work.extend(taken.map(work));
             }
-            Effect::DiscardSnapshots(seq) => {
-                shared.must_not_be(format!("the sound snapshot at {seq} was discarded"));
-            }
-            Effect::Quarantine(what) => {
-                shared.must_not_be(format!("the sound row {} was quarantined: {}", what.seq_from, what.reason));
-            }
+            Effect::Mend(unsound) => shared.must_not_be(format!("a sound log was mended: {unsound:?}")),
             Effect::QuarantineRefused(what) => {
                 shared.must_not_be(format!("an honest update was quarantined: {}", what.reason));
             }

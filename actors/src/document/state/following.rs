@@ -18,7 +18,7 @@ impl DocumentState {
             };
             let through = Position { seq: row.seq_to, tip: row.tip };
             if let Err((reason, update)) = self.take_in(updates.into_iter(), through, now) {
-                self.effects.push(Effect::Quarantine(unsound(row.seq_from, reason, update)));
+                self.effects.push(Effect::Mend(Unsound::Row(unsound(row.seq_from, reason, update))));
                 self.die(close::SERVICE_RESTART, "document is rebuilt");
             }
             if self.dead {
@@ -59,7 +59,7 @@ impl DocumentState {
 
     /// Has the gate trim a stored update by what overlaps. `None`: nothing of it is new.
     fn trim_stored(&mut self, bytes: Bytes) -> Result<Option<Update>, &'static str> {
-        let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
+        let caps = Caps::of_the_log();
         let update = Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?;
         let admission = self.index.trust(&update).map_err(|_| "does_not_continue")?;
         if admission.missing.is_some() {
@@ -81,7 +81,7 @@ impl DocumentState {
 
     /// What is stored, packed: yrs sees nothing of it before the tree is needed.
     pub(super) fn restore(&mut self, stored: Stored, now: Instant) -> Result<(), Unsound> {
-        let caps = Caps { update_bytes_max: usize::MAX, ..self.caps.clone() };
+        let caps = Caps::of_the_log();
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
         (self.folded_bytes, self.packed_bytes) = (0, 0);

@@ -193,10 +193,10 @@ impl DocumentState {
             Ok(read) => Some(read),
             Err(error) => {
                 match error {
-                    ReplicaError::Snapshot { seq, .. } => self.effects.push(Effect::DiscardSnapshots(seq)),
+                    ReplicaError::Snapshot { seq, .. } => self.effects.push(Effect::Mend(Unsound::Snapshot { seq })),
                     ReplicaError::Row { seq, .. } => {
                         let of_the_row = Bytes::new();
-                        self.effects.push(Effect::Quarantine(unsound(seq, "fold_panicked", of_the_row)));
+                        self.effects.push(Effect::Mend(Unsound::Row(unsound(seq, "fold_panicked", of_the_row))));
                     }
                     _ => {}
                 }

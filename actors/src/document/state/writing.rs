@@ -138,8 +138,7 @@ impl DocumentState {
             Content::Whole => Verdict::Admitted { admitted: proposal.update.clone(), whole: !left_out, trimmed },
             Content::Part(bytes) => {
                 // What the gate wrote it also reads: no update that cannot be read back is stored.
-                let admitted =
-                    Update::parse(bytes, &Caps { update_bytes_max: usize::MAX, ..self.caps.clone() }).ok()?;
+                let admitted = Update::parse(bytes, &Caps::of_the_log()).ok()?;
                 Verdict::Admitted { admitted, whole: !left_out, trimmed }
             }
             Content::Nothing if left_out => Verdict::Left,
@@ -321,7 +320,7 @@ impl DocumentState {
                 self.close(*follower, close::MALFORMED, "this update cannot be read");
             }
         }
-        self.effects.push(Effect::Quarantine(quarantine));
+        self.effects.push(Effect::Mend(Unsound::Row(quarantine)));
         self.die(close::SERVICE_RESTART, "document is rebuilt");
     }
 

@@ -6,7 +6,7 @@ use crate::document::FollowerId;
 use crate::document::member::Member;
 use crate::document::messages::{Effect, Input, Outgoing};
 use crate::document::replica::Replica;
-use crate::document::state::{DocumentState, HeldDecision};
+use crate::document::state::{DocumentState, HeldDecision, Unsound};
 use crate::document::witness::{Nobody, Witness};
 use crate::ids::{AppendId, ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
 use crate::limits::Limits;
@@ -342,8 +342,8 @@ impl Bench {
                     }
                     self.state.snapshot_taken(taken, true, self.now);
                 }
-                Effect::DiscardSnapshots(seq) => self.log.discard_snapshots_now(self.key, seq),
-                Effect::Quarantine(what) => {
+                Effect::Mend(Unsound::Snapshot { seq }) => self.log.discard_snapshots_now(self.key, seq),
+                Effect::Mend(Unsound::Row(what)) => {
                     self.quarantined.push(what.reason);
                     self.log.quarantine_now(self.key, &what).unwrap();
                 }
