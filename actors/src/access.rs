@@ -4,6 +4,7 @@ use crate::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Instant;
 
 /// What a member may do in a project. Ordered: each may do what the one before it may.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -94,4 +95,6 @@ pub struct Grant {
     pub project: ProjectId,
     /// What the caller may do there.
     pub role: Role,
+    /// When the right ends by itself, because the session does; `None`: never.
+    pub until: Option<Instant>,
 }

@@ -37,7 +37,7 @@ impl PostgresAuthority {
     /// Over this database; `clock` gives new documents their ids.
     pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
         let sessions = Arc::new(Gather::new(Sessions(database.clone())));
-        let places = Arc::new(Gather::new(Places(database.clone())));
+        let places = Arc::new(Gather::new(Places { database: database.clone(), clock: clock.clone() }));
         Self { database, clock, sessions, places, noted: Arc::default() }
     }
 
@@ -79,10 +79,11 @@ impl PostgresAuthority {
         asked: &Room,
         document: DocumentId,
     ) -> Result<Option<Result<Grant, AccessDenied>>, StoreError> {
+        let at = self.clock.instant();
         let mut db = begin(&self.database, caller.tenant).await?;
-        let found = lookup::places(&mut db, std::slice::from_ref(asked)).await?.pop();
+        let found = lookup::places(&mut db, std::slice::from_ref(asked), at).await?.pop();
         let decision = decide(caller, &asked.room, &found.unwrap_or_default());
-        let (Decision::Create { project, role }, RoomName::Named { name, .. }) = (&decision, &asked.room) else {
+        let (Decision::Create { project, role, until }, RoomName::Named { name, .. }) = (&decision, &asked.room) else {
             return Ok(match decision {
                 Decision::Answer(answer) => Some(answer),
                 Decision::Create { .. } => None,
@@ -93,7 +94,7 @@ impl PostgresAuthority {
         }
         db.commit().await?;
         tracing::info!(document.id = %document, "created document {document} on first connect");
-        Ok(Some(Ok(Grant { document, project: *project, role: *role })))
+        Ok(Some(Ok(Grant { document, project: *project, role: *role, until: *until })))
     }
 }
 
@@ -105,6 +106,7 @@ enum Decision {
     Create {
         project: ProjectId,
         role: Role,
+        until: Option<Instant>,
     },
 }
 
@@ -123,7 +125,7 @@ fn decide(caller: &Caller, room: &RoomName, found: &Found) -> Decision {
         return Decision::Answer(match role_in(document, facts) {
             None => Err(AccessDenied::NoSuchDocument),
             Some(_) if deleted => Err(AccessDenied::Deleted),
-            Some(role) => Ok(Grant { document, project: place.project, role }),
+            Some(role) => Ok(Grant { document, project: place.project, role, until: subject.until }),
         });
     }
     // Whoever reaches one document only does not reach one that is not there.
@@ -132,7 +134,7 @@ fn decide(caller: &Caller, room: &RoomName, found: &Found) -> Decision {
         None => Decision::Answer(Err(AccessDenied::NoSuchDocument)),
         Some(_) if matches!(room, RoomName::Id(_)) => Decision::Answer(Err(AccessDenied::NoSuchDocument)),
         Some(role) if !role.may_write() || !place.auto_create => Decision::Answer(Err(AccessDenied::MayNotCreate)),
-        Some(role) => Decision::Create { project: place.project, role },
+        Some(role) => Decision::Create { project: place.project, role, until: subject.until },
     }
 }
 
@@ -199,8 +201,9 @@ impl Authority for PostgresAuthority {
         let standings = if since == Some(epoch) || held.is_empty() {
             Vec::new()
         } else {
+            let at = self.clock.instant();
             let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
-            standings(&mut db, held).await.map_err(unavailable)?
+            standings(&mut db, held, at).await.map_err(unavailable)?
         };
         // Whoever has a document open is there, also without presenting a token again.
         let active = self.to_note(tenant, held);
@@ -209,6 +212,12 @@ impl Authority for PostgresAuthority {
         }
         Ok(Rechecked { epoch, standings })
     }
+}
+
+/// When a session ends that, at `at` or later, had so many seconds left by the database's clock. So one clock decides on every node, and a
+/// node's own, which may be wrong, does not.
+fn ends(at: Instant, lasts_s: f64) -> Option<Instant> {
+    Duration::try_from_secs_f64(lasts_s.max(0.0)).ok().and_then(|lasts| at.checked_add(lasts))
 }
 
 fn unavailable(error: StoreError) -> AccessDenied {
@@ -284,14 +293,15 @@ async fn epoch(database: &Database, tenant: TenantId) -> Result<u64, StoreError>
     Ok(rows.first().and_then(|row| row.epoch).unwrap_or_default().unsigned_abs())
 }
 
-/// Where every held right stands, in one query.
+/// Where every held right stands, in one query, which was asked no earlier than `at`.
 #[tracing::instrument(name = "pg.authority.standings", skip_all, fields(held = held.len()), err)]
-async fn standings(db: &mut TenantTx, held: &[Held]) -> Result<Vec<(Held, Standing)>, StoreError> {
+async fn standings(db: &mut TenantTx, held: &[Held], at: Instant) -> Result<Vec<(Held, Standing)>, StoreError> {
     let sessions: Vec<Uuid> = held.iter().map(|held| held.session.0).collect();
     let users: Vec<Uuid> = held.iter().map(|held| held.user.0).collect();
     let documents: Vec<Uuid> = held.iter().map(|held| held.document.0).collect();
     let rows = sqlx::query!(
         r#"select held.n as "n!", s.id as "session?", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
+                  extract(epoch from s.expires_at - now())::float8 as "lasts_s?",
                   s.document_id as "scope_document?", s.role as "scope_role?",
                   d.project_id as "project?", d.deleted_at is not null as "deleted!", p.is_archived as "archived?",
                   h.read_only_since is not null as "read_only!",
@@ -327,7 +337,8 @@ async fn standings(db: &mut TenantTx, held: &[Held]) -> Result<Vec<(Held, Standi
             match (row.project, role_in(right.document, facts)) {
                 (Some(_), None) => Standing::Forbidden,
                 (Some(project), Some(role)) if !row.deleted => {
-                    Standing::Granted(Grant { document: right.document, project: ProjectId(project), role })
+                    let until = row.lasts_s.and_then(|lasts_s| ends(at, lasts_s));
+                    Standing::Granted(Grant { document: right.document, project: ProjectId(project), role, until })
                 }
                 (Some(_), Some(_)) => Standing::Deleted,
                 (None, _) => Standing::Gone,

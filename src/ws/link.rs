@@ -156,6 +156,11 @@ impl Link {
         link
     }
 
+    /// Its dialect.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// What is shared by all connections of the node.
     pub fn sockets(&self) -> &Arc<Sockets> {
         &self.sockets

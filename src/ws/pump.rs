@@ -6,6 +6,7 @@ use super::reader::{Event, Reader, Refusal};
 use super::socket::READ_BYTES_MAX;
 use super::{SessionHandle, Sockets};
 use actix_web::web::Payload;
+use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::protocol::frame::{close_frame, close_frame_empty, pong_frame};
 use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -39,7 +40,8 @@ enum End {
 
 /// Reads until the connection ends, and tells the session. `early` is what actix-http had read before the socket was ours.
 pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
-    let mut reader = Reader::new(link.sockets().settings.message_bytes_max);
+    let reads_past = link.dialect() == Dialect::Hocuspocus;
+    let mut reader = Reader::new(link.sockets().settings.message_bytes_max).reading_past(reads_past);
     let mut ahead_bytes = 0;
     while let Some(Some(Ok(bytes))) = early.next().now_or_never() {
         reader.feed(&bytes);

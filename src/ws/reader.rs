@@ -5,11 +5,17 @@
 //! than one message of the allowed size.
 
 use actix_http::ws::{Codec, Frame as Decoded, Item};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
+use contextnexus_actors::document::close;
 use contextnexus_actors::protocol::frame::CONTROL_PAYLOAD_MAX;
 use contextnexus_actors::session::messages::Frame;
 use tokio_util::codec::Decoder as _;
 
+/// The last frame of a message has this bit (RFC 6455, 5.2).
+const FIN: u8 = 0x80;
+const OPCODE: u8 = 0x0F;
+/// Kept of how a message begins that is too large: the name of a document is shorter.
+const BEGINS_BYTES: usize = 1_024;
 /// A payload up to this is copied out of the read buffer, because a kept slice of it would keep the whole buffer.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 /// Pieces of one message. Honest clients make one; libraries that stream make one per write.
@@ -32,7 +38,7 @@ pub enum Event {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
     /// A message larger than allowed.
-    #[error("message too big")]
+    #[error("message too large (update_bytes_max)")]
     TooBig,
     /// Not WebSocket as RFC 6455 has it.
     #[error("protocol error")]
@@ -43,10 +49,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The close code of RFC 6455.
+    /// The close code: of RFC 6455, but for what is too large, which would be sent again after 1009.
     pub fn code(self) -> u16 {
         match self {
-            Self::TooBig => 1009,
+            Self::TooBig => close::TOO_LARGE,
             Self::Invalid => 1002,
             Self::Busy => 1013,
         }
@@ -69,6 +75,18 @@ pub struct Reader {
     buffer: BytesMut,
     fragments: Option<Fragments>,
     message_bytes_max: usize,
+    /// What a message that is too large begins with is told, and the rest of it is read past; otherwise it is a refusal.
+    reads_past: bool,
+    past: Option<Past>,
+}
+
+/// A message that is too large, and is not kept.
+#[derive(Debug)]
+struct Past {
+    begins: Bytes,
+    /// Bytes of its current frame that are still to come.
+    left: usize,
+    is_last: bool,
 }
 
 #[derive(Debug)]
@@ -87,7 +105,16 @@ impl Reader {
             buffer: BytesMut::new(),
             fragments: None,
             message_bytes_max,
+            reads_past: false,
+            past: None,
         }
+    }
+
+    /// A message that is too large does not end the connection: it is told by how it begins, once all of it has gone by.
+    #[must_use]
+    pub fn reading_past(mut self, reads_past: bool) -> Self {
+        self.reads_past = reads_past;
+        self
     }
 
     /// Takes bytes in, as they came.
@@ -98,14 +125,27 @@ impl Reader {
     /// The next thing the peer sent, `None` when more bytes are needed. After a refusal nothing follows.
     pub fn next(&mut self) -> Result<Option<Event>, Refusal> {
         loop {
+            if self.past.is_some() && !self.read_past()? {
+                return Ok(None);
+            }
+            if let Some(past) = self.past.take_if(|past| past.left == 0 && past.is_last) {
+                return Ok(Some(Event::Message(Frame::TooLarge(past.begins))));
+            }
             let used: usize = self.fragments.as_ref().map_or(0, |fragments| fragments.length);
             match claimed(&self.buffer) {
                 // The codec would wait for all of it, however much that is.
                 Claim::Frame { is_control: true, payload, .. } if payload > CONTROL_PAYLOAD_MAX => {
                     return Err(Refusal::Invalid);
                 }
-                Claim::Frame { is_control: false, payload, .. } if payload > self.message_bytes_max - used => {
-                    return Err(Refusal::TooBig);
+                Claim::Frame { is_control: false, header, payload } if payload > self.message_bytes_max - used => {
+                    if !self.reads_past {
+                        return Err(Refusal::TooBig);
+                    }
+                    if self.buffer.len() < header + payload.min(BEGINS_BYTES) {
+                        return Ok(None);
+                    }
+                    self.give_up(header, payload);
+                    continue;
                 }
                 Claim::Frame { header, payload, .. } if self.buffer.len() < header + payload => return Ok(None),
                 Claim::Partial => return Ok(None),
@@ -122,7 +162,7 @@ impl Reader {
 
     /// A message has begun and is not whole.
     pub fn is_partial(&self) -> bool {
-        self.fragments.is_some() || !self.buffer.is_empty()
+        self.fragments.is_some() || self.past.is_some() || !self.buffer.is_empty()
     }
 
     /// The next frame is a close frame.
@@ -142,10 +182,56 @@ impl Reader {
         }
     }
 
+    /// The data frame at the front makes its message too large: keeps how it begins, and nothing else of it.
+    fn give_up(&mut self, header: usize, payload: usize) {
+        let is_last = self.buffer[0] & FIN != 0;
+        let begins = match self.fragments.take() {
+            Some(fragments) if !fragments.bytes.is_empty() => {
+                Bytes::copy_from_slice(&fragments.bytes[..fragments.bytes.len().min(BEGINS_BYTES)])
+            }
+            _ => {
+                let (mask, content) = (&self.buffer[header - 4..header], &self.buffer[header..]);
+                content.iter().zip(mask.iter().cycle()).take(payload.min(BEGINS_BYTES)).map(|(byte, key)| byte ^ key).collect()
+            }
+        };
+        self.buffer.advance(header);
+        self.past = Some(Past { begins, left: payload, is_last });
+    }
+
+    /// Discards what has come of a message that is too large. True: something else is at the front now, or the message is over.
+    fn read_past(&mut self) -> Result<bool, Refusal> {
+        while let Some(past) = &mut self.past {
+            let here = past.left.min(self.buffer.len());
+            self.buffer.advance(here);
+            past.left -= here;
+            if past.left > 0 {
+                return Ok(false);
+            }
+            if past.is_last {
+                // It may have known of a message in pieces.
+                self.codec = Codec::new().max_size(self.message_bytes_max);
+                return Ok(true);
+            }
+            match claimed(&self.buffer) {
+                Claim::Frame { is_control: false, header, payload } => {
+                    if self.buffer[0] & OPCODE != 0 {
+                        return Err(Refusal::Invalid); // only its next piece, or a control frame, may come
+                    }
+                    past.is_last = self.buffer[0] & FIN != 0;
+                    past.left = payload;
+                    self.buffer.advance(header.min(self.buffer.len()));
+                }
+                Claim::Frame { is_control: true, .. } => return Ok(true),
+                Claim::Partial | Claim::Broken => return Ok(true),
+            }
+        }
+        Ok(true)
+    }
+
     fn event(&mut self, decoded: Decoded) -> Result<Option<Event>, Refusal> {
         Ok(Some(match decoded {
             Decoded::Binary(payload) => Event::Message(Frame::Binary(own(payload))),
-            Decoded::Text(_) => Event::Message(Frame::Text),
+            Decoded::Text(text) => Event::Message(Frame::Text(text.len())),
             Decoded::Ping(payload) => Event::Ping(own(payload)),
             Decoded::Pong(_) => Event::Pong,
             Decoded::Close(reason) => Event::Close(reason.map(|reason| reason.code.into())),
@@ -156,7 +242,8 @@ impl Reader {
                 self.go_on(&piece)?;
                 match self.fragments.take() {
                     Some(Fragments { is_text: false, bytes, .. }) => Event::Message(Frame::Binary(bytes.freeze())),
-                    _ => Event::Message(Frame::Text),
+                    Some(Fragments { length, .. }) => Event::Message(Frame::Text(length)),
+                    None => Event::Message(Frame::Text(0)), // the codec refuses it before
                 }
             }
         }))

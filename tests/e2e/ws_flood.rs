@@ -91,7 +91,7 @@ fn foreign_pages_and_oversized_messages_are_refused() {
     loop {
         match client.frame().expect("a close frame comes") {
             (0x88, payload) => {
-                assert_eq!(payload[..2], 1009_u16.to_be_bytes());
+                assert_eq!(payload[..2], 4413_u16.to_be_bytes());
                 break;
             }
             (0x82, _) => {} // the server's greeting

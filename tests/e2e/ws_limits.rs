@@ -101,10 +101,10 @@ fn what_one_connection_or_document_may_is_closed_by_its_name() {
 
     let mut large = joined(&world, "update");
     large.send_binary(&update_message(1, 70_500));
-    assert_eq!(closed(&mut large), (1009, "update too large".to_owned()));
+    assert_eq!(closed(&mut large), (4413, "update too large (update_bytes_max)".to_owned()));
     let mut larger = joined(&world, "update");
     larger.send_binary(&update_message(1, 75_000));
-    assert_eq!(closed(&mut larger).0, 1009);
+    assert_eq!(closed(&mut larger).0, 4413);
 
     let mut full = joined(&world, "document");
     full.send_binary(&update_message(1, 65_000));

@@ -4,7 +4,7 @@ use super::line::Line;
 use super::lines::Lines;
 use super::member::Member;
 use super::messages::{
-    Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Unload, Write,
+    Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Renew, Unload, Write,
 };
 use super::replica::Unverified;
 use super::state::{DocumentState, HeldDecision, Unsound};
@@ -48,6 +48,8 @@ pub struct DocumentActor {
     parked: Vec<(FollowerId, oneshot::Sender<()>)>,
     drained_events: Option<mpsc::Receiver<()>>,
     timer: Option<(Instant, SpawnHandle)>,
+    /// Apart from the other, which is armed many times a second.
+    rights_timer: Option<(Instant, SpawnHandle)>,
     idle_timer: Option<SpawnHandle>,
     /// Messages that the directory routed here; unloading needs its count to be the same.
     routed: u64,
@@ -74,6 +76,7 @@ impl DocumentActor {
             parked: Vec::new(),
             drained_events: Some(events),
             timer: None,
+            rights_timer: None,
             idle_timer: None,
             routed: 0,
             draining: None,
@@ -148,7 +151,7 @@ impl DocumentActor {
                 let _ = to.send(answer); // a requester that has gone needs none
             }
             Effect::Close { follower, code, reason, whole_socket } => {
-                if self.lines.close(follower, code, reason, whole_socket) {
+                if self.lines.close(follower, code, &reason, whole_socket) {
                     debug!(document.id = %self.key.document, connection.id = %follower.connection, "closed with {code}: {reason}");
                 }
             }
@@ -188,6 +191,12 @@ impl DocumentActor {
         {
             let _ = waiter.send(()); // as above
         }
+        if let Some(at) = state.rights_deadline()
+            && self.rights_timer.is_none_or(|(armed, _)| at < armed)
+        {
+            self.arm_rights(at, ctx);
+        }
+        let Some(state) = &self.state else { return };
         let deadline = state.deadline();
         match (deadline, &self.timer) {
             (None, _) => {}
@@ -204,6 +213,18 @@ impl DocumentActor {
                 self.timer = Some((at, handle));
             }
         }
+    }
+
+    fn arm_rights(&mut self, at: Instant, ctx: &mut Context<Self>) {
+        if let Some((_, handle)) = self.rights_timer.take() {
+            ctx.cancel_future(handle);
+        }
+        let after = at.saturating_duration_since(self.world.clock.instant());
+        let handle = ctx.run_later(after, |actor, ctx| {
+            actor.rights_timer = None;
+            actor.decide(ctx, DocumentState::on_time);
+        });
+        self.rights_timer = Some((at, handle));
     }
 
     fn append(&mut self, held: Position, rows: Vec<NewRow>, ctx: &mut Context<Self>) {
@@ -433,14 +454,28 @@ impl Handler<Join> for DocumentActor {
         if self.lines.count() >= self.world.limits.document_connections_max {
             return Err(JoinRefused::Full);
         }
-        let line = Line::new(join.dialect, join.address, join.outbox, join.detached);
+        let line = Line::new(join.dialect, join.address, join.outbox, join.detached).with_close(join.knows_close);
         self.lines.insert(join.follower, line);
         self.rights.insert(join.follower, (join.user, join.session));
         self.desk.holds(join.user, join.session);
         self.arm_idle(ctx);
-        let member = Member::new(join.dialect, join.user, join.session, join.role);
-        self.decide(ctx, |state, _| state.join(join.follower, member));
+        let mut member = Member::new(join.dialect, join.user, join.session, join.role);
+        member.lasts(join.until, self.world.clock.instant());
+        self.decide(ctx, |state, now| state.join(join.follower, member, now));
         Ok(())
+    }
+}
+
+impl Handler<Renew> for DocumentActor {
+    type Result = ();
+
+    fn handle(&mut self, renewal: Renew, ctx: &mut Context<Self>) {
+        if let Some(right) = self.rights.get_mut(&renewal.follower) {
+            let (user, session) = std::mem::replace(right, (renewal.user, renewal.session));
+            self.desk.releases(user, session);
+            self.desk.holds(renewal.user, renewal.session);
+            self.decide(ctx, |state, now| state.renew(renewal, now));
+        }
     }
 }
 

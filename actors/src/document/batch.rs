@@ -7,6 +7,7 @@ use crate::ports::documents::{WriteRefused, Written};
 use crate::ports::log::{IdempotencyKey, NewRow};
 use bytes::Bytes;
 use contextnexus_gate::{Delta, Known, Update};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Who waits for the outcome of an update.
@@ -23,6 +24,8 @@ pub enum Sender {
     Request {
         /// What the caller may do, as looked up for this request.
         role: Role,
+        /// When that right ends by itself.
+        until: Option<Instant>,
         /// The answer.
         answer: oneshot::Sender<Result<Written, WriteRefused>>,
         /// So that a repetition is recognised.

@@ -18,6 +18,8 @@ pub struct Line {
     pub address: Bytes,
     outbox: Arc<Outbox>,
     detached: Arc<Detached>,
+    /// B: the provider understands message 7.
+    knows_close: bool,
     /// It was sent a step 2.
     receiving: bool,
     /// Its outbox was full: the last sequence it was sent; it gets one merged update when it drains.
@@ -35,11 +37,19 @@ impl Line {
             address,
             outbox,
             detached,
+            knows_close: false,
             receiving: false,
             behind_since: None,
             missed_presence: false,
             sent_seq: 0,
         }
+    }
+
+    /// B: the provider understands message 7 (CLOSE).
+    #[must_use]
+    pub fn with_close(mut self, knows_close: bool) -> Self {
+        self.knows_close = knows_close;
+        self
     }
 
     /// A message for it alone. Acknowledgements may stand above the outbox's budget; when even that is full, the connection is lost.
@@ -51,6 +61,8 @@ impl Line {
             Outgoing::Status(stored) => encode(&self.address, Message::Status(*stored)),
             Outgoing::Mark(payload) => encode(&self.address, Message::Mark(payload)),
             Outgoing::ReadOnly => encode(&self.address, Message::Denied("read-only")),
+            Outgoing::Scope(may_write) => encode(&self.address, Message::Authenticated(scope(*may_write))),
+            Outgoing::TokenRequest => encode(&self.address, Message::TokenRequest),
             Outgoing::KeepAlive => encode(&self.address, Message::Awareness(EMPTY_AWARENESS)),
         };
         // An update for one alone repeats what it sent, which may be a whole document.
@@ -154,22 +166,52 @@ impl Line {
     }
 
     /// Closes the connection (A, C), or detaches the document from it (B) unless the whole socket is meant. What still waits to be
-    /// shown is dropped when a right ended (44xx), and flushed otherwise.
-    pub fn close(&mut self, code: u16, reason: &'static str, whole_socket: bool) {
+    /// shown is dropped when a right ended (44xx, 4501), and flushed otherwise.
+    pub fn close(&mut self, code: u16, reason: &str, whole_socket: bool) {
+        use super::close::{EXPIRED, TRY_AGAIN_LATER, is_about_content};
         self.receiving = false;
-        self.detached.set();
+        self.detached.set(code);
         metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
-        if self.dialect == Dialect::Hocuspocus && !whole_socket {
-            if code != super::close::SERVICE_RESTART {
-                let _ = self.outbox.push_control(encode(&self.address, Message::PermissionDenied(reason)));
-            }
-            let _ = self.outbox.push_control(encode(&self.address, Message::Closed(reason)));
-        } else if (4400..4500).contains(&code) {
-            self.outbox.close_now(close_frame(code, reason));
-        } else {
-            self.outbox.close(close_frame(code, reason));
+        if self.dialect == Dialect::Hocuspocus && is_about_content(code) {
+            self.tell(Message::Stateless(&refusal(code, reason)));
+        }
+        if self.dialect != Dialect::Hocuspocus || whole_socket {
+            return self.close_socket(code, reason);
+        }
+        // Only when its socket opens does a provider of every major come back by itself; documents beside this one are not disturbed for it.
+        let comes_back = matches!(code, EXPIRED | TRY_AGAIN_LATER);
+        if self.detached.is_alone() && (comes_back || (is_about_content(code) && !self.knows_close)) {
+            self.close_socket(code, reason);
+        } else if code == TRY_AGAIN_LATER {
+            self.tell(Message::TokenRequest);
+        } else if !is_about_content(code) {
+            self.tell(Message::PermissionDenied(reason));
+        } else if self.knows_close {
+            self.tell(Message::Closed(reason));
         }
     }
+
+    fn close_socket(&self, code: u16, reason: &str) {
+        match code {
+            4400..4600 => self.outbox.close_now(close_frame(code, reason)),
+            _ => self.outbox.close(close_frame(code, reason)),
+        }
+    }
+
+    /// Without room for it the connection is closed soon anyway.
+    fn tell(&self, message: Message<'_>) {
+        let _ = self.outbox.push_control(encode(&self.address, message));
+    }
+}
+
+/// B: the word for what a connection may do.
+pub fn scope(may_write: bool) -> &'static str {
+    if may_write { "read-write" } else { "readonly" }
+}
+
+/// B: what the page is told when content was refused: `{"type":"refused","code":4413,"reason":"…"}`.
+fn refusal(code: u16, reason: &str) -> String {
+    serde_json::json!({ "type": "refused", "code": code, "reason": reason }).to_string()
 }
 
 /// One message for many lines, encoded once per address (and so once for all of A and C).

@@ -134,7 +134,7 @@ impl Lines {
     }
 
     /// Closes one. False: it is gone already.
-    pub fn close(&mut self, follower: FollowerId, code: u16, reason: &'static str, whole_socket: bool) -> bool {
+    pub fn close(&mut self, follower: FollowerId, code: u16, reason: &str, whole_socket: bool) -> bool {
         let Some(line) = self.lines.get_mut(&follower) else { return false };
         line.close(code, reason, whole_socket);
         true

@@ -8,6 +8,15 @@ use contextnexus_gate::AwarenessEntry;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+/// A fresh token is asked for so long before the old one ends, at the least …
+const TOKEN_ASKED_AHEAD_MIN: Duration = Duration::from_secs(1);
+/// … and at the most.
+const TOKEN_ASKED_AHEAD_MAX: Duration = Duration::from_secs(60);
+/// Two ends of a right this close are one.
+const SAME_END: Duration = Duration::from_secs(1);
+/// A step 1 that was not answered for so long may be sent again: a large answer over a slow line takes minutes.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+
 /// A connection that follows the document.
 #[derive(Debug)]
 pub struct Member {
@@ -19,6 +28,12 @@ pub struct Member {
     pub session: SessionId,
     /// What it may do, as last looked up.
     pub role: Role,
+    /// When that right ends by itself.
+    pub until: Option<Instant>,
+    /// B: when a fresh token is asked for, if one has not been yet.
+    pub ask_token_at: Option<Instant>,
+    /// A step 1 of ours that it has not answered yet went out at this time.
+    pub step1_sent_at: Option<Instant>,
     /// The Yjs client id that is its own: the only one of its first announcement.
     pub own_client: Option<u64>,
     /// Its first announcement is behind it.
@@ -84,8 +99,11 @@ impl Gap {
 enum Statuses {
     /// A: the echo of the content.
     Echo,
-    /// B: one SyncStatus per update and per step 2 that was not solicited.
+    /// B: one SyncStatus per update and per step 2 that was not solicited. `refused` counts those that were answered with 0: the client
+    /// counts them as unsaved until it hears 1 for each.
     Counted {
+        /// Answered with 0 since the client began.
+        refused: usize,
         /// The next step 2 answers a step 1 that the client began: it gets a status of its own.
         step2_due: bool,
         /// Ordinals below are cancelled by the client's own step 1.
@@ -111,7 +129,9 @@ impl Member {
     pub fn new(dialect: Dialect, user: UserId, session: SessionId, role: Role) -> Self {
         let statuses = match dialect {
             Dialect::YWebsocket => Statuses::Echo,
-            Dialect::Hocuspocus => Statuses::Counted { step2_due: false, valid_from: 0, silent: BTreeSet::new() },
+            Dialect::Hocuspocus => {
+                Statuses::Counted { refused: 0, step2_due: false, valid_from: 0, silent: BTreeSet::new() }
+            }
             Dialect::YSweet => Statuses::Marked {
                 step2_committed: false,
                 refused: false,
@@ -124,6 +144,9 @@ impl Member {
             user,
             session,
             role,
+            until: None,
+            ask_token_at: None,
+            step1_sent_at: None,
             own_client: None,
             announced: false,
             receiving: false,
@@ -141,6 +164,49 @@ impl Member {
         }
     }
 
+    /// Its right ends by itself at `until`. B is asked for a fresh token a tenth of the remaining time before, at least a second and at most a
+    /// minute; not again for the same end.
+    pub fn lasts(&mut self, until: Option<Instant>, now: Instant) {
+        let is_same = match (self.until, until) {
+            // Each look at the clock of the database comes to another instant.
+            (Some(before), Some(until)) => until.max(before) - until.min(before) < SAME_END,
+            (before, until) => before == until,
+        };
+        self.until = until;
+        if is_same {
+            return;
+        }
+        self.ask_token_at = until.filter(|_| self.dialect == Dialect::Hocuspocus).map(|until| {
+            let ahead = (until.saturating_duration_since(now) / 10).clamp(TOKEN_ASKED_AHEAD_MIN, TOKEN_ASKED_AHEAD_MAX);
+            until.checked_sub(ahead).map_or(now, |at| at.max(now))
+        });
+    }
+
+    /// When its right is to be looked at for the time that has passed.
+    pub fn right_due(&self) -> Option<Instant> {
+        if self.left { None } else { [self.until, self.ask_token_at].into_iter().flatten().min() }
+    }
+
+    /// Whether its right has ended by itself.
+    pub fn has_expired(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
+
+    /// Whether the end of its session is just that of its time, which the database may have seen first.
+    pub fn is_expiring(&self, now: Instant) -> bool {
+        self.has_expired(now + SAME_END)
+    }
+
+    /// A step 1 of ours goes out.
+    pub fn asked(&mut self, now: Instant) {
+        self.step1_sent_at = Some(now);
+    }
+
+    /// Whether it may still be answering a step 1 of ours.
+    pub fn is_answering(&self, now: Instant) -> bool {
+        self.step1_sent_at.is_some_and(|at| now < at + ANSWER_TIME_MAX)
+    }
+
     /// The connection is gone, or let go: nothing more is sent to it, and what it said of itself last is not said after it.
     pub fn leave(&mut self) {
         self.left = true;
@@ -150,7 +216,8 @@ impl Member {
 
     /// The client began a synchronisation: in B everything owed and pending is cancelled, and its next step 2 gets one status.
     pub fn began(&mut self) {
-        if let Statuses::Counted { step2_due, valid_from, silent } = &mut self.statuses {
+        if let Statuses::Counted { refused, step2_due, valid_from, silent } = &mut self.statuses {
+            *refused = 0;
             *step2_due = true;
             *valid_from = self.next_ordinal;
             silent.clear();
@@ -164,6 +231,9 @@ impl Member {
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
         self.unresolved.insert(ordinal);
+        if is_step2 {
+            self.step1_sent_at = None;
+        }
         if let Statuses::Counted { step2_due, silent, .. } = &mut self.statuses
             && is_step2
             && !std::mem::take(step2_due)
@@ -194,14 +264,18 @@ impl Member {
         let mut receipts = Receipts::default();
         match &mut self.statuses {
             Statuses::Echo => {}
-            Statuses::Counted { valid_from, silent, .. } => {
+            Statuses::Counted { refused, valid_from, silent, .. } => {
                 for done in released {
                     let silent = silent.remove(&done);
                     receipts.statuses += usize::from(done >= *valid_from && !silent);
                 }
+                if whole_step2 {
+                    receipts.statuses += std::mem::take(refused); // it held everything that was refused before
+                }
             }
-            Statuses::Marked { step2_committed, .. } => {
+            Statuses::Marked { step2_committed, refused, .. } => {
                 *step2_committed |= whole_step2;
+                *refused &= !whole_step2;
                 receipts.marks = self.ripe_marks();
             }
         }
@@ -215,13 +289,14 @@ impl Member {
         self.gap.get_or_insert_with(|| Gap::new(Vec::new()));
     }
 
-    /// It was refused: no acknowledgement, ever.
+    /// It was refused: no acknowledgement, unless a whole step 2 brings it after all.
     pub fn refused(&mut self, ordinal: u64) {
         self.unresolved.remove(&ordinal);
         match &mut self.statuses {
             Statuses::Echo => {}
-            Statuses::Counted { silent, .. } => {
-                silent.remove(&ordinal);
+            Statuses::Counted { refused, silent, valid_from, .. } => {
+                let silent = silent.remove(&ordinal);
+                *refused += usize::from(ordinal >= *valid_from && !silent);
             }
             Statuses::Marked { refused, marks, .. } => {
                 *refused = true;

@@ -12,9 +12,10 @@ use crate::protocol::Dialect;
 use actix::Message;
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Lets a connection in. Answered when the document is loaded; A and C have their step 1 and presence in the outbox by then.
@@ -37,31 +38,75 @@ pub struct Join {
     pub session: SessionId,
     /// What it may do.
     pub role: Role,
+    /// When that right ends by itself.
+    pub until: Option<Instant>,
+    /// B: the provider understands message 7 (CLOSE); 2.15 throws on it, and only majors from 4 on tell their version.
+    pub knows_close: bool,
+}
+
+/// The client presented a fresh token for a document that is open: its rights apply from now on. Answered once they do.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Renew {
+    /// Who.
+    pub follower: FollowerId,
+    /// Whose session the token is.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// What it may do.
+    pub role: Role,
+    /// When that right ends by itself.
+    pub until: Option<Instant>,
 }
 
 /// Said by a document, heard by the session before it handles the next message.
 #[derive(Debug, Default)]
 pub struct Detached {
-    this: AtomicBool,
-    /// Shared by all attachments of the connection: one look tells whether there is anything to look for.
-    any: Arc<AtomicBool>,
+    /// The close code; 0 while attached.
+    code: AtomicU16,
+    connection: Arc<Attachments>,
+}
+
+/// What all attachments of one connection share.
+#[derive(Debug, Default)]
+pub struct Attachments {
+    any_detached: AtomicBool,
+    count: AtomicUsize,
+}
+
+impl Attachments {
+    /// So many documents are open on the connection.
+    pub fn set_count(&self, count: usize) {
+        self.count.store(count, Ordering::Release);
+    }
+
+    /// Whether a document let go of one since this was last asked.
+    pub fn take_detached(&self) -> bool {
+        self.any_detached.swap(false, Ordering::AcqRel)
+    }
 }
 
 impl Detached {
-    /// Of one attachment; `any` is the connection's.
-    pub fn new(any: Arc<AtomicBool>) -> Self {
-        Self { this: AtomicBool::new(false), any }
+    /// Of one attachment of this connection.
+    pub fn new(connection: Arc<Attachments>) -> Self {
+        Self { code: AtomicU16::new(0), connection }
     }
 
-    /// The document let go.
-    pub fn set(&self) {
-        self.this.store(true, Ordering::Release);
-        self.any.store(true, Ordering::Release);
+    /// The document let go, with this close code.
+    pub fn set(&self, code: u16) {
+        self.code.store(code, Ordering::Release);
+        self.connection.any_detached.store(true, Ordering::Release);
     }
 
-    /// Whether it did.
-    pub fn is_set(&self) -> bool {
-        self.this.load(Ordering::Acquire)
+    /// With which code it let go, if it did.
+    pub fn code(&self) -> Option<u16> {
+        Some(self.code.load(Ordering::Acquire)).filter(|code| *code != 0)
+    }
+
+    /// Whether no other document is open on the connection.
+    pub fn is_alone(&self) -> bool {
+        self.connection.count.load(Ordering::Acquire) <= 1
     }
 }
 
@@ -102,6 +147,8 @@ pub enum Input {
     Update(Bytes),
     /// Presence.
     Awareness(Bytes),
+    /// Hocuspocus: a message that was larger than one may be; it was not kept.
+    TooLarge,
     /// A question for everybody's presence.
     QueryAwareness,
     /// C: a sync status to be echoed when all before it has committed.
@@ -223,8 +270,8 @@ pub enum Effect {
         follower: FollowerId,
         /// Close code.
         code: u16,
-        /// Lower case, no content.
-        reason: &'static str,
+        /// Lower case, names a limit, holds no content.
+        reason: Cow<'static, str>,
         /// B: the whole socket, since the session itself ended.
         whole_socket: bool,
     },
@@ -262,6 +309,10 @@ pub enum Outgoing {
     Mark(Bytes),
     /// A: a write on a read-only connection.
     ReadOnly,
+    /// B: what it may do has changed: it may write, or only read.
+    Scope(bool),
+    /// B: the token runs out soon; a fresh one is asked for.
+    TokenRequest,
     /// Nothing but a sign of life.
     KeepAlive,
 }

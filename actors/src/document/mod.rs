@@ -36,11 +36,12 @@ pub struct FollowerId {
     pub attachment: u32,
 }
 
-/// Close codes of protocols.md: 44xx are final for clients that heed codes.
+/// Close codes. 4400 to 4499 are final for clients that heed codes (y-websocket 3.1); after every other code clients come back.
+/// ARCHITECTURE.md, "Refusals", says which is used when, and what each dialect makes of it.
 pub mod close {
     /// The update or message is malformed or breaks a rule of the gate.
     pub const MALFORMED: u16 = 4400;
-    /// The token is not valid, any more.
+    /// The token is not valid, or was revoked.
     pub const UNAUTHORIZED: u16 = 4401;
     /// Not (any more) a member.
     pub const FORBIDDEN: u16 = 4403;
@@ -50,16 +51,23 @@ pub mod close {
     pub const TIMEOUT: u16 = 4408;
     /// The client's history and the document's have different content at one place.
     pub const FORK: u16 = 4409;
-    /// The message is larger than any may be (RFC 6455).
-    pub const TOO_LARGE: u16 = 1009;
+    /// The message or update is larger than it may be. Not 1009 (RFC 6455): y-websocket would send it again for ever, and Hocuspocus 2.15
+    /// would never connect again.
+    pub const TOO_LARGE: u16 = 4413;
     /// Over a limit.
     pub const LIMIT: u16 = 4429;
+    /// Come back with a fresh token: this one ran out.
+    pub const EXPIRED: u16 = 4501;
     /// Come back: the document is rebuilt, or the server drains.
     pub const SERVICE_RESTART: u16 = 1012;
     /// Come back later.
     pub const TRY_AGAIN_LATER: u16 = 1013;
+    /// Whether what was sent is at fault, and not a right: it would be refused again.
+    pub const fn is_about_content(code: u16) -> bool {
+        matches!(code, MALFORMED | FORK | TOO_LARGE | LIMIT)
+    }
     /// All of them: what a counter by code may say.
-    pub const ALL: [u16; 10] = [
+    pub const ALL: [u16; 11] = [
         MALFORMED,
         UNAUTHORIZED,
         FORBIDDEN,
@@ -68,6 +76,7 @@ pub mod close {
         FORK,
         TOO_LARGE,
         LIMIT,
+        EXPIRED,
         SERVICE_RESTART,
         TRY_AGAIN_LATER,
     ];

@@ -6,7 +6,7 @@
 
 use super::batch::{Batch, Proposal, RowOf, Sender, Verdict};
 use super::member::{Gap, HeldPresence, Member, Receipts};
-use super::messages::{Effect, Input, Outgoing};
+use super::messages::{Effect, Input, Outgoing, Renew};
 use super::presence::{Announcer, Presence};
 use super::replica::{Replica, ReplicaError, Unfolded, Unverified};
 use super::{FollowerId, close};
@@ -24,6 +24,7 @@ use contextnexus_gate::{
     Admission, AwarenessUpdate, Caps, Content, Delta, Index, Malformed, Recent, Refused, Rule, StateVector, Update,
     admit, merge,
 };
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,6 +90,8 @@ pub struct DocumentState {
     packed_bytes: usize,
     slow_at: Option<Instant>,
     hold_until: Option<Instant>,
+    /// The first time at which a right ends by itself, or a fresh token is asked for.
+    rights_due: Option<Instant>,
     /// Dropped for lack of room, since it was last asked.
     dropped: u64,
     dead: bool,
@@ -150,6 +153,7 @@ impl DocumentState {
             packed_bytes: 0,
             slow_at: None,
             hold_until: None,
+            rights_due: None,
             dropped: 0,
             dead: false,
             effects: Vec::new(),
@@ -228,9 +232,18 @@ impl DocumentState {
         [self.presence.deadline(), self.hold_until, self.slow_at].into_iter().flatten().min()
     }
 
+    /// When [`on_time`](Self::on_time) is wanted for a right that ends by itself: rarely, and mostly days ahead.
+    pub fn rights_deadline(&self) -> Option<Instant> {
+        self.rights_due
+    }
+
     /// Lets a connection in. A and C get our step 1 and who is here; B gets them when it asks.
-    pub fn join(&mut self, follower: FollowerId, member: Member) -> Vec<Effect> {
+    pub fn join(&mut self, follower: FollowerId, mut member: Member, now: Instant) -> Vec<Effect> {
         let dialect = member.dialect;
+        if dialect != Dialect::Hocuspocus {
+            member.asked(now);
+        }
+        self.right_due(member.right_due());
         self.members.insert(follower, member);
         if dialect != Dialect::Hocuspocus {
             self.send(follower, Outgoing::Step1(self.index.state_vector()));
@@ -263,6 +276,7 @@ impl DocumentState {
             Input::Update(update) => self.hear_update(from, update, false, now),
             Input::Awareness(update) => self.hear_awareness(from, &update, now),
             Input::QueryAwareness => self.send_everybody(from),
+            Input::TooLarge => self.close(from, close::TOO_LARGE, "message too large (update_bytes_max)"),
             Input::Mark(payload) => {
                 if let Some(member) = self.members.get_mut(&from) {
                     let receipts = member.marked(payload, now);
@@ -301,7 +315,8 @@ impl DocumentState {
             Err((_, refusal)) => self.effects.push(Effect::Answer(answer, Err(refusal))),
             Ok(update) => {
                 if self.has_room(update.bytes().len()) {
-                    let sender = Sender::Request { role: by.role, answer, idempotency, looked: false };
+                    let sender =
+                        Sender::Request { role: by.role, until: by.until, answer, idempotency, looked: false };
                     self.enqueue(Proposal { sender, session: by.session, user: by.user, update, is_step2: false });
                 } else {
                     self.dropped += 1;
@@ -354,6 +369,16 @@ impl DocumentState {
         self.take_effects()
     }
 
+    /// The client presented a fresh token: what it may do from now on. A client that may write now, and might not before, is asked for what
+    /// it wrote meanwhile. The session tells it its new scope.
+    pub fn renew(&mut self, renewal: Renew, now: Instant) -> Vec<Effect> {
+        if let Some(member) = self.members.get_mut(&renewal.follower).filter(|member| !member.left) {
+            (member.user, member.session) = (renewal.user, renewal.session);
+            self.grant(renewal.follower, renewal.role, renewal.until, now);
+        }
+        self.take_effects()
+    }
+
     /// Rights changed.
     pub fn regrant(&mut self, standings: &[(Held, Standing)], now: Instant) -> Vec<Effect> {
         self.regrant_all(standings, now);
@@ -362,6 +387,9 @@ impl DocumentState {
 
     /// Time passed.
     pub fn on_time(&mut self, now: Instant) -> Vec<Effect> {
+        if self.rights_due.is_some_and(|at| now >= at) {
+            self.end_rights(now);
+        }
         if self.hold_until.is_some_and(|at| now >= at) {
             self.release_presence(now);
         }
@@ -484,11 +512,11 @@ impl DocumentState {
         }
     }
 
-    fn close(&mut self, follower: FollowerId, code: u16, reason: &'static str) {
+    fn close(&mut self, follower: FollowerId, code: u16, reason: impl Into<Cow<'static, str>>) {
         if let Some(member) = self.members.get_mut(&follower) {
             member.leave();
         }
-        self.effects.push(Effect::Close { follower, code, reason, whole_socket: false });
+        self.effects.push(Effect::Close { follower, code, reason: reason.into(), whole_socket: false });
     }
 
     fn die(&mut self, code: u16, reason: &'static str) {

@@ -9,3 +9,4 @@ mod limits;
 mod presence;
 mod reading;
 mod recovering;
+mod rights;

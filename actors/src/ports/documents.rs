@@ -8,6 +8,7 @@ use crate::access::Role;
 use crate::ids::{DocumentKey, Position, SessionId, TenantId, UserId};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::time::Instant;
 
 /// Live documents as HTTP reaches them. Implemented over the directory actor.
 #[async_trait]
@@ -41,6 +42,8 @@ pub struct Writer {
     pub user: UserId,
     /// The caller's role in the document, looked up for this request.
     pub role: Role,
+    /// When that right ends by itself: what still waits then is not written.
+    pub until: Option<Instant>,
 }
 
 /// A committed write.

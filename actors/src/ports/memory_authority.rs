@@ -7,6 +7,7 @@ use crate::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Tokens and grants, in memory.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,7 @@ struct Grants {
     rooms: HashMap<(TenantId, RoomName), (DocumentId, ProjectId)>,
     roles: HashMap<(UserId, DocumentId), Role>,
     ended: Vec<SessionId>,
+    until: HashMap<SessionId, Instant>,
 }
 
 impl MemoryAuthority {
@@ -56,6 +58,13 @@ impl MemoryAuthority {
         held.ended.push(session);
     }
 
+    /// Has a session end by itself at this time.
+    pub fn expire(&self, session: SessionId, until: Instant) {
+        let mut held = self.lock();
+        held.epoch += 1;
+        held.until.insert(session, until);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Grants> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,7 +87,8 @@ impl Authority for MemoryAuthority {
             Scope::Document(only, most) if only == *document => (*role).min(most),
             Scope::Document(..) => return Err(AccessDenied::NoSuchDocument),
         };
-        Ok(Grant { document: *document, project: *project, role })
+        let until = held.until.get(&caller.session).copied();
+        Ok(Grant { document: *document, project: *project, role, until })
     }
 
     async fn recheck(&self, _: TenantId, since: Option<u64>, asked: &[Held]) -> Result<Rechecked, AccessDenied> {
@@ -93,7 +103,8 @@ impl Authority for MemoryAuthority {
             let project = held.rooms.values().find(|(document, _)| *document == right.document).map(|(_, p)| *p);
             match (held.roles.get(&(right.user, right.document)), project) {
                 (Some(role), Some(project)) => {
-                    Standing::Granted(Grant { document: right.document, project, role: *role })
+                    let until = held.until.get(&right.session).copied();
+                    Standing::Granted(Grant { document: right.document, project, role: *role, until })
                 }
                 _ => Standing::Forbidden,
             }

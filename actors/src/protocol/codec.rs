@@ -44,7 +44,7 @@ pub enum Incoming {
     Token {
         /// The secret.
         token: String,
-        /// The provider says its version since major 4.
+        /// The provider tells its version, as majors from 4 on do.
         has_version: bool,
     },
     /// Hocuspocus: detach the addressed document.
@@ -78,6 +78,13 @@ pub fn decode(dialect: Dialect, frame: &Bytes) -> Result<(Bytes, Incoming), Malf
     let address = frame.slice(..reader.at());
     let message = decode_message(dialect, frame, &mut reader)?;
     Ok((address, message))
+}
+
+/// Hocuspocus: the address that a message begins with.
+pub fn address_of(message: &Bytes) -> Option<Bytes> {
+    let mut reader = Reader::new(message);
+    reader.read_var_string().ok()?;
+    Some(message.slice(..reader.at()))
 }
 
 /// The document's name in an address: what stands before the first NUL (behind it, Hocuspocus 4 puts a session id).
@@ -137,6 +144,10 @@ pub enum Message<'a> {
     Denied(&'a str),
     /// B: permission denied.
     PermissionDenied(&'a str),
+    /// B: asks for the token again. Majors from 3 on answer with a fresh one; 2.15 ignores it.
+    TokenRequest,
+    /// B: text of the server for the page; the provider emits `stateless` with it.
+    Stateless(&'a str),
     /// B: authenticated, `read-write` or `readonly`.
     Authenticated(&'a str),
     /// B: sync status.
@@ -161,6 +172,16 @@ pub fn encode(address: &[u8], message: Message<'_>) -> Bytes {
         }
         Message::Denied(reason) => auth(&mut head, AUTH_TOKEN_OR_DENIED_A, reason),
         Message::PermissionDenied(reason) => auth(&mut head, AUTH_DENIED, reason),
+        Message::TokenRequest => {
+            write_var_uint(&mut head, AUTH);
+            write_var_uint(&mut head, AUTH_TOKEN_OR_DENIED_A);
+            &[]
+        }
+        Message::Stateless(payload) => {
+            write_var_uint(&mut head, HOCUSPOCUS_STATELESS);
+            write_var_string(&mut head, payload);
+            &[]
+        }
         Message::Authenticated(scope) => auth(&mut head, AUTH_GRANTED, scope),
         Message::Status(stored) => {
             write_var_uint(&mut head, HOCUSPOCUS_SYNC_STATUS);
@@ -233,6 +254,7 @@ mod tests {
             hex("04 646f6331 02 02 0a 726561642d7772697465")
         );
         assert_eq!(payload(encode(&address, Message::Status(true))), hex("04 646f6331 08 01"));
+        assert_eq!(payload(encode(&address, Message::TokenRequest)), hex("04 646f6331 02 00"));
         assert_eq!(payload(encode(&[], Message::Awareness(EMPTY_AWARENESS))), hex("01 01 00"));
     }
 

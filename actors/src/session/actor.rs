@@ -1,27 +1,27 @@
 //! The shell around [`SessionState`].
 
 use super::keep_alive::{self, KeepAlive};
-use super::messages::{Disconnected, Frame, Inbound};
+use super::messages::{Disconnected, Inbound};
 use super::state::{Effect, SessionState};
 use super::{Opening, Services};
-use crate::access::{Caller, Token};
+use crate::access::{Caller, Grant, Token};
 use crate::counted::Counted;
 use crate::directory::messages::Route;
 use crate::document::actor::DocumentActor;
-use crate::document::messages::{Deliver, Detached, Join, JoinRefused, Leave};
+use crate::document::line::scope;
+use crate::document::messages::{Attachments, Deliver, Detached, Join, JoinRefused, Leave, Renew};
 use crate::document::{FollowerId, close};
 use crate::ids::{ConnectionId, DocumentKey, UserId};
 use crate::outbox::Outbox;
 use crate::ports::authority::{AccessDenied, RoomName};
 use crate::protocol::Dialect;
-use crate::protocol::codec::{EMPTY_AWARENESS, Message, encode, pong_frame};
+use crate::protocol::codec::{EMPTY_AWARENESS, Message, encode, name_of, pong_frame};
 use crate::protocol::frame::close_frame;
 use actix::prelude::*;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tracing::debug;
@@ -44,8 +44,8 @@ pub struct Session {
     services: Arc<Services>,
     state: SessionState,
     attached: HashMap<Bytes, Attached>,
-    /// A document let go of one of them.
-    any_detached: Arc<AtomicBool>,
+    /// What documents and this session know of them together.
+    attachments: Arc<Attachments>,
     /// What was delivered last. Whoever speaks again waits until that was taken, so that nobody has to be woken to hear of it.
     under_way: Vec<oneshot::Receiver<()>>,
     keep_alive: KeepAlive,
@@ -55,17 +55,30 @@ pub struct Session {
 
 #[derive(Debug)]
 struct Attached {
+    key: DocumentKey,
     follower: FollowerId,
     document: Addr<DocumentActor>,
     detached: Arc<Detached>,
+    /// With which token, for closes that repeat.
+    token: Option<Token>,
 }
 
 /// What opening a channel brought.
 #[derive(Debug)]
 struct Opened {
     caller: Caller,
+    key: DocumentKey,
     document: Addr<DocumentActor>,
     may_write: bool,
+}
+
+/// What a channel is to be opened with.
+struct Asked {
+    address: Bytes,
+    token: Option<String>,
+    room: RoomName,
+    attachment: u32,
+    knows_close: bool,
 }
 
 /// Starts the session of a new connection on the current arbiter.
@@ -82,7 +95,7 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         services,
         state,
         attached: HashMap::new(),
-        any_detached: Arc::default(),
+        attachments: Arc::default(),
         under_way: Vec::new(),
         keep_alive: KeepAlive::default(),
         measured: 0,
@@ -106,14 +119,19 @@ impl Session {
                         Err(SendError::Closed(_)) => self.close(close::SERVICE_RESTART, "document is rebuilt"),
                     }
                 }
-                Effect::Open { address, token, room, attachment } => self.open(address, token, room, attachment, ctx),
+                Effect::Open { address, token, room, attachment, knows_close } => {
+                    self.open(Asked { address, token, room, attachment, knows_close }, ctx);
+                }
+                Effect::OpenLater { address, attachment, after } => self.open_later(address, attachment, after, ctx),
+                Effect::Renew { address, token, room } => self.renew(address, Token(token), room, ctx),
                 Effect::Authenticated { address, may_write } => {
-                    let scope = if may_write { "read-write" } else { "readonly" };
-                    self.push(encode(&address, Message::Authenticated(scope)));
+                    self.push(encode(&address, Message::Authenticated(scope(may_write))));
                 }
                 Effect::Leave { address } => self.leave(&address, ctx),
                 Effect::Detached { address } => self.push(encode(&address, Message::Closed("provider_initiated"))),
-                Effect::Refuse { address, code, reason } => self.refuse(address, code, reason, ctx),
+                Effect::Refuse { address, attachment, token, code, reason } => {
+                    self.refuse(address, attachment, (token, code, reason), ctx);
+                }
                 Effect::Pong => self.push(pong_frame()),
                 Effect::Close { code, reason } => self.close(code, reason),
             }
@@ -139,23 +157,21 @@ impl Session {
         }
     }
 
-    fn open(
-        &mut self,
-        address: Bytes,
-        token: Option<String>,
-        room: RoomName,
-        attachment: u32,
-        ctx: &mut Context<Self>,
-    ) {
-        // B's own token decides; one that came with the upgrade stands in for an empty one.
-        let token = token.filter(|token| !token.is_empty()).map(Token).or_else(|| self.token.clone());
+    fn open(&mut self, asked: Asked, ctx: &mut Context<Self>) {
+        let Asked { address, token, room, attachment, knows_close } = asked;
+        let token = self.presented(token);
+        let now = self.services.world.clock.instant();
+        let after = self.services.closes.remaining(self.place(&token, &address), now);
+        if !after.is_zero() {
+            return self.open_later(address, attachment, after, ctx);
+        }
         let checked = match (&self.checked, &token) {
             (Some((held, caller)), Some(token)) if held == token => Some(caller.clone()),
             _ => None,
         };
         let services = self.services.clone();
         let follower = FollowerId { connection: self.connection, attachment };
-        let detached = Arc::new(Detached::new(self.any_detached.clone()));
+        let detached = Arc::new(Detached::new(self.attachments.clone()));
         let join = Join {
             follower,
             dialect: self.dialect,
@@ -166,6 +182,8 @@ impl Session {
             user: UserId(uuid::Uuid::nil()),
             session: crate::ids::SessionId(uuid::Uuid::nil()),
             role: crate::access::Role::Viewer,
+            until: None,
+            knows_close,
         };
         let presented = token.clone();
         let opening = async move { open_room(&services, presented, checked, &room, join).await };
@@ -179,6 +197,24 @@ impl Session {
         }));
     }
 
+    /// Hocuspocus: a document's own token decides; one that came with the upgrade stands in for an empty one.
+    fn presented(&self, token: Option<String>) -> Option<Token> {
+        token.filter(|token| !token.is_empty()).map(Token).or_else(|| self.token.clone())
+    }
+
+    /// What refusals and closes are counted by: the token that was really used (which names its tenant), and the room.
+    fn place(&self, token: &Option<Token>, address: &Bytes) -> (Option<Token>, String) {
+        let room = self.asked.as_deref().or_else(|| name_of(address)).unwrap_or_default();
+        (token.clone(), room.to_owned())
+    }
+
+    fn open_later(&mut self, address: Bytes, attachment: u32, after: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(after, move |actor, ctx| {
+            let effects = actor.state.open_again(&address, attachment);
+            actor.perform(effects, ctx);
+        });
+    }
+
     fn opened(
         &mut self,
         address: &Bytes,
@@ -187,50 +223,105 @@ impl Session {
         follower: FollowerId,
         detached: Arc<Detached>,
     ) -> Vec<Effect> {
-        let user = opened.caller.user;
+        let Opened { caller, key, document, may_write } = opened;
+        let user = caller.user;
         debug!(connection.id = %self.connection, user.id = %user, "joined a document");
         if self.user.is_none() {
             if !self.services.admit_user(user) {
-                return vec![Effect::Close { code: close::LIMIT, reason: "too many connections of this user" }];
+                let (code, reason) = (close::TRY_AGAIN_LATER, "too many connections of this user");
+                return vec![Effect::Close { code, reason }];
             }
             self.user = Some(user);
         }
-        if let Some(token) = token {
-            self.checked = Some((token, opened.caller));
+        if let Some(token) = &token {
+            self.checked = Some((token.clone(), caller));
         }
-        self.attached.insert(address.clone(), Attached { follower, document: opened.document, detached });
-        self.state.joined(address, opened.may_write)
+        self.attached.insert(address.clone(), Attached { key, follower, document, detached, token });
+        self.attachments.set_count(self.attached.len());
+        self.state.joined(address, may_write)
+    }
+
+    /// A fresh token for an open document. One that is not good changes nothing: the document stays open under the right that it has.
+    fn renew(&mut self, address: Bytes, token: Token, room: RoomName, ctx: &mut Context<Self>) {
+        let Some(token) = self.presented(Some(token.0)) else { return };
+        let services = self.services.clone();
+        let presented = token.clone();
+        let renewing = async move {
+            let authority = &services.world.authority;
+            let caller = authority.authenticate(&presented).await?;
+            let grant = authority.open(&caller, &room).await?;
+            Ok::<_, AccessDenied>((caller, grant))
+        };
+        ctx.wait(renewing.into_actor(self).map(move |renewed, actor, ctx| match renewed {
+            Ok((caller, grant)) => actor.renewed(address, token, caller, &grant, ctx),
+            Err(why) => debug!(connection.id = %actor.connection, "a fresh token was not taken: {why}"),
+        }));
+    }
+
+    fn renewed(&mut self, address: Bytes, token: Token, caller: Caller, grant: &Grant, ctx: &mut Context<Self>) {
+        let Some(attached) = self.attached.get_mut(&address) else { return };
+        if attached.key != (DocumentKey { tenant: caller.tenant, document: grant.document }) {
+            debug!(connection.id = %self.connection, "a fresh token was not taken: it is for another document");
+            return;
+        }
+        let Grant { role, until, .. } = *grant;
+        let renewal = Renew { follower: attached.follower, user: caller.user, session: caller.session, role, until };
+        attached.token = Some(token.clone());
+        let renewed = attached.document.send(renewal);
+        self.checked = Some((token, caller));
+        // Answered once it applies. A document that ended meanwhile has closed the connection, or lets it join again.
+        ctx.wait(renewed.into_actor(self).map(move |renewed, actor, _| {
+            if renewed.is_ok() {
+                actor.push(encode(&address, Message::Authenticated(scope(role.may_write()))));
+            }
+        }));
     }
 
     /// What documents let go of is left, before the client can ask for it again.
     fn notice_detached(&mut self, ctx: &mut Context<Self>) {
-        if !self.any_detached.swap(false, Ordering::AcqRel) {
+        if !self.attachments.take_detached() {
             return;
         }
-        let gone = self.attached.iter().filter(|(_, attached)| attached.detached.is_set());
+        let gone = self.attached.iter().filter(|(_, attached)| attached.detached.code().is_some());
         let gone: Vec<Bytes> = gone.map(|(address, _)| address.clone()).collect();
         for address in gone {
+            self.note_close(&address);
             self.leave(&address, ctx);
             self.state.detached(&address);
         }
     }
 
+    /// A client that was closed on for what it sent waits before it is let in again with the same.
+    fn note_close(&self, address: &Bytes) {
+        let Some(attached) = self.attached.get(address) else { return };
+        if attached.detached.code().is_some_and(close::is_about_content) {
+            let now = self.services.world.clock.instant();
+            let _ = self.services.closes.delay(self.place(&attached.token, address), now);
+        }
+    }
+
     fn leave(&mut self, address: &Bytes, ctx: &mut Context<Self>) {
         if let Some(attached) = self.attached.remove(address) {
+            self.attachments.set_count(self.attached.len());
             let left = attached.document.send(Leave(attached.follower));
             ctx.spawn(async move { left.await.unwrap_or_default() }.into_actor(self)); // a document that ended needs no goodbye
         }
     }
 
-    fn refuse(&mut self, address: Bytes, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
+    /// Says a refusal after a while, unless something has come of the channel by then.
+    fn refuse(
+        &mut self,
+        address: Bytes,
+        attachment: u32,
+        (token, code, reason): (Option<String>, u16, &'static str),
+        ctx: &mut Context<Self>,
+    ) {
         metrics::counter!("contextnexus_refused_total", "code" => code.to_string()).increment(1);
-        let room = (self.token.as_ref(), self.asked.as_deref(), &address);
-        let after = self.services.refusals.delay(room, self.services.world.clock.instant());
+        let place = self.place(&self.presented(token), &address);
+        let after = self.services.refusals.delay(place, self.services.world.clock.instant());
         ctx.run_later(after, move |actor, _| match actor.dialect {
-            Dialect::Hocuspocus => {
-                actor.push(encode(&address, Message::PermissionDenied(reason)));
-                actor.push(encode(&address, Message::Closed(reason)));
-            }
+            _ if !actor.state.is_refused(&address, attachment) => {}
+            Dialect::Hocuspocus => actor.push(encode(&address, Message::PermissionDenied(reason))),
             Dialect::YWebsocket | Dialect::YSweet => actor.outbox.close(close_frame(code, reason)),
         });
     }
@@ -286,14 +377,14 @@ async fn open_room(
     };
     let grant = authority.open(&caller, room).await?;
     let key = DocumentKey { tenant: caller.tenant, document: grant.document };
-    (join.user, join.session, join.role) = (caller.user, caller.session, grant.role);
+    (join.user, join.session, join.role, join.until) = (caller.user, caller.session, grant.role, grant.until);
     // An instance that ends in the very moment of the join is replaced by the next.
     for _ in 0..3 {
         let waits = Counted::in_gauge("contextnexus_directory_waiting");
         let routed = services.directory.send(Route(key)).await.map_err(|_| AccessDenied::Unavailable)?;
         drop(waits);
         match routed.send(join.clone()).await {
-            Ok(Ok(())) => return Ok(Opened { caller, document: routed, may_write: grant.role.may_write() }),
+            Ok(Ok(())) => return Ok(Opened { caller, key, document: routed, may_write: grant.role.may_write() }),
             Ok(Err(JoinRefused::Deleted)) => return Err(AccessDenied::Deleted),
             Ok(Err(JoinRefused::Full)) => return Err(AccessDenied::Full),
             Ok(Err(JoinRefused::Unavailable)) => return Err(AccessDenied::Unavailable),
@@ -334,10 +425,6 @@ impl Handler<Inbound> for Session {
     type Result = Response<()>;
 
     fn handle(&mut self, Inbound(frames): Inbound, ctx: &mut Context<Self>) -> Self::Result {
-        let frames = frames.into_iter().filter_map(|frame| match frame {
-            Frame::Binary(bytes) => Some(bytes),
-            Frame::Text => None,
-        });
         self.notice_detached(ctx);
         let effects = self.state.hear(frames);
         let before = std::mem::take(&mut self.under_way);
@@ -350,6 +437,7 @@ impl Handler<Disconnected> for Session {
     type Result = ();
 
     fn handle(&mut self, _: Disconnected, ctx: &mut Context<Self>) {
+        self.attached.keys().for_each(|address| self.note_close(address));
         let left: Vec<_> =
             self.attached.drain().map(|(_, attached)| attached.document.send(Leave(attached.follower))).collect();
         let goodbye = async move {

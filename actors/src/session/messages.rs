@@ -15,8 +15,11 @@ pub struct Inbound(pub Vec<Frame>);
 pub enum Frame {
     /// Binary: the Yjs dialects.
     Binary(Bytes),
-    /// Text: no dialect has it; ignored.
-    Text,
+    /// Text, of so many bytes: no dialect has it; ignored.
+    Text(usize),
+    /// Larger than a message may be (`update_bytes_max`), and not kept: how it begins. Only in Hocuspocus, where a socket carries many
+    /// documents; otherwise the connection ends.
+    TooLarge(Bytes),
 }
 
 /// The socket is gone. Nothing follows it.

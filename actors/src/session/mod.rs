@@ -8,6 +8,9 @@ mod keep_alive;
 pub mod messages;
 mod refusals;
 pub mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
 
 pub use actor::{Session, start};
 
@@ -49,6 +52,8 @@ pub struct Services {
     draining: AtomicBool,
     users: Mutex<HashMap<UserId, usize>>,
     refusals: refusals::Refusals,
+    /// Closes after a join, for what was sent.
+    closes: refusals::Refusals,
 }
 
 impl Services {
@@ -61,6 +66,7 @@ impl Services {
             draining: AtomicBool::new(false),
             users: Mutex::default(),
             refusals: refusals::Refusals::default(),
+            closes: refusals::Refusals::default(),
         }
     }
 

@@ -5,50 +5,102 @@ use crate::document::messages::Input;
 use crate::limits::Limits;
 use crate::ports::authority::{AccessDenied, RoomName};
 use crate::protocol::Dialect;
-use crate::protocol::codec::{Incoming, decode, name_of};
+use crate::protocol::codec::{Incoming, address_of, decode, name_of};
 use crate::room;
+use crate::session::messages::Frame;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// One connection's documents. A and C have one, under the empty address; B has as many as it names.
+/// An empty state vector (v1): whoever sends it lacks everything.
+const KNOWS_NOTHING: &[u8] = &[0];
+/// A document that could not be opened for a passing reason is tried again after 1, 2, 4 … s, at most this.
+const TRY_AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// One connection's documents. y-websocket and Y-Sweet have one, under the empty address; Hocuspocus has as many as it names.
 #[derive(Debug)]
 pub struct SessionState {
     dialect: Dialect,
     limits: Arc<Limits>,
     channels: HashMap<Bytes, Channel>,
-    /// Bytes and messages that wait for a token to be checked.
-    unauthenticated_bytes: usize,
-    unauthenticated_messages: usize,
+    /// What waits in channels for a token to be checked.
+    early_bytes: usize,
+    early_messages: usize,
+    /// All that the peer has sent, until a document was open for the first time.
+    strange_bytes: usize,
+    strange_messages: usize,
+    /// A document has been open on this connection.
+    is_authenticated: bool,
     next_attachment: u32,
     closing: bool,
 }
 
+/// One document on this connection.
 #[derive(Debug)]
-enum Channel {
-    /// B: no token yet.
-    Waiting(Vec<Input>),
-    /// The token is being checked.
-    Opening(Vec<Input>),
+struct Channel {
+    phase: Phase,
+    /// What it names; none before a token came, or where the name breaks the rules.
+    room: Option<RoomName>,
+    /// What came while the document is not open, in order.
+    early: Vec<Input>,
+    /// Hocuspocus: the token that was presented last, and whether the provider tells its version.
+    token: Option<String>,
+    has_version: bool,
+    /// Hocuspocus: a token that came while the one before it was being checked.
+    next_token: Option<String>,
+    /// It was open before: the client has said its step 1, and will not say it again.
+    was_open: bool,
+    /// Attempts that failed for a passing reason.
+    attempts: u32,
+}
+
+/// Attempts to open a document are numbered: what was decided about one never touches a later one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Hocuspocus: no token yet.
+    Waiting,
+    /// The token is being checked, or will be.
+    Opening(u32),
     /// Attached.
     Joined,
-    /// Refused; in B a new token opens it again.
-    Refused,
+    /// Refused; in Hocuspocus a new token opens it again.
+    Refused(u32),
 }
 
 /// What the session wants done, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Check the token (A and C: the one of the upgrade), open the room, join its document.
+    /// Check the token (y-websocket and Y-Sweet: the one of the upgrade), open the room, join its document.
     Open {
         /// The channel.
         address: Bytes,
-        /// B: from the message.
+        /// Hocuspocus: from the message.
         token: Option<String>,
         /// The room.
         room: RoomName,
         /// Names the attachment.
         attachment: u32,
+        /// Hocuspocus: the provider understands message 7 (CLOSE).
+        knows_close: bool,
+    },
+    /// The same after a pause: call [`SessionState::open_again`].
+    OpenLater {
+        /// The channel.
+        address: Bytes,
+        /// The attempt that failed.
+        attachment: u32,
+        /// How long to wait.
+        after: Duration,
+    },
+    /// Hocuspocus: a fresh token for a document that is open. If it is good, its rights apply from now on and are answered.
+    Renew {
+        /// The channel.
+        address: Bytes,
+        /// From the message.
+        token: String,
+        /// The room.
+        room: RoomName,
     },
     /// Hand on to the document.
     Deliver {
@@ -57,7 +109,7 @@ pub enum Effect {
         /// In order.
         inputs: Vec<Input>,
     },
-    /// B: say that the channel is open, and with what right.
+    /// Hocuspocus: say that the channel is open, and with what right.
     Authenticated {
         /// The channel.
         address: Bytes,
@@ -69,21 +121,26 @@ pub enum Effect {
         /// The channel.
         address: Bytes,
     },
-    /// B: say that the document was detached because the client asked.
+    /// Hocuspocus: say that the document was detached because the client asked.
     Detached {
         /// The channel.
         address: Bytes,
     },
-    /// Refuse for good: in B this channel, in A and C the connection. Slowly, for clients that retry whatever they are told.
+    /// Refuse for good: in Hocuspocus this channel, in y-websocket and Y-Sweet the connection. Slowly, for clients that retry whatever
+    /// they are told; and only if [`SessionState::is_refused`] still says so then.
     Refuse {
         /// The channel.
         address: Bytes,
+        /// The attempt that was refused.
+        attachment: u32,
+        /// Hocuspocus: the token that was refused.
+        token: Option<String>,
         /// Close code.
         code: u16,
         /// Lower case, no content.
         reason: &'static str,
     },
-    /// B: answer a ping.
+    /// Hocuspocus: answer a ping.
     Pong,
     /// Close the connection.
     Close {
@@ -101,98 +158,142 @@ impl SessionState {
             dialect,
             limits,
             channels: HashMap::new(),
-            unauthenticated_bytes: 0,
-            unauthenticated_messages: 0,
+            early_bytes: 0,
+            early_messages: 0,
+            strange_bytes: 0,
+            strange_messages: 0,
+            is_authenticated: false,
             next_attachment: 0,
             closing: false,
         }
     }
 
-    /// A and C: the path names the room, and the upgrade brought the token.
+    /// y-websocket and Y-Sweet: the path names the room, and the upgrade brought the token.
     pub fn opened(&mut self, room: &str) -> Vec<Effect> {
         let address = Bytes::new();
-        let parsed = match self.dialect {
-            Dialect::YSweet => room::parse_in_default_project(room),
-            _ => room::parse(room),
-        };
-        match parsed {
-            Some(room) => {
-                self.channels.insert(address.clone(), Channel::Opening(Vec::new()));
-                let attachment = self.fresh_attachment();
-                vec![Effect::Open { address, token: None, room, attachment }]
-            }
-            None => self.refuse(address, &AccessDenied::BadName),
-        }
+        let room = self.parse(room);
+        self.channels.insert(address.clone(), Channel { room, ..Channel::new() });
+        self.open(address)
     }
 
     /// Frames of the peer, in order. Consecutive messages for one document are handed on together.
-    pub fn hear(&mut self, frames: impl IntoIterator<Item = Bytes>) -> Vec<Effect> {
+    pub fn hear(&mut self, frames: impl IntoIterator<Item = Frame>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for frame in frames {
-            if self.closing {
+            let bytes = match &frame {
+                Frame::Binary(bytes) => bytes.len(),
+                Frame::Text(bytes) => *bytes,
+                Frame::TooLarge(_) => self.limits.update_bytes_max,
+            };
+            if self.closing || !self.may_say(bytes, &mut effects) {
                 break;
             }
-            self.hear_one(&frame, &mut effects);
+            match frame {
+                Frame::Binary(frame) => self.hear_one(&frame, &mut effects),
+                Frame::Text(_) => {} // no dialect has any
+                Frame::TooLarge(begins) => self.hear_too_large(&begins, &mut effects),
+            }
         }
         effects
     }
 
     /// The token was good, and the document let the connection in. What came meanwhile follows.
     pub fn joined(&mut self, address: &Bytes, may_write: bool) -> Vec<Effect> {
-        let Some(channel) = self.channels.get_mut(address) else {
+        let Some(channel) = self.channels.get_mut(address).filter(|channel| matches!(channel.phase, Phase::Opening(_)))
+        else {
             return vec![Effect::Leave { address: address.clone() }]; // the client detached meanwhile
         };
-        let early = match std::mem::replace(channel, Channel::Joined) {
-            Channel::Opening(early) => early,
-            _ => Vec::new(),
-        };
+        channel.phase = Phase::Joined;
+        channel.attempts = 0;
+        let mut early = std::mem::take(&mut channel.early);
+        let (was_open, next) = (std::mem::replace(&mut channel.was_open, true), channel.next_token.take());
+        self.is_authenticated = true;
         self.release(&early);
         let mut effects = Vec::new();
         if self.dialect == Dialect::Hocuspocus {
             effects.push(Effect::Authenticated { address: address.clone(), may_write });
+            if was_open && !early.iter().any(|input| matches!(input, Input::Step1(_))) {
+                early.insert(0, Input::Step1(Bytes::from_static(KNOWS_NOTHING)));
+            }
         }
         if !early.is_empty() {
             effects.push(Effect::Deliver { address: address.clone(), inputs: early });
+        }
+        if let Some(token) = next {
+            effects.extend(self.renew(address.clone(), token));
         }
         effects
     }
 
     /// The token was not good, or the room not to be had.
     pub fn denied(&mut self, address: &Bytes, why: &AccessDenied) -> Vec<Effect> {
-        if let Some(Channel::Opening(early)) = self.channels.remove(address) {
-            self.release(&early);
+        let Some(channel) = self.channels.get_mut(address) else { return Vec::new() };
+        let Phase::Opening(attachment) = channel.phase else { return Vec::new() };
+        if let Some(token) = channel.next_token.take() {
+            channel.token = Some(token); // the newer one decides
+            return self.open_again(address, attachment);
         }
-        self.refuse(address.clone(), why)
+        match why {
+            AccessDenied::Full | AccessDenied::Unavailable => self.put_off(address, why),
+            why => self.refuse(address.clone(), why),
+        }
+    }
+
+    /// Opens a channel whose last attempt had this number, unless something has happened to it since.
+    pub fn open_again(&mut self, address: &Bytes, attachment: u32) -> Vec<Effect> {
+        let is_current = self.channels.get(address).is_some_and(|channel| channel.phase == Phase::Opening(attachment));
+        if is_current { self.open(address.clone()) } else { Vec::new() }
+    }
+
+    /// Whether what was decided about this attempt still holds: nothing has come of the channel since.
+    pub fn is_refused(&self, address: &Bytes, attachment: u32) -> bool {
+        self.channels.get(address).is_none_or(|channel| channel.phase == Phase::Refused(attachment))
     }
 
     /// The document let go of the channel by itself (a right ended, a message was malformed).
     pub fn detached(&mut self, address: &Bytes) {
-        self.channels.insert(address.clone(), Channel::Refused);
+        let attachment = self.fresh_attachment();
+        if let Some(channel) = self.channels.get_mut(address) {
+            channel.phase = Phase::Refused(attachment);
+        }
     }
 
     /// Nothing was authenticated in time.
     pub fn is_unauthenticated(&self) -> bool {
-        !self.channels.values().any(|channel| matches!(channel, Channel::Joined | Channel::Opening(_)))
+        !self.channels.values().any(|channel| matches!(channel.phase, Phase::Joined | Phase::Opening(_)))
     }
 
     /// Bytes that wait for a token to be checked.
     pub fn unauthenticated_bytes(&self) -> usize {
-        self.unauthenticated_bytes
+        self.early_bytes
     }
 
     /// The attached channels.
     pub fn joined_channels(&self) -> impl Iterator<Item = &Bytes> {
-        self.channels.iter().filter(|(_, channel)| matches!(channel, Channel::Joined)).map(|(address, _)| address)
+        self.channels.iter().filter(|(_, channel)| channel.phase == Phase::Joined).map(|(address, _)| address)
+    }
+
+    /// Counts what arrives before a document is open, whatever it is. False: too much, the connection is closed.
+    fn may_say(&mut self, bytes: usize, effects: &mut Vec<Effect>) -> bool {
+        if self.is_authenticated {
+            return true;
+        }
+        self.strange_bytes += bytes;
+        self.strange_messages += 1;
+        let fits = self.strange_bytes <= self.limits.unauthenticated_bytes_max
+            && self.strange_messages <= self.limits.unauthenticated_messages_max;
+        if !fits {
+            self.closing = true;
+            effects.push(Effect::Close { code: close::LIMIT, reason: "too much before authentication" });
+        }
+        fits
     }
 
     fn hear_one(&mut self, frame: &Bytes, effects: &mut Vec<Effect>) {
         let Ok((address, message)) = decode(self.dialect, frame) else {
             self.closing = true;
-            let (code, reason) = match frame.is_empty() {
-                true => (close::UNAUTHORIZED, "empty message"),
-                false => (close::MALFORMED, "malformed message"),
-            };
-            return effects.push(Effect::Close { code, reason });
+            let reason = if frame.is_empty() { "empty message" } else { "malformed message" };
+            return effects.push(Effect::Close { code: close::MALFORMED, reason });
         };
         let input = match message {
             Incoming::Step1(state_vector) => Input::Step1(state_vector),
@@ -202,105 +303,183 @@ impl SessionState {
             Incoming::QueryAwareness => Input::QueryAwareness,
             Incoming::Mark(payload) => Input::Mark(payload),
             Incoming::Ping => return effects.push(Effect::Pong),
-            Incoming::Token { token, .. } => return effects.extend(self.hear_token(address, token)),
+            Incoming::Token { token, has_version } => {
+                return effects.extend(self.hear_token(address, token, has_version));
+            }
             Incoming::Detach => return effects.extend(self.hear_detach(address)),
             Incoming::Ignored => return,
         };
         self.hear_input(address, input, effects);
     }
 
-    fn hear_input(&mut self, address: Bytes, input: Input, effects: &mut Vec<Effect>) {
-        let known = self.channels.contains_key(&address);
-        if !known {
-            if self.channels.len() >= self.limits.documents_per_connection_max {
+    /// Hocuspocus: the document that a message names which is too large is refused, and no other.
+    fn hear_too_large(&mut self, begins: &Bytes, effects: &mut Vec<Effect>) {
+        let (code, reason) = (close::TOO_LARGE, "message too large (update_bytes_max)");
+        match address_of(begins) {
+            Some(address) if self.channels.get(&address).is_some_and(|channel| channel.phase == Phase::Joined) => {
+                self.hear_input(address, Input::TooLarge, effects);
+            }
+            Some(address) => effects.extend(self.refuse_with(address, code, reason)),
+            None => {
                 self.closing = true;
-                return effects.push(Effect::Close { code: close::LIMIT, reason: "too many documents" });
+                effects.push(Effect::Close { code, reason });
             }
-            self.channels.insert(address.clone(), Channel::Waiting(Vec::new()));
-        }
-        let size = size_of(&input);
-        let Some(channel) = self.channels.get_mut(&address) else { return };
-        match channel {
-            Channel::Waiting(early) | Channel::Opening(early) => {
-                early.push(input);
-                self.unauthenticated_bytes += size;
-                self.unauthenticated_messages += 1;
-                // While a token is being checked the socket is read no further than this either.
-                if self.unauthenticated_bytes > self.limits.unauthenticated_bytes_max.max(self.limits.update_bytes_max)
-                    || self.unauthenticated_messages > self.limits.unauthenticated_messages_max
-                {
-                    self.closing = true;
-                    effects.push(Effect::Close { code: close::LIMIT, reason: "too much before authentication" });
-                }
-            }
-            Channel::Joined => match effects.last_mut() {
-                Some(Effect::Deliver { address: last, inputs }) if *last == address => inputs.push(input),
-                _ => effects.push(Effect::Deliver { address, inputs: vec![input] }),
-            },
-            Channel::Refused => {}
         }
     }
 
-    fn hear_token(&mut self, address: Bytes, token: String) -> Vec<Effect> {
-        let early = match self.channels.remove(&address) {
-            Some(Channel::Waiting(early)) => early,
-            Some(Channel::Refused) | None => Vec::new(),
-            Some(attached) => {
-                // A token again (it was refreshed): what is open stays open, under the right it was opened with.
-                self.channels.insert(address, attached);
-                return Vec::new();
+    fn hear_input(&mut self, address: Bytes, input: Input, effects: &mut Vec<Effect>) {
+        if !self.channels.contains_key(&address) {
+            if self.channels.len() >= self.limits.documents_per_connection_max {
+                return; // its token is refused, or was
             }
-        };
-        if self.channels.len() >= self.limits.documents_per_connection_max {
-            self.closing = true;
-            return vec![Effect::Close { code: close::LIMIT, reason: "too many documents" }];
+            self.channels.insert(address.clone(), Channel::new());
         }
-        let Some(room) = name_of(&address).and_then(room::parse) else {
-            self.release(&early);
-            return self.refuse(address, &AccessDenied::BadName);
-        };
-        self.channels.insert(address.clone(), Channel::Opening(early));
-        let attachment = self.fresh_attachment();
-        vec![Effect::Open { address, token: Some(token), room, attachment }]
+        let size = size_of(&input);
+        let has_open = self.joined_channels().next().is_some();
+        let Some(channel) = self.channels.get_mut(&address) else { return };
+        if channel.phase == Phase::Joined {
+            return match effects.last_mut() {
+                Some(Effect::Deliver { address: last, inputs }) if *last == address => inputs.push(input),
+                _ => effects.push(Effect::Deliver { address, inputs: vec![input] }),
+            };
+        }
+        let fits = self.early_bytes + size <= self.limits.unauthenticated_bytes_max
+            && self.early_messages < self.limits.unauthenticated_messages_max;
+        match channel.phase {
+            _ if fits => {
+                channel.early.push(input);
+                self.early_bytes += size;
+                self.early_messages += 1;
+            }
+            // What is refused may go on talking. What does not fit is asked for again, should it be let in.
+            Phase::Refused(_) => {}
+            // Documents beside it are not disturbed.
+            Phase::Waiting | Phase::Opening(_) if has_open => {
+                effects.extend(self.refuse_with(address, close::LIMIT, "too much before authentication"));
+            }
+            _ => {
+                self.closing = true;
+                effects.push(Effect::Close { code: close::LIMIT, reason: "too much before authentication" });
+            }
+        }
+    }
+
+    fn hear_token(&mut self, address: Bytes, token: String, has_version: bool) -> Vec<Effect> {
+        let is_known = self.channels.contains_key(&address);
+        if !is_known && self.channels.len() >= self.limits.documents_per_connection_max {
+            let (code, reason) = (close::LIMIT, "too many documents on this connection (documents_per_connection_max)");
+            return vec![Effect::Refuse { address, attachment: 0, token: Some(token), code, reason }];
+        }
+        let channel = self.channels.entry(address.clone()).or_insert_with(Channel::new);
+        channel.has_version = has_version;
+        match channel.phase {
+            Phase::Joined => self.renew(address, token),
+            Phase::Opening(_) => {
+                channel.next_token = Some(token);
+                Vec::new()
+            }
+            Phase::Waiting | Phase::Refused(_) => {
+                channel.token = Some(token);
+                channel.room = name_of(&address).and_then(room::parse);
+                self.open(address)
+            }
+        }
     }
 
     fn hear_detach(&mut self, address: Bytes) -> Vec<Effect> {
-        match self.channels.remove(&address) {
-            Some(Channel::Joined) => {
-                vec![Effect::Leave { address: address.clone() }, Effect::Detached { address }]
-            }
-            Some(Channel::Waiting(early) | Channel::Opening(early)) => {
-                self.release(&early);
-                vec![Effect::Detached { address }]
-            }
-            Some(Channel::Refused) | None => vec![Effect::Detached { address }],
+        let Some(channel) = self.channels.remove(&address) else { return Vec::new() };
+        self.release(&channel.early);
+        let mut effects = Vec::new();
+        if channel.phase == Phase::Joined {
+            effects.push(Effect::Leave { address: address.clone() });
         }
+        if channel.has_version {
+            effects.push(Effect::Detached { address });
+        }
+        effects
+    }
+
+    fn open(&mut self, address: Bytes) -> Vec<Effect> {
+        let attachment = self.fresh_attachment();
+        let Some(channel) = self.channels.get_mut(&address) else { return Vec::new() };
+        let Some(room) = channel.room.clone() else { return self.refuse(address, &AccessDenied::BadName) };
+        channel.phase = Phase::Opening(attachment);
+        let (token, knows_close) = (channel.token.clone(), channel.has_version);
+        vec![Effect::Open { address, token, room, attachment, knows_close }]
+    }
+
+    fn renew(&self, address: Bytes, token: String) -> Vec<Effect> {
+        let room = self.channels.get(&address).and_then(|channel| channel.room.clone());
+        room.map(|room| Effect::Renew { address, token, room }).into_iter().collect()
+    }
+
+    /// What stands in the way passes. Where no other document is open on the connection the client comes back by itself; else the server tries
+    /// again, because no message tells a provider to do so for one document.
+    fn put_off(&mut self, address: &Bytes, why: &AccessDenied) -> Vec<Effect> {
+        if self.dialect != Dialect::Hocuspocus || self.joined_channels().next().is_none() {
+            self.closing = true;
+            let reason = match why {
+                AccessDenied::Full => "too many connections of this document",
+                _ => "try again later",
+            };
+            return vec![Effect::Close { code: close::TRY_AGAIN_LATER, reason }];
+        }
+        let Some(channel) = self.channels.get_mut(address) else { return Vec::new() };
+        let Phase::Opening(attachment) = channel.phase else { return Vec::new() };
+        let after = Duration::from_secs(1 << channel.attempts.min(5)).min(TRY_AGAIN_MAX);
+        channel.attempts += 1;
+        vec![Effect::OpenLater { address: address.clone(), attachment, after }]
     }
 
     fn refuse(&mut self, address: Bytes, why: &AccessDenied) -> Vec<Effect> {
-        self.channels.insert(address.clone(), Channel::Refused);
         let (code, reason) = match why {
             AccessDenied::BadToken => (close::UNAUTHORIZED, "permission-denied"),
             AccessDenied::NoSuchDocument | AccessDenied::Deleted => (close::NOT_FOUND, "no such document"),
             AccessDenied::MayNotCreate => (close::FORBIDDEN, "permission-denied"),
             AccessDenied::BadName => (close::NOT_FOUND, "not a document name"),
-            AccessDenied::Full => (close::LIMIT, "too many connections of this document"),
-            AccessDenied::Unavailable => {
-                self.closing = true; // not a refusal: the client comes back by itself
-                return vec![Effect::Close { code: close::TRY_AGAIN_LATER, reason: "try again later" }];
-            }
+            AccessDenied::Full | AccessDenied::Unavailable => (close::TRY_AGAIN_LATER, "try again later"),
         };
-        vec![Effect::Refuse { address, code, reason }]
+        self.refuse_with(address, code, reason)
+    }
+
+    fn refuse_with(&mut self, address: Bytes, code: u16, reason: &'static str) -> Vec<Effect> {
+        let attachment = self.fresh_attachment();
+        let Some(channel) = self.channels.get_mut(&address) else { return Vec::new() };
+        channel.phase = Phase::Refused(attachment);
+        let token = channel.token.clone();
+        vec![Effect::Refuse { address, attachment, token, code, reason }]
+    }
+
+    fn parse(&self, room: &str) -> Option<RoomName> {
+        match self.dialect {
+            Dialect::YSweet => room::parse_in_default_project(room),
+            _ => room::parse(room),
+        }
     }
 
     fn release(&mut self, early: &[Input]) {
-        self.unauthenticated_messages -= early.len();
-        self.unauthenticated_bytes -= early.iter().map(size_of).sum::<usize>();
+        self.early_messages -= early.len();
+        self.early_bytes -= early.iter().map(size_of).sum::<usize>();
     }
 
     fn fresh_attachment(&mut self) -> u32 {
         self.next_attachment += 1;
         self.next_attachment
+    }
+}
+
+impl Channel {
+    fn new() -> Self {
+        Self {
+            phase: Phase::Waiting,
+            room: None,
+            early: Vec::new(),
+            token: None,
+            has_version: false,
+            next_token: None,
+            was_open: false,
+            attempts: 0,
+        }
     }
 }
 
@@ -311,6 +490,6 @@ fn size_of(input: &Input) -> usize {
         | Input::Update(bytes)
         | Input::Awareness(bytes)
         | Input::Mark(bytes) => bytes.len(),
-        Input::QueryAwareness => 0,
+        Input::QueryAwareness | Input::TooLarge => 0,
     }
 }

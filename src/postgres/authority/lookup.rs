@@ -1,14 +1,17 @@
 //! Sessions and rooms, many in one query.
 
-use super::{scope, touch, unavailable};
+use super::{ends, scope, touch, unavailable};
 use crate::postgres::gather::Look;
 use crate::postgres::projects::role;
 use crate::postgres::{Database, StoreError, TenantTx, begin};
 use crate::tokens::TokenHash;
 use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Role};
+use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
 use contextnexus_actors::ports::RoomName;
+use std::sync::Arc;
+use std::time::Instant;
 use uuid::Uuid;
 
 /// Answers tokens with the sessions in force.
@@ -84,7 +87,10 @@ pub(super) async fn sessions(db: &mut TenantTx, hashes: &[TokenHash]) -> Result<
 }
 
 /// Answers rooms with what is there, and with who asks.
-pub(super) struct Places(pub Database);
+pub(super) struct Places {
+    pub database: Database,
+    pub clock: Arc<dyn Clock>,
+}
 
 /// Who wants to know of which room.
 #[derive(Clone, Debug)]
@@ -108,6 +114,8 @@ pub(super) struct Found {
 pub(super) struct Subject {
     pub external: bool,
     pub tenant_admin: bool,
+    /// When the session ends by itself.
+    pub until: Option<Instant>,
 }
 
 /// Where a room is, or would be.
@@ -131,14 +139,15 @@ impl Look for Places {
     const WAITING: &'static str = "contextnexus_authority_waiting";
 
     async fn look(&self, tenant: TenantId, rooms: &[Room]) -> Option<Vec<Found>> {
-        let look = async { places(&mut begin(&self.0, tenant).await?, rooms).await };
+        let at = self.clock.instant();
+        let look = async { places(&mut begin(&self.database, tenant).await?, rooms, at).await };
         look.await.map_err(unavailable).ok()
     }
 }
 
-/// What is known of each room, in their order. A name is that of a document, else a former name of one.
+/// What is known of each room, in their order, asked no earlier than `at`. A name is that of a document, else a former name of one.
 #[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err)]
-pub(super) async fn places(db: &mut TenantTx, rooms: &[Room]) -> Result<Vec<Found>, StoreError> {
+pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Result<Vec<Found>, StoreError> {
     let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();
     let users: Vec<Uuid> = rooms.iter().map(|room| room.user.0).collect();
     let (mut documents, mut projects, mut names) = (vec![], vec![], vec![]);
@@ -153,6 +162,7 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room]) -> Result<Vec<Foun
     }
     let rows = sqlx::query!(
         r#"select w.n as "n!", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
+                  extract(epoch from s.expires_at - now())::float8 as "lasts_s?",
                   p.id as "project?", p.auto_create_documents as "auto_create?", p.is_archived as "archived?",
                   m.role as "membership?", d.id as "document?", d.deleted_at is not null as "deleted!",
                   h.read_only_since is not null as "read_only!"
@@ -183,9 +193,11 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room]) -> Result<Vec<Foun
     let mut found = vec![Found::default(); rooms.len()];
     for row in rows {
         let Some(found) = place_of(row.n, &mut found) else { continue };
-        found.subject = row
-            .user_kind
-            .map(|kind| Subject { external: kind == "external", tenant_admin: row.is_tenant_admin == Some(true) });
+        found.subject = row.user_kind.map(|kind| Subject {
+            external: kind == "external",
+            tenant_admin: row.is_tenant_admin == Some(true),
+            until: row.lasts_s.and_then(|lasts_s| ends(at, lasts_s)),
+        });
         found.place = match row.project {
             None => None,
             Some(project) => Some(Place {

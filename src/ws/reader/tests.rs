@@ -153,7 +153,7 @@ fn text_is_told_without_its_content() {
         Message::Continuation(Item::FirstText("a".into())),
         Message::Continuation(Item::Last("b".into())),
     ]));
-    assert!(matches!(events.unwrap()[..], [Event::Message(Frame::Text), Event::Message(Frame::Text)]));
+    assert!(matches!(events.unwrap()[..], [Event::Message(Frame::Text(5)), Event::Message(Frame::Text(2))]));
 }
 
 #[test]
@@ -190,5 +190,40 @@ fn our_frames_are_what_the_library_reads() {
             assert_eq!(codec.decode(&mut bytes).unwrap(), Some(expected), "{length}");
         }
         assert!(bytes.is_empty());
+    }
+}
+
+#[test]
+fn a_message_that_is_too_large_is_read_past_and_told_by_how_it_begins() {
+    let one = binary(7, LIMIT + 1);
+    let pieces = [
+        Message::Continuation(Item::FirstBinary(vec![8; 60_000].into())),
+        Message::Ping("p".into()),
+        Message::Continuation(Item::Continue(vec![8; 60_000].into())),
+        Message::Ping("q".into()),
+        Message::Continuation(Item::Last(vec![8; 60_000].into())),
+    ];
+    let bytes = client([binary(1, 3), one].into_iter().chain(pieces).chain([binary(2, 3)]));
+    for step in [1, 1_000, bytes.len()] {
+        let mut reader = Reader::new(LIMIT).reading_past(true);
+        let mut events = Vec::new();
+        let mut held = 0;
+        for chunk in bytes.chunks(step) {
+            reader.feed(chunk);
+            events.extend(all(&mut reader).unwrap());
+            held = held.max(reader.held_bytes());
+        }
+        let told: Vec<String> = events
+            .iter()
+            .map(|event| match event {
+                Event::Message(Frame::Binary(payload)) => format!("{} x {}", payload.len(), payload[0]),
+                Event::Message(Frame::TooLarge(begins)) => format!("more than {} x {}", begins.len(), begins[0]),
+                Event::Ping(payload) => String::from_utf8(payload.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told, ["3 x 1", "more than 1024 x 7", "p", "q", "more than 1024 x 8", "3 x 2"], "by {step} bytes");
+        assert!(held <= LIMIT, "{held} bytes were held");
+        assert!(!reader.is_partial());
     }
 }

@@ -22,6 +22,7 @@ impl DocumentState {
         let first = !std::mem::replace(&mut member.receiving, true);
         let ask = member.dialect == Dialect::Hocuspocus;
         if ask {
+            member.asked(now);
             self.send(from, Outgoing::Step1(self.index.state_vector()));
         }
         self.effects.push(Effect::Welcome(from, diff));
@@ -34,9 +35,9 @@ impl DocumentState {
         let update = match Update::parse(bytes, &self.caps) {
             Ok(update) => update,
             Err(malformed) if is_too_large(&malformed) => {
-                return self.close(from, close::TOO_LARGE, "update too large");
+                return self.close(from, close::TOO_LARGE, "update too large (update_bytes_max)");
             }
-            Err(_) => return self.close(from, close::MALFORMED, "malformed update"),
+            Err(malformed) => return self.close(from, close::MALFORMED, malformed.to_string()),
         };
         if self.has_quarantined(&update) {
             return self.close(from, close::MALFORMED, "this update was quarantined");

@@ -16,6 +16,9 @@ impl DocumentState {
             if member.left {
                 continue;
             }
+            if member.is_answering(now) {
+                continue; // a large answer may be under way: a second one would be as large
+            }
             let Some(gap) = &mut member.gap else { continue };
             let filled = !gap.missing.is_empty()
                 && gap.missing.iter().all(|(client, clock)| index.next_clock(*client) >= *clock);
@@ -25,6 +28,7 @@ impl DocumentState {
                     gap.missing.clear(); // once
                 }
                 gap.asked(now);
+                member.asked(now);
                 ask.push(*follower);
             }
         }
@@ -54,9 +58,14 @@ impl DocumentState {
             for follower in affected {
                 match standing {
                     Standing::Granted(grant) => {
-                        if let Some(member) = self.members.get_mut(&follower) {
-                            member.role = grant.role;
+                        let could_write = self.members.get(&follower).is_some_and(|member| member.role.may_write());
+                        self.grant(follower, grant.role, grant.until, now);
+                        if could_write != grant.role.may_write() {
+                            self.tell_scope(follower, grant.role.may_write(), now);
                         }
+                    }
+                    Standing::SessionEnded if self.members.get(&follower).is_some_and(|m| m.is_expiring(now)) => {
+                        self.expire(follower, now);
                     }
                     Standing::SessionEnded => {
                         self.expel(follower, close::UNAUTHORIZED, "session ended", true, now);
@@ -67,6 +76,64 @@ impl DocumentState {
                 }
             }
         }
+    }
+
+    /// The right of a connection from now on. A client that may write now, and might not before, is asked for what it wrote meanwhile.
+    pub(super) fn grant(&mut self, follower: FollowerId, role: Role, until: Option<Instant>, now: Instant) {
+        let Some(member) = self.members.get_mut(&follower) else { return };
+        let could_write = std::mem::replace(&mut member.role, role).may_write();
+        member.lasts(until, now);
+        let due = member.right_due();
+        if role.may_write() && !could_write && !member.left {
+            member.asked(now);
+            let state_vector = self.index.state_vector();
+            self.send(follower, Outgoing::Step1(state_vector));
+        }
+        self.right_due(due);
+    }
+
+    /// Tells a client that it may write, or only read. B has a message for either; A for the latter alone; C for none.
+    fn tell_scope(&mut self, follower: FollowerId, may_write: bool, now: Instant) {
+        let Some(member) = self.members.get_mut(&follower) else { return };
+        match member.dialect {
+            Dialect::Hocuspocus => self.send(follower, Outgoing::Scope(may_write)),
+            Dialect::YWebsocket if !may_write => {
+                member.told_read_only_at = Some(now);
+                self.send(follower, Outgoing::ReadOnly);
+            }
+            Dialect::YWebsocket | Dialect::YSweet => {}
+        }
+    }
+
+    /// A right is to be looked at by then.
+    pub(super) fn right_due(&mut self, at: Option<Instant>) {
+        self.rights_due = [self.rights_due, at].into_iter().flatten().min();
+    }
+
+    /// Ends the rights whose time is over, and asks for fresh tokens where it soon is. No query: the ends were looked up with the rights.
+    pub(super) fn end_rights(&mut self, now: Instant) {
+        let (mut ended, mut ask) = (Vec::new(), Vec::new());
+        self.rights_due = None;
+        for (follower, member) in self.members.iter_mut().filter(|(_, member)| !member.left) {
+            if member.has_expired(now) {
+                ended.push(*follower);
+                continue;
+            }
+            if member.ask_token_at.take_if(|at| now >= *at).is_some() {
+                ask.push(*follower);
+            }
+            self.rights_due = [self.rights_due, member.right_due()].into_iter().flatten().min();
+        }
+        for follower in ask {
+            self.send(follower, Outgoing::TokenRequest);
+        }
+        for follower in ended {
+            self.expire(follower, now);
+        }
+    }
+
+    fn expire(&mut self, follower: FollowerId, now: Instant) {
+        self.expel(follower, close::EXPIRED, "the token has expired; come back with a fresh one", false, now);
     }
 
     pub(super) fn expel(
@@ -85,7 +152,7 @@ impl DocumentState {
             }
         }
         self.presence.leave(follower, now);
-        self.effects.push(Effect::Close { follower, code, reason, whole_socket });
+        self.effects.push(Effect::Close { follower, code, reason: reason.into(), whole_socket });
         self.flush_presence(now);
     }
 }

@@ -57,7 +57,7 @@ impl DocumentState {
     }
 
     pub(super) fn admit_into(&mut self, batch: &mut Batch, mut proposal: Proposal, now: Instant) {
-        if !self.may_write(&proposal) {
+        if !self.may_write(&proposal, now) {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
@@ -166,10 +166,13 @@ impl DocumentState {
         self.wake_slowly(now);
     }
 
-    pub(super) fn may_write(&self, proposal: &Proposal) -> bool {
+    pub(super) fn may_write(&self, proposal: &Proposal, now: Instant) -> bool {
         match &proposal.sender {
-            Sender::Request { role, .. } => role.may_write(),
-            Sender::Member { follower, .. } => self.members.get(follower).is_some_and(|member| member.role.may_write()),
+            Sender::Request { role, until, .. } => role.may_write() && until.is_none_or(|until| now < until),
+            Sender::Member { follower, .. } => {
+                let member = self.members.get(follower);
+                member.is_some_and(|member| member.role.may_write() && !member.has_expired(now))
+            }
         }
     }
 
@@ -344,7 +347,8 @@ impl DocumentState {
                     self.refuse_read_only(follower, ordinal, &proposal.update, proposal.is_step2, now);
                 }
                 WriteRefused::Fork => self.close(follower, close::FORK, "history contradicts the document's"),
-                WriteRefused::Full(limit) => self.close(follower, close::LIMIT, limit),
+                WriteRefused::Full(limit) => self.close(follower, close::LIMIT, *limit),
+                WriteRefused::Malformed(rule) => self.close(follower, close::MALFORMED, rule.clone()),
                 _ => self.close(follower, close::MALFORMED, "malformed update"),
             },
         }

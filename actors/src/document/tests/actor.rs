@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 const KEY: DocumentKey = DocumentKey { tenant: TenantId(Uuid::from_u128(1)), document: DocumentId(Uuid::from_u128(2)) };
 const WRITER: Writer =
-    Writer { session: SessionId(Uuid::from_u128(3)), user: UserId(Uuid::from_u128(4)), role: Role::Editor };
+    Writer { session: SessionId(Uuid::from_u128(3)), user: UserId(Uuid::from_u128(4)), role: Role::Editor, until: None };
 
 fn world(log: &MemoryLog, limits: Limits) -> World {
     World {
@@ -135,6 +135,8 @@ async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
         user: WRITER.user,
         session: WRITER.session,
         role: WRITER.role,
+        until: None,
+        knows_close: false,
     };
     assert_eq!(document.send(join).await.unwrap(), Ok(()));
     assert!(!outbox.is_closed());

@@ -99,6 +99,8 @@ pub enum Sent {
     Status(bool),
     Mark(Bytes),
     ReadOnly,
+    Scope(bool),
+    TokenRequest,
     KeepAlive,
     Closed(u16),
 }
@@ -167,13 +169,26 @@ impl Bench {
 
     /// Joined as that user, but it has not said a word.
     pub fn stranger(&mut self, client: u64, dialect: Dialect, role: Role, user: u128) -> Editor {
+        self.passing(client, dialect, role, user, None)
+    }
+
+    /// The same, under a right that ends by itself after so long.
+    pub fn passing(
+        &mut self,
+        client: u64,
+        dialect: Dialect,
+        role: Role,
+        user: u128,
+        lasts: Option<Duration>,
+    ) -> Editor {
         self.next += 1;
         let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(self.next)), attachment: 0 };
         let doc = Editor::new(client).doc;
         self.inboxes.insert(follower, Inbox::default());
         self.dialects.insert(follower, dialect);
-        let member = Member::new(dialect, UserId(Uuid::from_u128(user)), SessionId(Uuid::from_u128(user)), role);
-        let effects = self.state.join(follower, member);
+        let mut member = Member::new(dialect, UserId(Uuid::from_u128(user)), SessionId(Uuid::from_u128(user)), role);
+        member.lasts(lasts.map(|lasts| self.now + lasts), self.now);
+        let effects = self.state.join(follower, member, self.now);
         self.perform(effects);
         Editor { doc, follower }
     }
@@ -247,7 +262,8 @@ impl Bench {
 
     pub fn time_passes(&mut self, by: Duration) {
         let end = self.now + by;
-        while let Some(at) = self.state.deadline().filter(|at| *at <= end) {
+        let due = |state: &DocumentState| [state.deadline(), state.rights_deadline()].into_iter().flatten().min();
+        while let Some(at) = due(&self.state).filter(|at| *at <= end) {
             self.now = self.now.max(at);
             let effects = self.state.on_time(self.now);
             self.perform(effects);
@@ -303,6 +319,8 @@ impl Bench {
                         Outgoing::Status(stored) => Sent::Status(stored),
                         Outgoing::Mark(payload) => Sent::Mark(payload),
                         Outgoing::ReadOnly => Sent::ReadOnly,
+                        Outgoing::Scope(may_write) => Sent::Scope(may_write),
+                        Outgoing::TokenRequest => Sent::TokenRequest,
                         Outgoing::KeepAlive => Sent::KeepAlive,
                     };
                     self.put(to, sent);

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 fn writer(role: Role) -> Writer {
-    Writer { session: SessionId(Uuid::from_u128(7)), user: UserId(Uuid::from_u128(7)), role }
+    Writer { session: SessionId(Uuid::from_u128(7)), user: UserId(Uuid::from_u128(7)), role, until: None }
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Node {
         let gone: Vec<Bytes> = socket
             .followers
             .iter()
-            .filter(|(_, (_, detached))| detached.is_set())
+            .filter(|(_, (_, detached))| detached.code().is_some())
             .map(|(address, _)| address.clone())
             .collect();
         let gone: Vec<FollowerId> = gone
@@ -85,7 +85,7 @@ impl Node {
         let read: Vec<Bytes> = socket.inbound.drain(..count).collect();
         self.perform_session(connection, effects, shared);
         if let Some(socket) = self.sockets.get_mut(&connection) {
-            let effects = socket.session.hear(read);
+            let effects = socket.session.hear(read.into_iter().map(contextnexus_actors::session::messages::Frame::Binary));
             self.perform_session(connection, effects, shared);
         }
         if is_over && let Some(socket) = self.sockets.remove(&connection) {
@@ -113,7 +113,7 @@ impl Node {
                     let line = Line::new(dialect, address.clone(), socket.outbox.clone(), detached);
                     self.lines.insert(follower, line);
                     let member = Member::new(dialect, user, SessionId(user.0), Role::Editor);
-                    self.turn(shared, |state, _| state.join(follower, member));
+                    self.turn(shared, |state, now| state.join(follower, member, now));
                     let Some(socket) = self.sockets.get_mut(&connection) else { return };
                     for effect in socket.session.joined(&address, true).into_iter().rev() {
                         effects.push_front(effect);
@@ -126,10 +126,13 @@ impl Node {
                     }
                 }
                 SessionEffect::Authenticated { address, may_write } => {
-                    let scope = if may_write { "read-write" } else { "readonly" };
-                    let _ = socket.outbox.push_control(encode(&address, Message::Authenticated(scope)));
+                    let _ = socket.outbox.push_control(encode(&address, Message::Authenticated(contextnexus_actors::document::line::scope(may_write))));
                 }
-                SessionEffect::Leave { .. } | SessionEffect::Detached { .. } | SessionEffect::Pong => {}
+                SessionEffect::Leave { .. }
+                | SessionEffect::Detached { .. }
+                | SessionEffect::OpenLater { .. }
+                | SessionEffect::Renew { .. }
+                | SessionEffect::Pong => {}
                 SessionEffect::Refuse { code, reason, .. } | SessionEffect::Close { code, reason } => {
                     shared.must_not_be(format!("an honest client was refused with {code}: {reason}"));
                 }
