@@ -22,6 +22,7 @@ mod interop_nodes;
 mod interop_outage;
 mod interop_planted;
 mod interop_promises;
+mod interop_rights;
 mod interop_snippets;
 mod postgres_authority;
 mod postgres_catalogue;

@@ -69,6 +69,13 @@ const commands = {
   offline: ({ client: name }) => client(name).offline(),
   online: ({ client: name }) => client(name).online(),
   resync: ({ client: name }) => client(name).provider.forceSync(),
+  /** The token that the client presents from now on, as a page refreshes it; `send`: on the open document (Hocuspocus from 3 on). */
+  setToken: async ({ client: name, token, send = false }) => {
+    client(name).setToken(token)
+    if (send) await client(name).provider.sendToken()
+  },
+  /** Hocuspocus 2.15, whose provider leaves after a refusal: comes back, as its application does. */
+  attach: ({ client: name }) => client(name).provider.connect(),
 
   /** Random edits of all clients given, in turn, `pauseMs` between two; some go offline and come back on the way. */
   edit: async ({ clients: names, seed, count, pauseMs = 2, flaky = false }) => {

@@ -114,6 +114,11 @@ impl World {
 
     /// A member of `playground`, written into the database: rights have to work however they came there.
     pub fn member(&self, name: &str, role: &str) -> Member {
+        self.member_for(name, role, "1 day")
+    }
+
+    /// The same, with a token that runs out by itself after this time of the database.
+    pub fn member_for(&self, name: &str, role: &str, lasts: &str) -> Member {
         let tenant = self.tenant();
         let token = contextnexus::tokens::fresh(TenantId(tenant)).expect("random bytes");
         let (user, session) = (fresh_id(&token.0), fresh_id(&format!("session of {}", token.0)));
@@ -127,11 +132,30 @@ impl World {
                  insert into project_memberships (tenant_id, project_id, user_id, role)
                  select '{tenant}', id, '{user}', '{role}' from projects where tenant_id = '{tenant}' and slug = 'playground';
                  insert into user_sessions (tenant_id, id, user_id, kind, name, token_hash, expires_at)
-                 values ('{tenant}', '{session}', '{user}', 'api', 'test', '\\x{hash}', now() + interval '1 day');
+                 values ('{tenant}', '{session}', '{user}', 'api', 'test', '\\x{hash}', now() + interval '{lasts}');
                  commit"
             ),
         );
         Member { user, session, token: token.0 }
+    }
+
+    /// One more token of the same person, good for a day.
+    pub fn fresh_token(&self, member: &Member) -> String {
+        let tenant = self.tenant();
+        let token = contextnexus::tokens::fresh(TenantId(tenant)).expect("random bytes");
+        let session = fresh_id(&format!("session of {}", token.0));
+        let hash: String = contextnexus::tokens::hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
+        execute(
+            &self.database.superuser,
+            &format!(
+                "begin; set local app.current_tenant_id = '{tenant}';
+                 insert into user_sessions (tenant_id, id, user_id, kind, name, token_hash, expires_at)
+                 values ('{tenant}', '{session}', '{}', 'api', 'fresh', '\\x{hash}', now() + interval '1 day');
+                 commit",
+                member.user
+            ),
+        );
+        token.0
     }
 
     pub fn set_role(&self, member: &Member, role: &str) {

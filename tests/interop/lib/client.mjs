@@ -61,6 +61,7 @@ export class Client {
     this.onSaved = () => {}
     this.unsyncedEvents = []
     this.failedAuthentications = []
+    this.stateless = []
     this.tap.onIncoming = bytes => this.#incoming(bytes)
     this.tap.onOutgoing = bytes => this.#outgoing(bytes)
     /** Dialect B, this connection: what must be answered with a status each, and what was. */
@@ -74,7 +75,7 @@ export class Client {
   get clientId () { return this.doc.clientID }
 
   #connect (module) {
-    const { base, room, token, paths = {} } = this.options
+    const { base, room, token, paths = {}, validForSeconds } = this.options
     const socketBase = base.replace(/^http/, 'ws')
     if (this.dialect === 'A') {
       const Provider = this.generation === 14 ? WebsocketProvider4 : WebsocketProvider3
@@ -109,7 +110,8 @@ export class Client {
         token: token ?? 'none',
         broadcast: false,
         sessionAwareness: this.options.sessionAwareness ?? false,
-        onAuthenticationFailed: ({ reason }) => this.failedAuthentications.push(reason)
+        onAuthenticationFailed: ({ reason }) => this.failedAuthentications.push(reason),
+        onStateless: ({ payload }) => this.stateless.push(payload)
       })
       provider.on('unsyncedChanges', event => {
         const number = typeof event === 'number' ? event : event.number
@@ -121,13 +123,14 @@ export class Client {
     }
     const authEndpoint = async () => {
       if (this.options.clientToken) return this.options.clientToken
-      const headers = { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) }
+      const bearer = this.options.token
+      const headers = { 'content-type': 'application/json', ...(bearer ? { authorization: `Bearer ${bearer}` } : {}) }
       // As the SDK's `getOrCreateDocAndToken` does.
       if (!this.options.readOnly) await fetch(`${base}/doc/new`, { method: 'POST', headers, body: JSON.stringify({ docId: room }) })
       const answer = await fetch(`${base}/doc/${encodeURIComponent(room)}/auth`, {
         method: 'POST',
         headers,
-        body: JSON.stringify({ authorization: this.options.readOnly ? 'read-only' : 'full' })
+        body: JSON.stringify({ authorization: this.options.readOnly ? 'read-only' : 'full', validForSeconds })
       })
       if (!answer.ok) throw new Error(`POST /doc/…/auth answered ${answer.status}`)
       return await answer.json()
@@ -220,6 +223,13 @@ export class Client {
     }
   }
 
+  setToken (token) {
+    this.options.token = token
+    if (this.options.clientToken) this.options.clientToken = { ...this.options.clientToken, token }
+    if (this.dialect === 'A') this.provider.params.token = token
+    if (this.dialect === 'B') this.provider.configuration.token = token
+  }
+
   transact (change) { this.doc.transact(change) }
 
   /** Appends a token and returns the own clock after it: it is saved when `saved` has reached that. */
@@ -254,6 +264,7 @@ export class Client {
       state.authenticated = provider.isAuthenticated
       state.scope = provider.authorizedScope
       state.failedAuthentications = this.failedAuthentications
+      state.stateless = this.stateless
       state.owed = this.owed
       // 2.15 counts what it queued offline only downwards: with its own server too it ends below zero. There the frames decide.
       const settled = this.owed.steps > 0 && this.owed.answered === this.owed.sent
