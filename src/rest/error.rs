@@ -288,7 +288,8 @@ impl From<AccessDenied> for ApiError {
             AccessDenied::NoSuchDocument => Self::NotFound("document"),
             AccessDenied::MayNotCreate => Self::Forbidden("you may not create documents here"),
             AccessDenied::Deleted => Self::DocumentDeleted,
-            AccessDenied::BadName => Self::field("name", "1–200 bytes, no control characters"),
+            AccessDenied::NoSuchProject => Self::NotFound("project"),
+            AccessDenied::BadName(why) => Self::field("name", why.text()),
             AccessDenied::Full => Self::DocumentFull("the document has too many connections"),
             AccessDenied::Unavailable => Self::Unavailable { retry_after_s: 1 },
         }
