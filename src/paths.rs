@@ -1,15 +1,15 @@
 //! Names of documents in request paths: the one place where they are decoded, once.
 //!
-//! Handlers take names from the raw path. What actix-web gives them (`web::Path`, `match_info`) was decoded in two passes,
-//! which turns some names into others and replaces what is not UTF-8.
+//! Handlers take names from the raw path. What actix-web gives them (`web::Path`, `match_info`) was decoded in two
+//! passes, which turns some names into others and replaces what is not UTF-8.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What stays as it is in one segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A name as the client meant it; `None` if it is not UTF-8. Every escape is undone, that of a slash too. A percent sign
-/// that begins no escape is a percent sign: browsers send `100%` like that.
+/// A name as the client meant it; `None` if it is not UTF-8. Every escape is undone, that of a slash too. A percent
+/// sign that begins no escape is a percent sign: browsers send `100%` like that.
 pub fn decoded(raw: &str) -> Option<String> {
     percent_decode_str(raw).decode_utf8().ok().map(|name| name.into_owned())
 }
@@ -26,9 +26,9 @@ pub fn segment(name: &str) -> String {
 
 /// The name in `{id}/ws/{again}`, the path of a Y-Sweet socket.
 ///
-/// The server hands out `{id}/ws`, encoded. The client appends the name as it is, and then the rules of `new URL` apply to
-/// it: they encode a space but no percent sign, and take a backslash for a slash. So the second name is compared as it is
-/// and as such a client would have sent it.
+/// The server hands out `{id}/ws`, encoded. The client appends the name as it is, and then the rules of `new URL` apply
+/// to it: they encode a space but no percent sign, and take a backslash for a slash. So the second name is compared as
+/// it is and as such a client would have sent it.
 pub fn y_sweet(path: &str) -> Option<String> {
     path.match_indices("/ws/").find_map(|(at, separator)| {
         let id = decoded(path.get(..at)?)?;

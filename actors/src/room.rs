@@ -1,7 +1,7 @@
 //! How clients name a document: `{project-slug}/{name}`, or `{name}` in the tenant's default project.
 //!
-//! A name that is a UUID (36 characters, with hyphens) leads first to the document that has it as its id, and a document
-//! that is created under such a name gets it as its id. Every other form of an id is a name like any other.
+//! A name that is a UUID (36 characters, with hyphens) leads first to the document that has it as its id, and a
+//! document that is created under such a name gets it as its id. Every other form of an id is a name like any other.
 //!
 //! [`normal_name`] is the one place that says what a name may be; every dialect and every HTTP call asks it.
 
@@ -81,7 +81,8 @@ pub fn id_in(name: &str) -> Option<DocumentId> {
     Uuid::try_parse(name).ok().map(DocumentId)
 }
 
-/// A document's name as it is stored: NFC, 1–200 bytes, something to see and nothing that hides. A UUID is in lower case.
+/// A document's name as it is stored: NFC, 1–200 bytes, something to see and nothing that hides. A UUID is in lower
+/// case.
 ///
 /// A name can be one or more segments of an address, so it has no segment that `new URL` would resolve.
 pub fn normal_name(name: &str) -> Result<String, NameRefused> {

@@ -68,9 +68,9 @@ impl<'a> Folded<'a> {
 
     /// What a root is, by what stands or stood in it. Never guessed by opening it as something.
     ///
-    /// Yjs forgets what deleted content was, and a root from which all was deleted could have been a text or an array. Nested
-    /// types leave a trace, since what was inside them stays as collected blocks behind them. Without that trace the root is
-    /// a text: texts are what people empty.
+    /// Yjs forgets what deleted content was, and a root from which all was deleted could have been a text or an array.
+    /// Nested types leave a trace, since what was inside them stays as collected blocks behind them. Without that trace
+    /// the root is a text: texts are what people empty.
     pub(super) fn kind_of_root(&self, r#type: u32) -> RootKind {
         let mut found = RootKind::Empty;
         let Some(root) = self.types.get(r#type as usize) else { return found };

@@ -207,8 +207,8 @@ impl Authority for PostgresAuthority {
             let fresh = DocumentId(self.clock.fresh_id());
             match self.create(caller, &asked, fresh).await {
                 Ok(Some(answer)) => return answer,
-                // Another node was first, and has committed by now; or somebody gave that name to another document, as a
-                // former name or as its id.
+                // Another node was first, and has committed by now; or somebody gave that name to another document, as
+                // a former name or as its id.
                 Ok(None) | Err(StoreError::Taken { .. }) => {}
                 // The rule of the table is wider than that of names, so this is a caller that did not ask for it.
                 Err(StoreError::Invalid { .. }) => return Err(AccessDenied::BadName(NameRefused::Control)),

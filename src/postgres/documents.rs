@@ -181,8 +181,8 @@ pub async fn find_by_name(db: &mut TenantTx, project: ProjectId, name: &str) -> 
     Ok(id.map(DocumentId))
 }
 
-/// The document that a room leads to, in the order in which a client that connects finds it: by its id, as far as the caller
-/// sees it, by its name, by a former name. `project` is a slug; the default project without one.
+/// The document that a room leads to, in the order in which a client that connects finds it: by its id, as far as the
+/// caller sees it, by its name, by a former name. `project` is a slug; the default project without one.
 /// [`StoreError::NotFound`] for a project that the caller does not see.
 pub async fn find_by_room(
     db: &mut TenantTx,
@@ -203,17 +203,18 @@ pub async fn find_by_room(
     find_by_name(db, home.ok_or(StoreError::NotFound { entity: "project" })?, name).await
 }
 
-/// Creates an empty document and answers its id. [`StoreError::Taken`] for a name that another one has, had, or had when it
-/// was deleted.
+/// Creates an empty document and answers its id. [`StoreError::Taken`] for a name that another one has, had, or had
+/// when it was deleted.
 pub async fn create(db: &mut TenantTx, new: NewDocument<'_>) -> Result<DocumentId, StoreError> {
     let id = id_for(db, new.project, new.name).await?.unwrap_or(new.fresh);
     if insert(db, id, &new).await? { Ok(id) } else { Err(taken()) }
 }
 
-/// The id of a document that gets this name: the name, where it is an id; `None` where it is not, or cannot be this one's.
+/// The id of a document that gets this name: the name, where it is an id; `None` where it is not, or cannot be this
+/// one's.
 ///
-/// [`StoreError::Taken`] in the default project, where the name would lead some to this document and others to the one of
-/// that id.
+/// [`StoreError::Taken`] in the default project, where the name would lead some to this document and others to the one
+/// of that id.
 #[tracing::instrument(name = "pg.documents.id_for", skip_all, err(level = "debug"))]
 pub async fn id_for(db: &mut TenantTx, project: ProjectId, name: &str) -> Result<Option<DocumentId>, StoreError> {
     let Some(id) = room::id_in(name) else { return Ok(None) };
@@ -239,8 +240,9 @@ pub async fn id_for(db: &mut TenantTx, project: ProjectId, name: &str) -> Result
     }
 }
 
-/// [`StoreError::Taken`] if this document cannot get this name, because it is or was another's, or is another's id. Asked
-/// before a rename, since PostgreSQL logs a broken unique key as an error; two renames at one moment still meet at the key.
+/// [`StoreError::Taken`] if this document cannot get this name, because it is or was another's, or is another's id.
+/// Asked before a rename, since PostgreSQL logs a broken unique key as an error; two renames at one moment still meet
+/// at the key.
 pub async fn require_free(db: &mut TenantTx, document: &Document, name: &str) -> Result<(), StoreError> {
     if find_by_name(db, document.project, name).await?.is_some_and(|holder| holder != document.id) {
         return Err(taken());

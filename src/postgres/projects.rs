@@ -206,7 +206,8 @@ pub async fn create(db: &mut TenantTx, new: NewProject<'_>) -> Result<(), StoreE
     .execute(&mut *db.tx)
     .await?;
     if done.rows_affected() == 0 {
-        return Err(StoreError::Taken { constraint: "projects_slug_key".to_owned() }); // an ordinary thing: no error of PostgreSQL's
+        // An ordinary thing, and so no error of PostgreSQL's.
+        return Err(StoreError::Taken { constraint: "projects_slug_key".to_owned() });
     }
     if let Some(user) = new.created_by {
         add_member(db, new.id, user, Role::Admin, None).await?;

@@ -83,9 +83,9 @@ impl From<Document> for DocumentBody {
 #[serde(deny_unknown_fields)]
 struct NewDocument {
     project_id: Uuid,
-    /// How clients name the room: 1 to 200 bytes in NFC, not blank, without control characters and characters that nobody sees
-    /// (zero-width, overrides of the direction of text). The document's id unless told. A UUID becomes the document's id, unless
-    /// another document has that id, or that name in the default project.
+    /// How clients name the room: 1 to 200 bytes in NFC, not blank, without control characters and characters that
+    /// nobody sees (zero-width, overrides of the direction of text). The document's id unless told. A UUID becomes the
+    /// document's id, unless another document has that id, or that name in the default project.
     #[schema(example = "minutes")]
     name: Option<String>,
     /// The name unless told.
@@ -110,8 +110,8 @@ struct ListDocuments {
     /// Of this project only.
     #[param(value_type = Option<String>)]
     project_id: Option<Uuid>,
-    /// The one that this room leads to, named as clients name it: `{project slug}/{name}`, a name in the default project, or an id.
-    /// Former names count.
+    /// The one that this room leads to, named as clients name it: `{project slug}/{name}`, a name in the default
+    /// project, or an id. Former names count.
     #[param(example = "playground/minutes")]
     room: Option<String>,
     /// Deleted ones instead: those that the caller may restore.

@@ -41,7 +41,8 @@ pub(super) fn document_name(field: &'static str, value: &str) -> Result<String, 
     room::normal_name(value).map_err(|why| ApiError::field(field, why.text()))
 }
 
-/// A name that may be stored from before [`document_name`] was as strict as it is: nothing but what PostgreSQL could not compare.
+/// A name that may be stored from before [`document_name`] was as strict as it is: nothing but what PostgreSQL could
+/// not compare.
 pub(super) fn stored_name(field: &'static str, value: &str) -> Result<String, ApiError> {
     if value.len() > room::NAME_BYTES_MAX || value.contains(char::is_control) {
         return Err(ApiError::field(field, "a document name has at most 200 bytes and no control characters"));

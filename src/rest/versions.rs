@@ -24,8 +24,8 @@ pub fn if_match(request: &HttpRequest) -> Result<i64, ApiError> {
         .ok_or_else(|| ApiError::Malformed("If-Match holds one ETag of this resource".into()))
 }
 
-/// Whether `If-None-Match` names this `ETag`, so that the answer is 304: a list, `*`, and weak comparison (RFC 9110, 13.1.2).
-/// A cache or proxy that compresses makes a strong `ETag` a weak one; it is the same content.
+/// Whether `If-None-Match` names this `ETag`, so that the answer is 304: a list, `*`, and weak comparison (RFC 9110,
+/// 13.1.2). A cache or proxy that compresses makes a strong `ETag` a weak one; it is the same content.
 #[must_use]
 pub fn is_known(request: &HttpRequest, etag: &str) -> bool {
     if !request.headers().contains_key(header::IF_NONE_MATCH) {

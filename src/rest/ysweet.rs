@@ -1,8 +1,8 @@
 //! The HTTP calls of Y-Sweet, for its server SDKs and clients. The server token is an API token of ours.
 //!
-//! A document id there is a name in the tenant's default project, slashes included, or the id of a document of ours. Older
-//! clients say `/doc/{id}` where newer ones say `/d/{id}`: the same calls at another address, which the description leaves
-//! out. The server SDKs send a name with slashes as it is, so the routes take them.
+//! A document id there is a name in the tenant's default project, slashes included, or the id of a document of ours.
+//! Older clients say `/doc/{id}` where newer ones say `/d/{id}`: the same calls at another address, which the
+//! description leaves out. The server SDKs send a name with slashes as it is, so the routes take them.
 
 use super::caller::Authenticated;
 use super::content::UPDATE_TYPE;

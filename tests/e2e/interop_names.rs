@@ -13,7 +13,8 @@ fn wait_for(fleet: &mut Fleet, clients: &[&str]) {
     fleet.wait(clients, "saved", Duration::from_secs(20));
 }
 
-/// Yjs names sub-documents by UUIDs: whichever client comes first creates the document, with this id, and all others find it.
+/// Yjs names sub-documents by UUIDs: whichever client comes first creates the document, with this id, and all others
+/// find it.
 #[test]
 fn a_uuid_is_a_room_in_every_dialect() {
     let world = World::start();
@@ -184,7 +185,8 @@ fn v2_update() -> String {
     update.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whoever comes second finds what the first created: that is no error, neither in the server's log nor in PostgreSQL's.
+/// Whoever comes second finds what the first created: that is no error, neither in the server's log nor in
+/// PostgreSQL's.
 #[test]
 fn two_who_create_one_name_at_once_are_no_error_in_the_log() {
     let mut world = World::start_private(crate::support::server::Options::default());

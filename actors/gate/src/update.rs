@@ -54,7 +54,8 @@ impl Update {
     /// JSON in formats and embeds may hold two things that JavaScript writes and yrs cannot read. They are mended in a copy:
     /// half a surrogate pair (`"\\ud83d"`) becomes U+FFFD, as it does in text; a whole number from 2^63 to 2^64 gets an exponent.
     ///
-    /// What is no v1 update and looks like one of the v2 format is refused by [`Rule::FormatV2`], so that its sender knows.
+    /// What is no v1 update and looks like one of the v2 format is refused by [`Rule::FormatV2`], so that its sender
+    /// knows.
     pub fn parse(bytes: Bytes, caps: &Caps) -> Result<Self, Malformed> {
         Self::parse_v1(bytes.clone(), caps).map_err(|malformed| {
             let is_v2 = malformed.rule != Rule::TooLarge && v2::is_v2(&bytes);

@@ -151,8 +151,8 @@ impl Look for Places {
     }
 }
 
-/// What is known of each room, in their order, asked no earlier than `at`. A name is the id of a document that the caller sees,
-/// else the name of one, else a former name.
+/// What is known of each room, in their order, asked no earlier than `at`. A name is the id of a document that the
+/// caller sees, else the name of one, else a former name.
 #[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err)]
 pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Result<Vec<Found>, StoreError> {
     let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();
