@@ -20,6 +20,7 @@ pub mod net;
 pub mod opening;
 pub mod origins;
 pub mod passwords;
+pub mod paths;
 pub mod postgres;
 pub mod process;
 pub mod proxies;

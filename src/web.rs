@@ -3,6 +3,7 @@
 //! Files below `/assets/` carry a hash of their content in their name and are kept by browsers for ever; the page itself is tiny,
 //! never kept, and gets a fresh nonce each time. This module knows no session: the page brings its token to `/v1` and `/collab` itself.
 
+use crate::rest::is_known;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::{self, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
@@ -87,7 +88,7 @@ async fn asset(request: HttpRequest, name: Path<String>, bundle: Data<Bundle>) -
         return HttpResponse::NotFound().insert_header((header::CACHE_CONTROL, "no-store")).finish();
     };
     let asked = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or("");
-    let is_known = asked(header::IF_NONE_MATCH) == asset.etag;
+    let is_known = is_known(&request, &asset.etag);
     let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
         .insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"))

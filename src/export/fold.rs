@@ -67,10 +67,14 @@ impl<'a> Folded<'a> {
     }
 
     /// What a root is, by what stands or stood in it. Never guessed by opening it as something.
+    ///
+    /// Yjs forgets what deleted content was, and a root from which all was deleted could have been a text or an array.
+    /// Nested types leave a trace, since what was inside them stays as collected blocks behind them. Without that trace
+    /// the root is a text: texts are what people empty.
     pub(super) fn kind_of_root(&self, r#type: u32) -> RootKind {
         let mut found = RootKind::Empty;
         let Some(root) = self.types.get(r#type as usize) else { return found };
-        let mut at = root.start;
+        let (mut at, mut has_gone, mut had_types) = (root.start, false, false);
         while let Some(item) = self.items.get(at as usize) {
             let kind = match item.block.content {
                 Content::Text { .. } | Content::Format { .. } => return RootKind::Text,
@@ -79,16 +83,29 @@ impl<'a> Folded<'a> {
                 Content::Type(_) | Content::Values { .. } | Content::Binary(_) | Content::Document(_) => {
                     RootKind::Array
                 }
-                Content::Gone | Content::Collected => RootKind::Empty,
+                Content::Gone => {
+                    has_gone = true;
+                    had_types |= self.held_a_type(at);
+                    RootKind::Empty
+                }
+                Content::Collected => RootKind::Empty,
             };
             found = found.max(kind);
             at = item.right;
         }
         match found {
             RootKind::Empty if !root.keys.is_empty() => RootKind::Map,
+            RootKind::Empty if has_gone && !had_types => RootKind::Text,
             RootKind::Embeds => RootKind::Text,
             found => found,
         }
+    }
+
+    /// Whether something deleted was a type with content: the next block of its client is collected.
+    fn held_a_type(&self, at: u32) -> bool {
+        let next = |at: u32| self.items.get(at as usize).map(|item| &item.block);
+        let (Some(gone), Some(behind)) = (next(at), at.checked_add(1).and_then(next)) else { return false };
+        behind.id.client == gone.id.client && matches!(behind.content, Content::Collected)
     }
 }
 

@@ -93,7 +93,8 @@ pub enum Exported {
         /// Its nodes.
         value: Vec<serde_json::Value>,
     },
-    /// A root in which nothing is left that would tell its kind.
+    /// A root in which nothing is left that would tell its kind, but that held other shared types: an array or XML.
+    /// Without that trace, a root from which everything was deleted is an empty text.
     Empty {},
 }
 

@@ -230,6 +230,39 @@ fn kinds_are_found_in_the_content() {
 }
 
 #[test]
+fn an_emptied_root_is_what_its_traces_say() {
+    let doc = peer(1);
+    {
+        let (text, array) = (doc.get_or_insert_text("text"), doc.get_or_insert_array("array"));
+        let (map, xml) = (doc.get_or_insert_map("map"), doc.get_or_insert_xml_fragment("xml"));
+        let mut txn = doc.try_transact_mut().unwrap();
+        text.insert(&mut txn, 0, "hello");
+        text.insert(&mut txn, 0, "say ");
+        array.insert(&mut txn, 0, yrs::MapPrelim::from([("done", true)]));
+        map.insert(&mut txn, "key", 1);
+        let paragraph = xml.insert(&mut txn, 0, XmlElementPrelim::empty("paragraph"));
+        paragraph.push_back(&mut txn, XmlTextPrelim::new("one"));
+        drop(txn);
+        let mut txn = doc.try_transact_mut().unwrap();
+        text.remove_range(&mut txn, 0, 9);
+        array.remove(&mut txn, 0);
+        map.remove(&mut txn, "key");
+        xml.remove_range(&mut txn, 0, 1);
+    }
+    let shown: Value = serde_json::from_str(&to_json(&state(&doc), far()).unwrap()).unwrap();
+    assert_eq!(
+        shown,
+        json!({
+            "text": { "kind": "text", "text": "", "delta": [] },
+            "array": { "kind": "empty" },
+            "map": { "kind": "map", "value": {} },
+            "xml": { "kind": "empty" },
+        })
+    );
+    assert_eq!(to_text(&state(&doc), far()).unwrap(), "");
+}
+
+#[test]
 fn an_emoji_under_an_array_is_shown_and_ends() {
     // One client, one block: a text "😀" in the root "a". Opened as an array, yrs never ends with it.
     let state = Bytes::from_static(b"\x01\x01\x01\x00\x04\x01\x01a\x04\xf0\x9f\x98\x80\x00");

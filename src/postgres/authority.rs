@@ -1,12 +1,14 @@
 //! Who a token belongs to and what it may do, from the tables: [`Authority`] over sessions, users, memberships and documents.
 
+use super::documents::{self, NewDocument};
 use super::{Database, StoreError, TenantTx, begin};
 use crate::tokens;
 use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Grant, Role, Scope, Token};
 use contextnexus_actors::clock::Clock;
-use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId, UserId};
+use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId};
 use contextnexus_actors::ports::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
+use contextnexus_actors::room::{self, NameRefused};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,19 +79,23 @@ impl PostgresAuthority {
         &self,
         caller: &Caller,
         asked: &Room,
-        document: DocumentId,
+        fresh: DocumentId,
     ) -> Result<Option<Result<Grant, AccessDenied>>, StoreError> {
         let at = self.clock.instant();
         let mut db = begin(&self.database, caller.tenant).await?;
         let found = lookup::places(&mut db, std::slice::from_ref(asked), at).await?.pop();
         let decision = decide(caller, &asked.room, &found.unwrap_or_default());
-        let (Decision::Create { project, role, until }, RoomName::Named { name, .. }) = (&decision, &asked.room) else {
+        let (Decision::Create { project, role, until, own_id }, RoomName::Named { name, .. }) =
+            (&decision, &asked.room)
+        else {
             return Ok(match decision {
                 Decision::Answer(answer) => Some(answer),
                 Decision::Create { .. } => None,
             });
         };
-        if !create(&mut db, document, *project, name, caller.user).await? {
+        let document = own_id.unwrap_or(fresh);
+        let new = NewDocument { fresh, project: *project, name, title: name, created_by: caller.user };
+        if !documents::insert(&mut db, document, &new).await? {
             return Ok(None);
         }
         db.commit().await?;
@@ -107,13 +113,20 @@ enum Decision {
         project: ProjectId,
         role: Role,
         until: Option<Instant>,
+        /// The id that it gets; a fresh one unless the name is one.
+        own_id: Option<DocumentId>,
     },
 }
 
 fn decide(caller: &Caller, room: &RoomName, found: &Found) -> Decision {
     // The caller as the tables know it now; none when its session ended since it was authenticated.
     let Some(subject) = &found.subject else { return Decision::Answer(Err(AccessDenied::BadToken)) };
-    let Some(place) = &found.place else { return Decision::Answer(Err(AccessDenied::NoSuchDocument)) };
+    // Whoever reaches one document only hears nothing of projects.
+    let nothing = match (room, caller.scope) {
+        (RoomName::Named { .. }, Scope::User) => AccessDenied::NoSuchProject,
+        _ => AccessDenied::NoSuchDocument,
+    };
+    let Some(place) = &found.place else { return Decision::Answer(Err(nothing)) };
     let facts = Facts {
         tenant_admin: subject.tenant_admin,
         external: subject.external,
@@ -123,18 +136,26 @@ fn decide(caller: &Caller, room: &RoomName, found: &Found) -> Decision {
     };
     if let Some((document, deleted)) = place.document {
         return Decision::Answer(match role_in(document, facts) {
-            None => Err(AccessDenied::NoSuchDocument),
+            None => Err(nothing),
             Some(_) if deleted => Err(AccessDenied::Deleted),
             Some(role) => Ok(Grant { document, project: place.project, role, until: subject.until }),
         });
     }
+    let RoomName::Named { name, .. } = room else {
+        return Decision::Answer(Err(AccessDenied::NoSuchDocument));
+    };
     // Whoever reaches one document only does not reach one that is not there.
-    match role_in(DocumentId(Uuid::nil()), facts) {
-        // Somebody who is in the project hears that there is nothing, anybody else what everybody hears.
-        None => Decision::Answer(Err(AccessDenied::NoSuchDocument)),
-        Some(_) if matches!(room, RoomName::Id(_)) => Decision::Answer(Err(AccessDenied::NoSuchDocument)),
-        Some(role) if !role.may_write() || !place.auto_create => Decision::Answer(Err(AccessDenied::MayNotCreate)),
-        Some(role) => Decision::Create { project: place.project, role, until: subject.until },
+    let Some(role) = role_in(DocumentId(Uuid::nil()), facts) else { return Decision::Answer(Err(nothing)) };
+    let own_id = room::id_in(name).filter(|_| !found.is_id_taken);
+    if found.is_id_taken && place.is_default {
+        // The document of this id is in a project that the caller does not see (any more). A new one of this name would
+        // gather what clients of the old one bring along.
+        return Decision::Answer(Err(AccessDenied::NoSuchDocument));
+    }
+    if role.may_write() && place.auto_create {
+        Decision::Create { project: place.project, role, until: subject.until, own_id }
+    } else {
+        Decision::Answer(Err(AccessDenied::MayNotCreate))
     }
 }
 
@@ -177,18 +198,20 @@ impl Authority for PostgresAuthority {
     }
 
     async fn open(&self, caller: &Caller, room: &RoomName) -> Result<Grant, AccessDenied> {
-        let asked = Room { session: caller.session, user: caller.user, room: room.clone() };
+        let asked = Room { session: caller.session, user: caller.user, scope: caller.scope, room: room.clone() };
         let found = self.places.ask(caller.tenant, asked.clone()).await.ok_or(AccessDenied::Unavailable)?;
         if let Decision::Answer(answer) = decide(caller, room, &found) {
             return answer;
         }
         for _ in 0..OPEN_ATTEMPTS {
-            let document = DocumentId(self.clock.fresh_id());
-            match self.create(caller, &asked, document).await {
+            let fresh = DocumentId(self.clock.fresh_id());
+            match self.create(caller, &asked, fresh).await {
                 Ok(Some(answer)) => return answer,
-                // Another node was first, and has committed by now; or somebody gave that name to another document, as a former name.
+                // Another node was first, and has committed by now; or somebody gave that name to another document, as
+                // a former name or as its id.
                 Ok(None) | Err(StoreError::Taken { .. }) => {}
-                Err(StoreError::Invalid { .. }) => return Err(AccessDenied::BadName),
+                // The rule of the table is wider than that of names, so this is a caller that did not ask for it.
+                Err(StoreError::Invalid { .. }) => return Err(AccessDenied::BadName(NameRefused::Control)),
                 Err(error) => return Err(unavailable(error)),
             }
         }
@@ -264,27 +287,6 @@ async fn redeem(db: &mut TenantTx, hash: &tokens::TokenHash) -> Result<bool, Sto
         &hash[..]
     );
     Ok(update.execute(&mut *db.tx).await?.rows_affected() == 1)
-}
-
-/// False: somebody else created a document of that name, and has committed.
-#[tracing::instrument(name = "pg.authority.create", skip_all, fields(document.id = %document), err)]
-async fn create(
-    db: &mut TenantTx,
-    document: DocumentId,
-    project: ProjectId,
-    name: &str,
-    user: UserId,
-) -> Result<bool, StoreError> {
-    let insert = sqlx::query!(
-        "insert into content_items (tenant_id, id, project_id, name, title, created_by) values ($1, $2, $3, $4, $4, $5)
-         on conflict (tenant_id, project_id, name) do nothing",
-        db.tenant.0,
-        document.0,
-        project.0,
-        name,
-        user.0
-    );
-    Ok(insert.execute(&mut *db.tx).await?.rows_affected() == 1)
 }
 
 /// 0 for a tenant that is not there.

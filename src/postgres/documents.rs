@@ -5,6 +5,7 @@ use super::{StoreError, TenantTx};
 use chrono::{DateTime, Utc};
 use contextnexus_actors::access::{Caller, Role};
 use contextnexus_actors::ids::{DocumentId, ProjectId, UserId};
+use contextnexus_actors::room;
 
 /// A document as somebody sees it who may.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,8 +41,8 @@ pub struct Document {
 /// A document to create.
 #[derive(Clone, Copy, Debug)]
 pub struct NewDocument<'a> {
-    /// Fresh.
-    pub id: DocumentId,
+    /// Fresh; unused where the name is an id that is free.
+    pub fresh: DocumentId,
     /// Where.
     pub project: ProjectId,
     /// See [`Document::name`].
@@ -61,6 +62,8 @@ pub struct Filter {
     pub deleted: bool,
     /// Those before this one.
     pub before: Option<DocumentId>,
+    /// This one only.
+    pub only: Option<DocumentId>,
 }
 
 /// A former name that still leads to its document.
@@ -84,6 +87,7 @@ pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64
              left join project_memberships m
                on m.tenant_id = d.tenant_id and m.project_id = d.project_id and m.user_id = $2
             where d.tenant_id = $1 and ($4::uuid is null or d.project_id = $4) and ($6::uuid is null or d.id < $6)
+              and ($8::uuid is null or d.id = $8)
               and case when $5 then d.deleted_at is not null and ($3 or m.role = 'admin')
                        else d.deleted_at is null and ($3 or m.role is not null) end
             order by d.id desc limit $7"#,
@@ -93,7 +97,8 @@ pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64
         filter.project.map(|project| project.0),
         filter.deleted,
         filter.before.map(|document| document.0),
-        limit
+        limit,
+        filter.only.map(|document| document.0)
     )
     .fetch_all(&mut *db.tx)
     .await?;
@@ -119,8 +124,13 @@ pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64
 }
 
 /// One document, deleted or not, where its project is visible to the caller. [`StoreError::NotFound`] otherwise.
-#[tracing::instrument(name = "pg.documents.get", skip_all, fields(document.id = %id), err)]
 pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<Document, StoreError> {
+    find(db, caller, id).await?.ok_or(StoreError::NotFound { entity: "document" })
+}
+
+/// One document, deleted or not, where its project is visible to the caller.
+#[tracing::instrument(name = "pg.documents.find", skip_all, fields(document.id = %id), err)]
+pub async fn find(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<Option<Document>, StoreError> {
     let row = sqlx::query!(
         r#"select d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
                   d.pg_version, h.seq, h.read_only_since, case when $3 then 'admin' else m.role end as "role!"
@@ -136,9 +146,9 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<D
         id.0
     )
     .fetch_optional(&mut *db.tx)
-    .await?
-    .ok_or(StoreError::NotFound { entity: "document" })?;
-    Ok(Document {
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Document {
         id,
         project: ProjectId(row.project_id),
         project_slug: row.slug,
@@ -152,7 +162,7 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<D
         read_only_since: row.read_only_since,
         version: row.pg_version,
         seq: row.seq.unsigned_abs(),
-    })
+    }))
 }
 
 /// The document of this name, or former name, in the project.
@@ -171,21 +181,99 @@ pub async fn find_by_name(db: &mut TenantTx, project: ProjectId, name: &str) -> 
     Ok(id.map(DocumentId))
 }
 
-/// Creates an empty document. [`StoreError::Taken`] for a name that another one has, had, or had when it was deleted.
-#[tracing::instrument(name = "pg.documents.create", skip_all, fields(document.id = %new.id), err)]
-pub async fn create(db: &mut TenantTx, new: NewDocument<'_>) -> Result<(), StoreError> {
-    sqlx::query!(
-        "insert into content_items (tenant_id, id, project_id, name, title, created_by) values ($1, $2, $3, $4, $5, $6)",
+/// The document that a room leads to, in the order in which a client that connects finds it: by its id, as far as the
+/// caller sees it, by its name, by a former name. `project` is a slug; the default project without one.
+/// [`StoreError::NotFound`] for a project that the caller does not see.
+pub async fn find_by_room(
+    db: &mut TenantTx,
+    caller: &Caller,
+    project: Option<&str>,
+    name: &str,
+) -> Result<Option<DocumentId>, StoreError> {
+    let home = super::projects::visible(db, caller, project).await?;
+    if project.is_some() && home.is_none() {
+        return Err(StoreError::NotFound { entity: "project" });
+    }
+    if let Some(id) = room::id_in(name)
+        && let Some(document) = find(db, caller, id).await?
+        && (project.is_none() || home == Some(document.project))
+    {
+        return Ok(Some(id));
+    }
+    find_by_name(db, home.ok_or(StoreError::NotFound { entity: "project" })?, name).await
+}
+
+/// Creates an empty document and answers its id. [`StoreError::Taken`] for a name that another one has, had, or had
+/// when it was deleted.
+pub async fn create(db: &mut TenantTx, new: NewDocument<'_>) -> Result<DocumentId, StoreError> {
+    let id = id_for(db, new.project, new.name).await?.unwrap_or(new.fresh);
+    if insert(db, id, &new).await? { Ok(id) } else { Err(taken()) }
+}
+
+/// The id of a document that gets this name: the name, where it is an id; `None` where it is not, or cannot be this
+/// one's.
+///
+/// [`StoreError::Taken`] in the default project, where the name would lead some to this document and others to the one
+/// of that id.
+#[tracing::instrument(name = "pg.documents.id_for", skip_all, err(level = "debug"))]
+pub async fn id_for(db: &mut TenantTx, project: ProjectId, name: &str) -> Result<Option<DocumentId>, StoreError> {
+    let Some(id) = room::id_in(name) else { return Ok(None) };
+    let row = sqlx::query!(
+        r#"select exists (select from content_items where tenant_id = $1 and id = $2) as "is_id!",
+                  exists (select from content_items c join projects p on p.tenant_id = $1 and p.id = c.project_id
+                           where c.tenant_id = $1 and p.is_default and c.name = $3
+                          union all
+                          select from document_aliases a join projects p on p.tenant_id = $1 and p.id = a.project_id
+                           where a.tenant_id = $1 and p.is_default and a.name = $3) as "is_name!",
+                  exists (select from projects where tenant_id = $1 and id = $4 and is_default) as "in_default!""#,
         db.tenant.0,
-        new.id.0,
+        id.0,
+        name,
+        project.0
+    )
+    .fetch_one(&mut *db.tx)
+    .await?;
+    match (row.is_id, row.is_name, row.in_default) {
+        (true, _, true) => Err(taken()),
+        (true, ..) | (_, true, _) => Ok(None),
+        (false, false, _) => Ok(Some(id)),
+    }
+}
+
+/// [`StoreError::Taken`] if this document cannot get this name, because it is or was another's, or is another's id.
+/// Asked before a rename, since PostgreSQL logs a broken unique key as an error; two renames at one moment still meet
+/// at the key.
+pub async fn require_free(db: &mut TenantTx, document: &Document, name: &str) -> Result<(), StoreError> {
+    if find_by_name(db, document.project, name).await?.is_some_and(|holder| holder != document.id) {
+        return Err(taken());
+    }
+    if room::id_in(name) != Some(document.id) {
+        id_for(db, document.project, name).await?;
+    }
+    Ok(())
+}
+
+/// Creates a row. False: another document has that id, or has or had that name. Two who create one name at once are an
+/// ordinary thing, so PostgreSQL is asked in a way that it calls no error.
+#[tracing::instrument(name = "pg.documents.insert", skip_all, fields(document.id = %id), err(level = "debug"))]
+pub(super) async fn insert(db: &mut TenantTx, id: DocumentId, new: &NewDocument<'_>) -> Result<bool, StoreError> {
+    let insert = sqlx::query!(
+        "insert into content_items (tenant_id, id, project_id, name, title, created_by)
+         select $1, $2, $3, $4::text, $5, $6
+          where not exists (select from document_aliases where tenant_id = $1 and project_id = $3 and name = $4)
+         on conflict do nothing",
+        db.tenant.0,
+        id.0,
         new.project.0,
         new.name,
         new.title,
         new.created_by.0
-    )
-    .execute(&mut *db.tx)
-    .await?;
-    Ok(())
+    );
+    Ok(insert.execute(&mut *db.tx).await?.rows_affected() == 1)
+}
+
+fn taken() -> StoreError {
+    StoreError::Taken { constraint: "content_items_name_key".to_owned() }
 }
 
 /// Renames a living document that is still at `expected`; the former name becomes an alias. What is `None` stays.

@@ -161,6 +161,25 @@ pub async fn default(db: &mut TenantTx, caller: &Caller) -> Result<Project, Stor
     get(db, caller, id).await
 }
 
+/// The project of this slug, or the default one, as far as the caller sees it.
+#[tracing::instrument(name = "pg.projects.visible", skip_all, err)]
+pub async fn visible(db: &mut TenantTx, caller: &Caller, slug: Option<&str>) -> Result<Option<ProjectId>, StoreError> {
+    let id = sqlx::query_scalar!(
+        "select p.id from projects p
+           left join project_memberships m
+             on m.tenant_id = p.tenant_id and m.project_id = p.id and m.user_id = $2
+          where p.tenant_id = $1 and ($3 or m.role is not null)
+            and case when $4::text is null then p.is_default else p.slug = $4 end",
+        db.tenant.0,
+        caller.user.0,
+        caller.tenant_admin,
+        slug
+    )
+    .fetch_optional(&mut *db.tx)
+    .await?;
+    Ok(id.map(ProjectId))
+}
+
 /// The project in which rooms without a project stand, whether or not anybody sees it.
 #[tracing::instrument(name = "pg.projects.default_id", skip_all, err)]
 pub async fn default_id(db: &mut TenantTx) -> Result<Option<ProjectId>, StoreError> {
@@ -171,11 +190,11 @@ pub async fn default_id(db: &mut TenantTx) -> Result<Option<ProjectId>, StoreErr
 }
 
 /// Creates a project; whoever is `created_by` becomes its administrator. [`StoreError::Taken`] for a slug that is in use.
-#[tracing::instrument(name = "pg.projects.create", skip_all, fields(project.id = %new.id), err)]
+#[tracing::instrument(name = "pg.projects.create", skip_all, fields(project.id = %new.id), err(level = "debug"))]
 pub async fn create(db: &mut TenantTx, new: NewProject<'_>) -> Result<(), StoreError> {
-    sqlx::query!(
+    let done = sqlx::query!(
         "insert into projects (tenant_id, id, slug, name, auto_create_documents, is_default, created_by)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict (tenant_id, slug) do nothing",
         db.tenant.0,
         new.id.0,
         new.slug,
@@ -186,6 +205,10 @@ pub async fn create(db: &mut TenantTx, new: NewProject<'_>) -> Result<(), StoreE
     )
     .execute(&mut *db.tx)
     .await?;
+    if done.rows_affected() == 0 {
+        // An ordinary thing, and so no error of PostgreSQL's.
+        return Err(StoreError::Taken { constraint: "projects_slug_key".to_owned() });
+    }
     if let Some(user) = new.created_by {
         add_member(db, new.id, user, Role::Admin, None).await?;
     }

@@ -68,7 +68,7 @@ async fn list(
 ) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
     let rows = paging::rows(query.limit)?;
-    let after = query.cursor.as_deref().map(|name| validate::document_name("cursor", name)).transpose()?;
+    let after = query.cursor.as_deref().map(|name| validate::stored_name("cursor", name)).transpose()?;
     let mut db = rest.begin(caller.tenant).await?;
     let document = documents::get(&mut db, caller, DocumentId(*id)).await?;
     require_admin(&document)?;
@@ -94,14 +94,11 @@ async fn free(
     query: web::Query<FreeAlias>,
 ) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
-    let name = query.name.as_str();
-    if name.len() > 200 || name.contains(char::is_control) {
-        return Err(ApiError::NotFound("alias"));
-    }
+    let name = validate::stored_name("name", &query.name).map_err(|_| ApiError::NotFound("alias"))?;
     let mut db = rest.begin(caller.tenant).await?;
     let document = documents::get(&mut db, caller, DocumentId(*id)).await?;
     require_admin(&document)?;
-    documents::free_alias(&mut db, document.project, document.id, name).await?;
+    documents::free_alias(&mut db, document.project, document.id, &name).await?;
     db.commit().await?;
     Ok(HttpResponse::NoContent().finish())
 }

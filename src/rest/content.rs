@@ -1,6 +1,7 @@
 //! Reading a document: as a Yjs update, as JSON, as text.
 
 use super::caller::Authenticated;
+use super::versions::is_known;
 use super::{ApiError, Problem, Rest};
 use crate::export::{ExportError, Exported};
 use actix_web::http::header::{self, Header as _};
@@ -33,7 +34,7 @@ enum Form {
 /// The kinds are found out from the content itself, since Yjs does not store them.
 #[utoipa::path(
     operation_id = "read_content", tag = "Documents", security(("token" = [])),
-    params(("id" = Uuid, Path), ("If-None-Match" = Option<String>, Header, description = "An `ETag` that was seen: 304 if nothing changed.")),
+    params(("id" = Uuid, Path), ("If-None-Match" = Option<String>, Header, description = "`ETag`s that were seen, as RFC 9110 has it (a list, `W/`, `*`): 304 if nothing changed.")),
     responses(
         (
             status = 200,
@@ -71,7 +72,7 @@ async fn read(
         .insert_header((header::VARY, "accept"))
         .insert_header((header::CACHE_CONTROL, "private, no-cache"))
         .insert_header(("contextnexus-seq", position.seq));
-    if request.headers().get(header::IF_NONE_MATCH).is_some_and(|seen| seen.as_bytes() == etag.as_bytes()) {
+    if is_known(&request, &etag) {
         response.status(actix_web::http::StatusCode::NOT_MODIFIED);
         return Ok(response.finish());
     }

@@ -16,6 +16,8 @@ that: accounts, projects, names, and reading and writing documents from programs
 **Errors** are `application/problem+json`. Decide by `code`, which is stable. What is missing and what belongs to somebody else answer \
 alike.\n\n\
 **Lists** go from the newest to the oldest; `next_cursor` leads to the next page.\n\n\
+**Rooms.** `GET /v1/documents?room=` finds a document by the name that clients connect with: `{project slug}/{name}`, a name in the \
+default project, or an id. In paths, names are percent-encoded once.\n\n\
 **Versions.** What can be renamed has an `ETag`; send it as `If-Match`. 412 tells the current version.\n\n\
 **Durability.** A success means that PostgreSQL has committed it.\n\n\
 Every answer carries `X-Request-Id`: yours, if you sent one.";

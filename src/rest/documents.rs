@@ -83,7 +83,9 @@ impl From<Document> for DocumentBody {
 #[serde(deny_unknown_fields)]
 struct NewDocument {
     project_id: Uuid,
-    /// How clients name the room: 1 to 200 bytes, no control characters. The document's id unless told.
+    /// How clients name the room: 1 to 200 bytes in NFC, not blank, without control characters and characters that
+    /// nobody sees (zero-width, overrides of the direction of text). The document's id unless told. A UUID becomes the
+    /// document's id, unless another document has that id, or that name in the default project.
     #[schema(example = "minutes")]
     name: Option<String>,
     /// The name unless told.
@@ -108,6 +110,10 @@ struct ListDocuments {
     /// Of this project only.
     #[param(value_type = Option<String>)]
     project_id: Option<Uuid>,
+    /// The one that this room leads to, named as clients name it: `{project slug}/{name}`, a name in the default
+    /// project, or an id. Former names count.
+    #[param(example = "playground/minutes")]
+    room: Option<String>,
     /// Deleted ones instead: those that the caller may restore.
     deleted: Option<bool>,
     /// `next_cursor` of the page before; none for the first page.
@@ -140,7 +146,10 @@ fn answer(mut response: actix_web::HttpResponseBuilder, document: Document) -> H
 /// The documents that the caller sees, newest first.
 #[utoipa::path(
     operation_id = "list_documents", tag = "Documents", security(("token" = [])), params(ListDocuments),
-    responses((status = 200, body = Page<DocumentBody>))
+    responses(
+        (status = 200, body = Page<DocumentBody>),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No such project, or the caller is no member of it.")
+    )
 )]
 #[get("/v1/documents")]
 async fn list(
@@ -150,12 +159,20 @@ async fn list(
 ) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
     let rows = paging::rows(query.limit)?;
-    let filter = documents::Filter {
+    let room = query.room.as_deref().map(|room| validate::room("room", room)).transpose()?;
+    let mut filter = documents::Filter {
         project: query.project_id.map(ProjectId),
         deleted: query.deleted.unwrap_or(false),
         before: query.cursor.map(DocumentId),
+        only: None,
     };
     let mut db = rest.begin(caller.tenant).await?;
+    if let Some((project, name)) = &room {
+        filter.only = documents::find_by_room(&mut db, caller, project.as_deref(), name).await?;
+        if filter.only.is_none() {
+            return Ok(HttpResponse::Ok().json(Page::<DocumentBody>::empty()));
+        }
+    }
     if let Some(project) = filter.project {
         projects::get(&mut db, caller, project).await?; // an empty list would say that it exists
     }
@@ -180,19 +197,20 @@ async fn create(
     body: web::Json<NewDocument>,
 ) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
-    let id = DocumentId(rest.clock.fresh_id());
+    let fresh = DocumentId(rest.clock.fresh_id());
     let name = body.name.as_deref().map(|name| validate::document_name("name", name)).transpose()?;
     let title = body.title.as_deref().map(|title| validate::text("title", title, TITLE_BYTES_MAX)).transpose()?;
     if name.is_none() && title.is_none() {
         return Err(ApiError::field("name", "a name, a title or both"));
     }
-    let name = name.unwrap_or_else(|| id.to_string());
+    let name = name.unwrap_or_else(|| fresh.to_string());
     let title = title.unwrap_or_else(|| name.clone());
     let mut db = rest.begin(caller.tenant).await?;
     let project = projects::get(&mut db, caller, ProjectId(body.project_id)).await?;
     require_writable(&project)?;
-    let new = documents::NewDocument { id, project: project.id, name: &name, title: &title, created_by: caller.user };
-    documents::create(&mut db, new).await?;
+    let new =
+        documents::NewDocument { fresh, project: project.id, name: &name, title: &title, created_by: caller.user };
+    let id = documents::create(&mut db, new).await?;
     let document = documents::get(&mut db, caller, id).await?;
     db.commit().await?;
     tracing::info!(document.id = %id, project.id = %project.id, "created document {id}");
@@ -261,6 +279,9 @@ async fn rename(
         require_admin(&document)?;
     } else if !document.role.may_write() {
         return Err(ApiError::Forbidden("this is for editors of the project"));
+    }
+    if let Some(name) = name.as_deref() {
+        documents::require_free(&mut db, &document, name).await?;
     }
     documents::rename(&mut db, id, if_match(&request)?, name.as_deref(), title.as_deref()).await?;
     let document = documents::get(&mut db, caller, id).await?;

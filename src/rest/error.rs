@@ -59,6 +59,9 @@ pub enum ApiError {
     /// The update breaks a rule of the format.
     #[error("{0}")]
     MalformedUpdate(String),
+    /// The update is of the v2 format.
+    #[error("{}", WriteRefused::FormatV2)]
+    UpdateFormatV2,
     /// The name or slug is taken, by something that lives, an alias or a tombstone.
     #[error("{0} is taken")]
     Taken(&'static str),
@@ -190,6 +193,7 @@ impl ApiError {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed_request", "Malformed request"),
             Self::InvalidField { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", "Invalid value"),
             Self::MalformedUpdate(_) => (StatusCode::BAD_REQUEST, "malformed_update", "Malformed update"),
+            Self::UpdateFormatV2 => (StatusCode::BAD_REQUEST, "update_format_v2", "Update in format v2"),
             Self::Taken(_) => (StatusCode::CONFLICT, "name_taken", "Name taken"),
             Self::LastAdmin => (StatusCode::CONFLICT, "last_admin", "Last administrator"),
             Self::UpdateGap { .. } => (StatusCode::CONFLICT, "update_gap", "Update does not follow on"),
@@ -284,7 +288,8 @@ impl From<AccessDenied> for ApiError {
             AccessDenied::NoSuchDocument => Self::NotFound("document"),
             AccessDenied::MayNotCreate => Self::Forbidden("you may not create documents here"),
             AccessDenied::Deleted => Self::DocumentDeleted,
-            AccessDenied::BadName => Self::field("name", "1–200 bytes, no control characters"),
+            AccessDenied::NoSuchProject => Self::NotFound("project"),
+            AccessDenied::BadName(why) => Self::field("name", why.text()),
             AccessDenied::Full => Self::DocumentFull("the document has too many connections"),
             AccessDenied::Unavailable => Self::Unavailable { retry_after_s: 1 },
         }
@@ -295,6 +300,7 @@ impl From<WriteRefused> for ApiError {
     fn from(refused: WriteRefused) -> Self {
         match refused {
             WriteRefused::Malformed(reason) => Self::MalformedUpdate(reason),
+            WriteRefused::FormatV2 => Self::UpdateFormatV2,
             WriteRefused::Gap { state_vector } => Self::UpdateGap { state_vector },
             WriteRefused::ReadOnly => Self::ReadOnly,
             WriteRefused::TooLarge => Self::TooLarge { limit: None },

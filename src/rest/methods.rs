@@ -20,10 +20,10 @@ const BESIDE: &[(&str, &[&str])] = &[
     ("/yjs/{room:.*}", &["GET"]),
     ("/collab", &["GET"]),
     ("/collab/", &["GET"]),
-    ("/d/{id}/ws/{again}", &["GET"]),
-    ("/doc/ws/{id}", &["GET"]),
-    ("/doc/{id}/as-update", &["GET"]),
-    ("/doc/{id}/update", &["POST"]),
+    ("/d/{id:.+}/ws/{again:.+}", &["GET"]),
+    ("/doc/ws/{id:.+}", &["GET"]),
+    ("/doc/{id:.+}/as-update", &["GET"]),
+    ("/doc/{id:.+}/update", &["POST"]),
     ("/check_store", &["GET"]),
 ];
 

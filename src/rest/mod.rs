@@ -30,6 +30,7 @@ pub use error::{ApiError, Problem};
 pub use limits::{LoginLimits, LoginRates, Rate};
 pub use methods::not_found;
 pub use shell::{RequestId, shell};
+pub use versions::is_known;
 
 use crate::export::Exporter;
 use crate::health;

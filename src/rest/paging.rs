@@ -41,6 +41,11 @@ pub(super) fn rows(limit: Option<u32>) -> Result<i64, ApiError> {
 }
 
 impl<T> Page<T> {
+    /// A page without items.
+    pub(super) fn empty() -> Self {
+        Self { items: Vec::new(), next_cursor: None }
+    }
+
     /// A page of the rows that [`rows`] asked for.
     pub(super) fn new<R>(mut found: Vec<R>, rows: i64, key: impl Fn(&R) -> String, show: impl Fn(R) -> T) -> Self {
         let limit = usize::try_from(rows - 1).unwrap_or(0);

@@ -38,7 +38,7 @@ struct WrittenBody {
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "One Yjs update, v1."),
     responses(
         (status = 200, body = WrittenBody),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "`malformed_update`"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "`malformed_update`; `update_format_v2`"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "`read_only`"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "`update_gap`, with `state_vector`; `update_fork`; `client_id_in_use`; `document_full`, with the limit as its detail"),

@@ -2,8 +2,8 @@
 
 use super::ApiError;
 use actix_web::error::JsonPayloadError;
-use unicode_normalization::UnicodeNormalization as _;
-use uuid::Uuid;
+use contextnexus_actors::ports::RoomName;
+use contextnexus_actors::room;
 
 /// What is wrong with a JSON body.
 pub(super) fn json(error: &JsonPayloadError) -> ApiError {
@@ -36,17 +36,26 @@ pub(super) fn text(field: &'static str, value: &str, bytes_max: usize) -> Result
     }
 }
 
-/// The name of a document: NFC, 1–200 bytes, no control characters, and not the form of an id, which would be another room.
+/// The name of a document, as it is stored.
 pub(super) fn document_name(field: &'static str, value: &str) -> Result<String, ApiError> {
-    let name: String = value.nfc().collect();
-    if name.is_empty() || name.len() > 200 {
-        Err(ApiError::field(field, "1 to 200 bytes"))
-    } else if name.chars().any(char::is_control) {
-        Err(ApiError::field(field, "no control characters"))
-    } else if Uuid::try_parse(&name).is_ok() {
-        Err(ApiError::field(field, "not the form of an id"))
-    } else {
-        Ok(name)
+    room::normal_name(value).map_err(|why| ApiError::field(field, why.text()))
+}
+
+/// A name that may be stored from before [`document_name`] was as strict as it is: nothing but what PostgreSQL could
+/// not compare.
+pub(super) fn stored_name(field: &'static str, value: &str) -> Result<String, ApiError> {
+    if value.len() > room::NAME_BYTES_MAX || value.contains(char::is_control) {
+        return Err(ApiError::field(field, "a document name has at most 200 bytes and no control characters"));
+    }
+    Ok(value.to_owned())
+}
+
+/// A room as clients name it: the slug of its project, if one is named, and the document's name.
+pub(super) fn room(field: &'static str, value: &str) -> Result<(Option<String>, String), ApiError> {
+    match room::parse(value) {
+        Ok(RoomName::Named { project, name }) => Ok((project, name)),
+        Ok(RoomName::Id(id)) => Ok((None, id.to_string())),
+        Err(why) => Err(ApiError::field(field, why.text())),
     }
 }
 
@@ -85,12 +94,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_composed_bounded_and_no_ids() {
+    fn a_name_that_is_refused_says_why() {
         assert_eq!(document_name("name", "e\u{301}tude / 1").unwrap(), "\u{e9}tude / 1");
-        let id = Uuid::from_u128(7);
-        for name in ["", "a\0b", "a\nb", &"x".repeat(201), &id.to_string(), &id.simple().to_string().to_uppercase()] {
-            assert!(document_name("name", name).is_err(), "{name:?}");
-        }
+        let refused = document_name("name", "\u{200b}").unwrap_err();
+        assert_eq!(refused.to_string(), "name: a document name has no invisible characters");
     }
 
     #[test]

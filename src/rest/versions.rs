@@ -1,8 +1,8 @@
-//! `ETag` and `If-Match` over `pg_version`.
+//! `ETag` and `If-Match` over `pg_version`, and `If-None-Match` over any `ETag`.
 
 use super::error::ApiError;
 use actix_web::HttpRequest;
-use actix_web::http::header;
+use actix_web::http::header::{self, EntityTag, Header as _, IfNoneMatch};
 
 /// The `ETag` of a version.
 #[must_use]
@@ -24,10 +24,50 @@ pub fn if_match(request: &HttpRequest) -> Result<i64, ApiError> {
         .ok_or_else(|| ApiError::Malformed("If-Match holds one ETag of this resource".into()))
 }
 
+/// Whether `If-None-Match` names this `ETag`, so that the answer is 304: a list, `*`, and weak comparison (RFC 9110,
+/// 13.1.2). A cache or proxy that compresses makes a strong `ETag` a weak one; it is the same content.
+#[must_use]
+pub fn is_known(request: &HttpRequest, etag: &str) -> bool {
+    if !request.headers().contains_key(header::IF_NONE_MATCH) {
+        return false;
+    }
+    match IfNoneMatch::parse(request) {
+        Ok(IfNoneMatch::Any) => true,
+        Ok(IfNoneMatch::Items(seen)) => {
+            etag.parse::<EntityTag>().is_ok_and(|etag| seen.iter().any(|seen| seen.weak_eq(&etag)))
+        }
+        Err(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use actix_web::test::TestRequest;
+
+    #[test]
+    fn if_none_match_is_a_list_compared_weakly() {
+        let with = |values: &[&str], etag: &str| {
+            let request = values
+                .iter()
+                .fold(TestRequest::get(), |request, value| request.append_header(("if-none-match", *value)));
+            is_known(&request.to_http_request(), etag)
+        };
+        for values in [
+            &["\"7-a-j\""][..],
+            &["W/\"7-a-j\""],
+            &["\"6-b-j\", \"7-a-j\""],
+            &["\"6-b-j\",W/\"7-a-j\" , \"8\""],
+            &["\"6-b-j\"", "\"7-a-j\""],
+            &["*"],
+            &[" * "],
+        ] {
+            assert!(with(values, "\"7-a-j\"") && with(values, "W/\"7-a-j\""), "{values:?}");
+        }
+        for values in [&[][..], &[""], &["7-a-j"], &["\"7-a-t\""], &["\"7-a-j"], &["w/\"7-a-j\""], &["\"\""]] {
+            assert!(!with(values, "\"7-a-j\""), "{values:?}");
+        }
+    }
 
     #[test]
     fn if_match_takes_exactly_one_etag_of_ours() {

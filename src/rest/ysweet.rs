@@ -1,30 +1,31 @@
 //! The HTTP calls of Y-Sweet, for its server SDKs and clients. The server token is an API token of ours.
 //!
-//! A document id there is a document of ours by its id, or by its name in the tenant's default project. Older clients say `/doc/{id}`
-//! where newer ones say `/d/{id}`: the same calls at another address, which the description leaves out.
+//! A document id there is a name in the tenant's default project, slashes included, or the id of a document of ours.
+//! Older clients say `/doc/{id}` where newer ones say `/d/{id}`: the same calls at another address, which the
+//! description leaves out. The server SDKs send a name with slashes as it is, so the routes take them.
 
 use super::caller::Authenticated;
 use super::content::UPDATE_TYPE;
-use super::documents::{living, require_writable};
+use super::documents::require_writable;
 use super::update::write_update;
 use super::{ApiError, Problem, Rest, tickets, validate};
-use crate::postgres::{TenantTx, documents, projects, sessions};
-use crate::tokens;
-use actix_web::{HttpRequest, HttpResponse, post, routes, web};
+use crate::postgres::documents::{Document, NewDocument};
+use crate::postgres::{StoreError, TenantTx, documents, projects, sessions};
+use crate::{paths, tokens};
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, post, routes, web};
 use bytes::Bytes;
 use chrono::TimeDelta;
-use contextnexus_actors::access::{Caller, Role};
+use contextnexus_actors::access::{Caller, Role, Scope};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, SessionId, UserId};
 use contextnexus_actors::ports::RoomName;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use contextnexus_actors::room;
 use serde::{Deserialize, Serialize};
+use std::future::{Ready, ready};
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
-use uuid::Uuid;
 
 const VALID_S_DEFAULT: u32 = 3600;
-/// What stands in one segment of a path as it is.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const VALID_S_MAX: u32 = 30 * 86_400;
 
 pub(super) fn resources(config: &mut ServiceConfig<'_>) {
@@ -56,7 +57,7 @@ async fn check_store(rest: web::Data<Rest>, caller: Authenticated) -> Result<Htt
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct NewDoc {
-    /// A name in the default project; a fresh id unless told.
+    /// A name in the default project; a fresh id unless told. A UUID becomes the document's id too.
     doc_id: Option<String>,
 }
 
@@ -81,25 +82,26 @@ async fn create(rest: web::Data<Rest>, caller: Authenticated, body: Bytes) -> Re
     let caller = caller.user()?;
     let wanted: NewDoc = parse(&body)?;
     let mut db = rest.begin(caller.tenant).await?;
-    if let Some(name) = &wanted.doc_id {
-        if let Some(id) = find(&mut db, caller, name).await? {
-            living(&mut db, caller, id).await?;
-            return Ok(HttpResponse::Ok().json(Doc { doc_id: name.clone() }));
-        }
-        validate::document_name("docId", name)?; // an id that names nothing is not created
+    let fresh = DocumentId(rest.clock.fresh_id());
+    // The client goes on with the id as it asked for it, whatever the name's normal form is.
+    let doc_id = wanted.doc_id.unwrap_or_else(|| fresh.to_string());
+    let name = validate::document_name("docId", &doc_id)?;
+    if let Some(document) = find(&mut db, caller, &name).await? {
+        not_deleted(&document)?;
+        return Ok(HttpResponse::Ok().json(Doc { doc_id }));
     }
     let project = projects::default(&mut db, caller).await?;
     require_writable(&project)?;
-    let id = DocumentId(rest.clock.fresh_id());
-    let name = wanted.doc_id.unwrap_or_else(|| id.to_string());
-    let new = documents::NewDocument { id, project: project.id, name: &name, title: &name, created_by: caller.user };
+    let new = NewDocument { fresh, project: project.id, name: &name, title: &name, created_by: caller.user };
     match documents::create(&mut db, new).await {
-        Ok(()) => db.commit().await?,
-        // Somebody was faster: theirs is as good.
-        Err(crate::postgres::StoreError::Taken { .. }) => {}
+        Ok(_) => db.commit().await?,
+        // Somebody was faster: theirs is as good, if the caller sees it.
+        Err(StoreError::Taken { .. }) => {
+            not_deleted(&find(&mut db, caller, &name).await?.ok_or(ApiError::NotFound("document"))?)?;
+        }
         Err(error) => return Err(error.into()),
     }
-    Ok(HttpResponse::Ok().json(Doc { doc_id: name }))
+    Ok(HttpResponse::Ok().json(Doc { doc_id }))
 }
 
 /// What the token is to allow.
@@ -137,7 +139,7 @@ struct ClientToken {
 
 /// Y-Sweet: makes a client token for one document, good as often as its bearer likes until it expires.
 #[utoipa::path(
-    operation_id = "y_sweet_authorize", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
+    post, path = "/doc/{id}/auth", operation_id = "y_sweet_authorize", tag = "Y-Sweet", security(("token" = [])), params(("id" = String, Path)),
     request_body(content = AuthRequest, description = "May be empty."),
     responses(
         (status = 200, body = ClientToken),
@@ -146,12 +148,12 @@ struct ClientToken {
         (status = 410, body = Problem, content_type = "application/problem+json", description = "`document_deleted`")
     )
 )]
-#[post("/doc/{id}/auth")]
+#[post("/doc/{id:.+}/auth")]
 async fn authorize(
     request: HttpRequest,
     rest: web::Data<Rest>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: DocIdInPath,
     body: Bytes,
 ) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
@@ -162,8 +164,9 @@ async fn authorize(
         Authorization::ReadOnly => Role::Viewer,
     };
     let mut db = rest.begin(caller.tenant).await?;
-    let document = find(&mut db, caller, &id).await?.ok_or(ApiError::NotFound("document"))?;
-    let document = living(&mut db, caller, document).await?;
+    let name = validate::document_name("docId", &id.0)?;
+    let document = find(&mut db, caller, &name).await?.ok_or(ApiError::NotFound("document"))?;
+    not_deleted(&document)?;
     if document.role < role {
         return Err(ApiError::ReadOnly);
     }
@@ -193,11 +196,11 @@ async fn authorize(
     let base = rest.base_url(&request);
     let socket = base.replacen("http", "ws", 1);
     // The id as it was asked for: the client refuses a token for another.
-    let path = utf8_percent_encode(&id, SEGMENT);
+    let path = paths::segment(&id.0);
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(ClientToken {
         url: format!("{socket}/d/{path}/ws"),
         base_url: format!("{base}/d/{path}"),
-        doc_id: id.to_string(),
+        doc_id: id.0,
         token: token.0,
         authorization: wanted.authorization,
     }))
@@ -213,14 +216,10 @@ async fn authorize(
     )
 )]
 #[routes]
-#[get("/d/{id}/as-update")]
-#[get("/doc/{id}/as-update")]
-async fn as_update(
-    rest: web::Data<Rest>,
-    caller: Authenticated,
-    id: web::Path<String>,
-) -> Result<HttpResponse, ApiError> {
-    let document = resolve(&rest, &caller, &id).await?;
+#[get("/d/{id:.+}/as-update")]
+#[get("/doc/{id:.+}/as-update")]
+async fn as_update(rest: web::Data<Rest>, caller: Authenticated, id: DocIdInPath) -> Result<HttpResponse, ApiError> {
+    let document = resolve(&rest, &caller, &id.0).await?;
     let grant = rest.authority.open(&caller, &RoomName::Id(document)).await?;
     let key = DocumentKey { tenant: caller.tenant, document: grant.document };
     let (_, state) = rest.documents.state(key).await?;
@@ -233,57 +232,77 @@ async fn as_update(
     params(("id" = String, Path)), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "`malformed_update`; `update_format_v2`"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")
     )
 )]
 #[routes]
-#[post("/d/{id}/update")]
-#[post("/doc/{id}/update")]
+#[post("/d/{id:.+}/update")]
+#[post("/doc/{id:.+}/update")]
 async fn update(
     request: HttpRequest,
     rest: web::Data<Rest>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: DocIdInPath,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let document = resolve(&rest, &caller, &id).await?;
+    let document = resolve(&rest, &caller, &id.0).await?;
     write_update(&request, &rest, &caller, RoomName::Id(document), payload).await?;
     Ok(HttpResponse::Ok().finish())
 }
 
+/// A document's id in the path of a Y-Sweet call, decoded.
+struct DocIdInPath(String);
+
+impl FromRequest for DocIdInPath {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let path = request.path();
+        let id = ["/auth", "/as-update", "/update"]
+            .into_iter()
+            .find_map(|suffix| ["/doc/", "/d/"].into_iter().find_map(|prefix| paths::between(path, prefix, suffix)));
+        ready(id.map(Self).ok_or(ApiError::NotFound("document")))
+    }
+}
+
 /// The document that a caller means; a client token means its own and no other.
 async fn resolve(rest: &Rest, caller: &Authenticated, id: &str) -> Result<DocumentId, ApiError> {
-    let document = match Uuid::try_parse(id) {
-        Ok(id) => DocumentId(id),
-        Err(_) => {
-            let mut db = rest.begin(caller.tenant).await?;
-            by_name(&mut db, id).await?.ok_or(ApiError::NotFound("document"))?
-        }
+    let name = validate::document_name("docId", id)?;
+    let mut db = rest.begin(caller.tenant).await?;
+    let by_id = match (room::id_in(&name), caller.scope) {
+        (Some(id), Scope::Document(own, _)) => (id == own).then_some(own),
+        (Some(id), Scope::User) => documents::find(&mut db, caller, id).await?.map(|document| document.id),
+        (None, _) => None,
+    };
+    let document = match by_id {
+        Some(id) => id,
+        None => by_name(&mut db, &name).await?.ok_or(ApiError::NotFound("document"))?,
     };
     caller.reaches(document)?;
     Ok(document)
 }
 
-/// An existing document by its id, or by its name in the default project, as far as the caller sees it.
-async fn find(db: &mut TenantTx, caller: &Caller, id: &str) -> Result<Option<DocumentId>, ApiError> {
-    let Some(document) = (match Uuid::try_parse(id) {
-        Ok(id) => Some(DocumentId(id)),
-        Err(_) => by_name(db, id).await?,
-    }) else {
-        return Ok(None);
-    };
-    match documents::get(db, caller, document).await {
-        Ok(document) => Ok(Some(document.id)),
-        Err(crate::postgres::StoreError::NotFound { .. }) => Err(ApiError::NotFound("document")),
-        Err(error) => Err(error.into()),
+/// An existing document by its id, else by its name in the default project, as far as the caller sees it.
+async fn find(db: &mut TenantTx, caller: &Caller, name: &str) -> Result<Option<Document>, ApiError> {
+    if let Some(id) = room::id_in(name)
+        && let Some(document) = documents::find(db, caller, id).await?
+    {
+        return Ok(Some(document));
     }
+    let Some(id) = by_name(db, name).await? else { return Ok(None) };
+    Ok(Some(documents::find(db, caller, id).await?.ok_or(ApiError::NotFound("document"))?))
 }
 
 async fn by_name(db: &mut TenantTx, name: &str) -> Result<Option<DocumentId>, ApiError> {
-    let name = validate::document_name("docId", name)?;
     let Some(project) = projects::default_id(db).await? else { return Ok(None) };
-    Ok(documents::find_by_name(db, project, &name).await?)
+    Ok(documents::find_by_name(db, project, name).await?)
+}
+
+fn not_deleted(document: &Document) -> Result<(), ApiError> {
+    if document.deleted_at.is_some() { Err(ApiError::DocumentDeleted) } else { Ok(()) }
 }
 
 /// A JSON body, or none. The SDKs send fields that mean nothing here; those are no reason to refuse them.

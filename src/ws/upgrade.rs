@@ -6,6 +6,7 @@ use super::link::{Link, Slot, label};
 use super::socket::{LetGo, Socket, head_of};
 use super::watch::Watch;
 use super::{Sockets, credentials, pump, writer};
+use crate::paths;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
@@ -16,7 +17,6 @@ use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::session::Opening;
-use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 
 /// Adds the routes of the dialects. Called once per worker; the server needs [`super::on_connect`] too.
@@ -28,14 +28,14 @@ pub fn configure(sockets: Arc<Sockets>) -> impl FnOnce(&mut ServiceConfig) {
             .route("/yjs/{room:.*}", web::get().to(y_websocket))
             .route("/collab", web::get().to(hocuspocus))
             .route("/collab/", web::get().to(hocuspocus))
-            .route("/d/{id}/ws/{again}", web::get().to(y_sweet))
-            .route("/doc/ws/{id}", web::get().to(y_sweet_deprecated));
+            .route("/d/{id:.+}/ws/{again:.+}", web::get().to(y_sweet))
+            .route("/doc/ws/{id:.+}", web::get().to(y_sweet_deprecated));
     }
 }
 
 /// `GET /yjs/{room}`
 async fn y_websocket(request: HttpRequest, payload: Payload, sockets: Data<Sockets>) -> HttpResponse {
-    let room = request.path().strip_prefix("/yjs/").and_then(decoded);
+    let room = paths::between(request.path(), "/yjs/", "");
     open(&request, payload, &sockets, Dialect::YWebsocket, room)
 }
 
@@ -46,20 +46,14 @@ async fn hocuspocus(request: HttpRequest, payload: Payload, sockets: Data<Socket
 
 /// `GET /d/{id}/ws/{id}`: the client appends the id once more to the address that it was given.
 async fn y_sweet(request: HttpRequest, payload: Payload, sockets: Data<Sockets>) -> HttpResponse {
-    let ids = request.path().strip_prefix("/d/").and_then(|path| path.split_once("/ws/"));
-    let room = ids.filter(|(id, again)| id == again).and_then(|(id, _)| decoded(id));
+    let room = request.path().strip_prefix("/d/").and_then(paths::y_sweet);
     open(&request, payload, &sockets, Dialect::YSweet, room)
 }
 
 /// `GET /doc/ws/{id}`, as older Y-Sweet clients have it.
 async fn y_sweet_deprecated(request: HttpRequest, payload: Payload, sockets: Data<Sockets>) -> HttpResponse {
-    let room = request.path().strip_prefix("/doc/ws/").and_then(decoded);
+    let room = paths::between(request.path(), "/doc/ws/", "");
     open(&request, payload, &sockets, Dialect::YSweet, room)
-}
-
-/// Every escape is undone, that of a slash too: a name is a name, however a client wrote it.
-fn decoded(path: &str) -> Option<String> {
-    percent_decode_str(path).decode_utf8().ok().map(|name| name.into_owned())
 }
 
 fn open(
@@ -174,18 +168,5 @@ impl Refused {
         }
         let problem = serde_json::json!({ "status": status.as_u16(), "title": title, "code": self.label() });
         response.content_type("application/problem+json").body(problem.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_room_keeps_its_slashes_and_loses_its_escapes() {
-        assert_eq!(decoded("org/room%201").as_deref(), Some("org/room 1"));
-        assert_eq!(decoded("org%2Froom").as_deref(), Some("org/room"));
-        assert_eq!(decoded("%C3%A9").as_deref(), Some("é"));
-        assert_eq!(decoded("%FF"), None, "no name");
     }
 }

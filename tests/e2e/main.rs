@@ -18,6 +18,7 @@ mod interop_golden;
 mod interop_hostile;
 mod interop_kills;
 mod interop_liveness;
+mod interop_names;
 mod interop_nodes;
 mod interop_outage;
 mod interop_planted;

@@ -2,12 +2,13 @@
 
 use crate::support::postgres::{TestDatabase, TestTenant, fresh};
 use contextnexus::postgres::authority::PostgresAuthority;
+use contextnexus::postgres::projects::{self, NewProject};
 use contextnexus::postgres::sessions::{self, Kind, NewSession};
 use contextnexus::postgres::{self, Database};
 use contextnexus::tokens;
 use contextnexus_actors::access::{Caller, Role, Scope, Token};
 use contextnexus_actors::clock::{Clock as _, SystemClock};
-use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
+use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, UserId};
 use contextnexus_actors::ports::{AccessDenied, Authority, Held, RoomName, Standing};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -68,6 +69,25 @@ impl House {
     async fn caller(&self, user: UserId) -> Caller {
         let (token, _) = self.token(user, Kind::Login).await;
         self.authority.authenticate(&token).await.expect("a fresh token")
+    }
+
+    /// A project where rooms are created on first connect; who made it is its administrator.
+    async fn project(&self, slug: &str, by: Option<&Caller>) -> ProjectId {
+        let id = ProjectId(fresh());
+        let created_by = by.map(|caller| caller.user);
+        let new = NewProject { id, slug, name: slug, auto_create_documents: true, is_default: false, created_by };
+        let mut db = postgres::begin(&self.database, self.tenant.id).await.expect("begin");
+        projects::create(&mut db, new).await.expect("create a project");
+        db.commit().await.expect("commit");
+        id
+    }
+
+    /// A document in this project, with a name that is no id.
+    async fn document_in(&self, project: ProjectId) -> DocumentId {
+        let document = DocumentId(fresh());
+        let insert = "insert into content_items (tenant_id, id, project_id, name, title) values ($1, $2, $3, 'x', 'x')";
+        self.tenant.sql(insert, &[document.0, project.0]).await;
+        document
     }
 
     /// A ticket for a document, to be redeemed within these seconds.
@@ -197,12 +217,74 @@ async fn a_room_is_found_by_id_by_name_and_by_former_name() {
         );
     }
     let nowhere = RoomName::Named { project: Some("nowhere".to_owned()), name: "plan".to_owned() };
-    assert!(matches!(house.authority.open(&caller, &nowhere).await, Err(AccessDenied::NoSuchDocument)));
+    assert!(matches!(house.authority.open(&caller, &nowhere).await, Err(AccessDenied::NoSuchProject)));
     let unknown = RoomName::Id(DocumentId(fresh()));
     assert!(matches!(house.authority.open(&caller, &unknown).await, Err(AccessDenied::NoSuchDocument)));
-    for bad in ["", "a\u{7}b", "e\u{301}", &"x".repeat(201), "0189c0de-0000-7000-8000-000000000000"] {
+    for bad in ["", "a\u{7}b", "e\u{301}", &"x".repeat(201)] {
         let refused = house.authority.open(&caller, &named(bad)).await.expect_err(bad);
-        assert!(matches!(refused, AccessDenied::BadName), "{bad:?}: {refused:?}");
+        assert!(matches!(refused, AccessDenied::BadName(_)), "{bad:?}: {refused:?}");
+    }
+}
+
+/// A room of a name that is an id: whose id, else whose name, else a new document that has it as both.
+#[tokio::test]
+async fn a_name_that_is_an_id_leads_to_that_document_or_becomes_its_id() {
+    let house = House::create().await;
+    let caller = house.caller(house.member("editor").await).await;
+    let open = async |room: &RoomName| house.authority.open(&caller, room).await;
+    let id = DocumentId(fresh());
+    let room = named(&id.to_string());
+    assert_eq!(open(&room).await.expect("created").document, id, "the name is the id");
+    assert_eq!(open(&room).await.expect("found").document, id);
+    let by_number = open(&named(&id.0.simple().to_string())).await.expect("32 digits are a name");
+    assert_ne!(by_number.document, id, "and never an id");
+
+    // Another tenant has a document of this id, and hears and changes nothing.
+    let neighbour = house.test.tenant("two").await;
+    let theirs = neighbour.document().await;
+    assert_eq!(open(&named(&theirs.to_string())).await.expect("created here too").document, theirs);
+    let title = "select title from content_items where tenant_id = $1 and id = $2";
+    let title: String = sqlx::query_scalar(title)
+        .bind(neighbour.id.0)
+        .bind(theirs.0)
+        .fetch_one(&mut house.test.superuser().await)
+        .await
+        .expect("still theirs");
+    assert_ne!(title, theirs.to_string());
+
+    // A document that has the name without the id.
+    let renamed = open(&named("plan")).await.expect("created").document;
+    let other = fresh();
+    let rename = "update content_items set name = $3::uuid::text where tenant_id = $1 and id = $2";
+    house.tenant.sql(rename, &[renamed.0, other]).await;
+    assert_eq!(open(&named(&other.to_string())).await.expect("by its name").document, renamed);
+
+    // In a project that the caller does not see, and in one that it sees.
+    let (hidden, seen) = (house.project("hidden", None).await, house.project("seen", Some(&caller)).await);
+    let (in_hidden, in_seen) = (house.document_in(hidden).await, house.document_in(seen).await);
+    assert_eq!(open(&named(&in_seen.to_string())).await.expect("by its id").document, in_seen);
+    let refused = open(&named(&in_hidden.to_string())).await.expect_err("whoever left a project founds no second one");
+    assert!(matches!(refused, AccessDenied::NoSuchDocument), "{refused:?}");
+    let elsewhere = RoomName::Named { project: Some("seen".to_owned()), name: in_hidden.to_string() };
+    let grant = open(&elsewhere).await.expect("a name in another project");
+    assert_eq!(grant.project, seen);
+    assert_ne!(grant.document, in_hidden);
+    let own = RoomName::Named { project: Some("seen".to_owned()), name: in_seen.to_string() };
+    assert_eq!(open(&own).await.expect("by its id in its project").document, in_seen);
+
+    // A deleted one keeps its id and its name.
+    house.tenant.sql("update content_items set deleted_at = now() where tenant_id = $1 and id = $2", &[id.0]).await;
+    assert!(matches!(open(&room).await, Err(AccessDenied::Deleted)));
+
+    // A token of one document reaches it by either name, and nothing else.
+    let (token, _) = house.token(caller.user, Kind::Document(renamed, Role::Editor)).await;
+    let scoped = house.authority.authenticate(&token).await.expect("in force");
+    for name in [renamed.to_string(), other.to_string()] {
+        assert_eq!(house.authority.open(&scoped, &named(&name)).await.expect("its own").document, renamed);
+    }
+    for name in [in_seen.to_string(), fresh().to_string()] {
+        let refused = house.authority.open(&scoped, &named(&name)).await.expect_err("another's, or a new one");
+        assert!(matches!(refused, AccessDenied::NoSuchDocument), "{name}: {refused:?}");
     }
 }
 
@@ -211,7 +293,8 @@ async fn nodes_that_create_one_name_at_once_get_one_document() {
     let house = House::create().await;
     let caller = house.caller(house.member("editor").await).await;
     for round in 0..20 {
-        let room = named(&format!("race {round}"));
+        let id = fresh().to_string();
+        let room = named(&if round % 2 == 0 { format!("race {round}") } else { id });
         let grants = join_all((0..8).map(|_| house.authority.open(&caller, &room))).await;
         let first = grants[0].as_ref().expect("open").document;
         for grant in &grants {
@@ -231,11 +314,14 @@ async fn who_may_not_hears_no_more_than_it_may_know() {
 
     assert_eq!(house.authority.open(&viewer, &named("plan")).await.expect("a viewer reads").role, Role::Viewer);
     assert!(matches!(house.authority.open(&viewer, &named("new")).await, Err(AccessDenied::MayNotCreate)));
-    for room in
-        [named("plan"), named("new"), RoomName::Id(document), RoomName::Id(theirs), RoomName::Id(DocumentId(fresh()))]
-    {
+    for room in [RoomName::Id(document), RoomName::Id(theirs), RoomName::Id(DocumentId(fresh()))] {
         let refused = house.authority.open(&outsider, &room).await.expect_err("an outsider");
         assert!(matches!(refused, AccessDenied::NoSuchDocument), "{room:?}: {refused:?}");
+    }
+    let in_project = |project: &str| RoomName::Named { project: Some(project.to_owned()), name: "plan".to_owned() };
+    for room in [named("plan"), named("new"), in_project("playground"), in_project("nowhere")] {
+        let refused = house.authority.open(&outsider, &room).await.expect_err("an outsider");
+        assert!(matches!(refused, AccessDenied::NoSuchProject), "{room:?}: {refused:?}");
     }
 
     house
@@ -247,7 +333,8 @@ async fn who_may_not_hears_no_more_than_it_may_know() {
             matches!(house.authority.open(&editor, &room).await, Err(AccessDenied::Deleted)),
             "its name is reserved"
         );
-        assert!(matches!(house.authority.open(&outsider, &room).await, Err(AccessDenied::NoSuchDocument)));
+        let refused = house.authority.open(&outsider, &room).await.expect_err("an outsider");
+        assert!(matches!(refused, AccessDenied::NoSuchDocument | AccessDenied::NoSuchProject), "{refused:?}");
     }
     house
         .tenant

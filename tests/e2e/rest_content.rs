@@ -141,3 +141,69 @@ async fn without_postgresql_everybody_is_asked_to_come_back() {
     }
     std::mem::forget(db); // nothing is left to drop it from
 }
+
+/// RFC 9110, 13.1.2: a list, weak comparison, and `*`. Proxies that compress make `ETag`s weak.
+#[actix_web::test]
+async fn content_that_was_seen_is_not_sent_again() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let path = format!("/v1/documents/{}", company.document);
+    let token = &company.editor.token;
+    app.post(&format!("{path}/update")).token(token).bytes(typing(7, 0, "hello")).send().await.expect(200);
+    let content = format!("{path}/content");
+    for form in ["application/octet-stream", "application/json", "text/plain"] {
+        let ask = async |seen: &str| {
+            app.get(&content).header("accept", form).header("if-none-match", seen).token(token).send().await
+        };
+        let etag = ask("\"x\"").await.expect(200).header("etag").to_owned();
+        for seen in [&etag, &format!("W/{etag}"), &format!("\"x\", {etag}"), &format!("\"x\",W/{etag} ,\"y\""), "*"] {
+            let answer = ask(seen).await.expect(304);
+            assert_eq!((answer.header("etag"), answer.body.len()), (etag.as_str(), 0), "{form}: {seen}");
+        }
+        for seen in ["\"x\", W/\"y\"", "nonsense", ""] {
+            ask(seen).await.expect(200);
+        }
+    }
+}
+
+/// Yjs stores no kinds and forgets deleted content; what people empty is a text.
+#[actix_web::test]
+async fn an_emptied_text_stays_a_text() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let path = format!("/v1/documents/{}", company.document);
+    let token = &company.editor.token;
+    let write = async |update: Vec<u8>| {
+        app.post(&format!("{path}/update")).token(token).bytes(update).send().await.expect(200);
+    };
+    write(typing(7, 0, "hello")).await;
+    write(vec![0, 1, 7, 1, 0, 5]).await; // all of it deleted
+    for app in [&app, &TestApp::start(db.database())] {
+        let ask = |form: &str| app.get(&format!("{path}/content")).header("accept", form).token(token);
+        let shown = ask("application/json").send().await.expect(200).json();
+        assert_eq!(shown, json!({ "text": { "kind": "text", "text": "", "delta": [] } }));
+        assert_eq!(ask("text/plain").send().await.expect(200).text(), "");
+    }
+}
+
+#[actix_web::test]
+async fn an_update_in_format_v2_is_told_so() {
+    use yrs::{ReadTxn as _, Text as _, Transact as _};
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let doc = yrs::Doc::new();
+    let text = doc.get_or_insert_text("text");
+    text.insert(&mut doc.try_transact_mut().unwrap(), 0, "hello");
+    let update = doc.try_transact().unwrap().encode_state_as_update_v2(&yrs::StateVector::default());
+    let token = &company.editor.token;
+    for path in [format!("/v1/documents/{}/update", company.document), format!("/d/{}/update", company.document)] {
+        let answer = app.post(&path).token(token).bytes(update.clone()).send().await.expect(400);
+        assert_eq!(answer.code(), "update_format_v2", "{path}");
+        assert!(answer.text().contains("format v2"), "{}", answer.text());
+        let other = app.post(&path).token(token).bytes(vec![9, 9, 9]).send().await.expect(400);
+        assert_eq!(other.code(), "malformed_update", "{path}");
+    }
+}

@@ -3,6 +3,7 @@
 use crate::support::postgres::TestDatabase;
 use crate::support::rest::{Company, TestApp};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 #[actix_web::test]
 async fn a_rename_needs_the_version_that_was_seen() {
@@ -208,7 +209,7 @@ async fn what_does_not_fit_is_refused_by_name() {
         (json!({ "project_id": project, "name": "" }), "invalid_field"),
         (json!({ "project_id": project, "name": "x".repeat(201) }), "invalid_field"),
         (json!({ "project_id": project, "name": "a\u{0}b" }), "invalid_field"),
-        (json!({ "project_id": project, "name": company.document }), "invalid_field"),
+        (json!({ "project_id": project, "name": company.document }), "name_taken"),
         (json!({ "project_id": project, "title": " \n" }), "invalid_field"),
         (json!({ "project_id": "x", "name": "a" }), "malformed_request"),
         (json!({ "project_id": project, "name": "a", "owner": 1 }), "malformed_request"),
@@ -234,4 +235,143 @@ async fn what_does_not_fit_is_refused_by_name() {
         let answer = app.get("/v1/me").header("authorization", header).send().await;
         assert_eq!(answer.expect(401).header("www-authenticate"), "Bearer", "{header}");
     }
+}
+
+/// Yjs names sub-documents by UUIDs, and documents that come from other servers have such names.
+#[actix_web::test]
+async fn a_uuid_is_a_name_and_becomes_the_id() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let token = &company.editor.token;
+    let fresh = || crate::support::postgres::fresh().to_string();
+    let new = async |project: Uuid, name: &str| {
+        let body = json!({ "project_id": project, "name": name });
+        app.post("/v1/documents").token(token).json(body).send().await
+    };
+    let default = company.project().0;
+    let id = fresh();
+    let created = new(default, &id.to_uppercase()).await.expect(201).json();
+    assert_eq!((&created["id"], &created["name"]), (&json!(id), &json!(id)), "in lower case, as the id is written");
+    assert_eq!(new(default, &id).await.expect(409).code(), "name_taken");
+    let digits = id.replace('-', "");
+    let created = new(default, &digits).await.expect(201).json();
+    assert_eq!(created["name"], digits);
+    assert_ne!(created["id"], id, "32 digits are a name like any other");
+
+    // Y-Sweet's calls, which know nothing but such names.
+    for doc_id in [fresh(), fresh().to_uppercase(), fresh().replace('-', "")] {
+        let new = json!({ "docId": doc_id });
+        let answer = app.post("/doc/new").token(token).json(new.clone()).send().await.expect(200).json();
+        assert_eq!(answer["docId"], doc_id, "as it was asked for");
+        app.post("/doc/new").token(token).json(new).send().await.expect(200);
+        let auth = app.post(&format!("/doc/{doc_id}/auth")).token(token).send().await.expect(200).json();
+        assert_eq!(auth["docId"], doc_id);
+        let own = auth["token"].as_str().unwrap();
+        for path in ["d", "doc"] {
+            let update = crate::support::rest::typing(7, 0, "a");
+            app.post(&format!("/{path}/{doc_id}/update")).token(own).bytes(update).send().await.expect(200);
+            app.get(&format!("/{path}/{doc_id}/as-update")).token(own).send().await.expect(200);
+        }
+        app.get(&format!("/d/{}/as-update", company.document)).token(own).send().await.expect(404);
+        let by_id = app.get(&format!("/v1/documents/{doc_id}")).token(token).send().await;
+        if doc_id.contains('-') {
+            assert_eq!(by_id.expect(200).json()["id"], doc_id.to_lowercase());
+        } else {
+            by_id.expect(404);
+        }
+    }
+    // Nothing is created where somebody only looks.
+    let nothing = fresh();
+    app.get(&format!("/d/{nothing}/as-update")).token(token).send().await.expect(404);
+    app.post(&format!("/doc/{nothing}/auth")).token(token).send().await.expect(404);
+    app.get(&format!("/v1/documents/{nothing}/content")).token(token).send().await.expect(404);
+    app.get(&format!("/v1/documents/{nothing}")).token(token).send().await.expect(404);
+
+    // A document that the caller does not see keeps its id; its name leads nobody to two documents.
+    let boss = &company.boss.token;
+    let hidden = json!({ "slug": "hidden", "name": "Hidden" });
+    let hidden = app.post("/v1/projects").token(boss).json(hidden).send().await.expect(201).json();
+    let secret = json!({ "project_id": hidden["id"], "title": "Secret" });
+    let secret = app.post("/v1/documents").token(boss).json(secret).send().await.expect(201).json();
+    let secret = secret["id"].as_str().unwrap();
+    assert_eq!(new(default, secret).await.expect(409).code(), "name_taken");
+    app.post("/doc/new").token(token).json(json!({ "docId": secret })).send().await.expect(404);
+    let path = format!("/v1/documents/{}", company.document);
+    let etag = app.get(&path).token(boss).send().await.header("etag").to_owned();
+    let rename = app.patch(&path).token(boss).header("if-match", &etag).json(json!({ "name": secret })).send().await;
+    assert_eq!(rename.expect(409).code(), "name_taken");
+    let free = json!({ "name": fresh() });
+    app.patch(&path).token(boss).header("if-match", &etag).json(free).send().await.expect(200);
+
+    // Another tenant's document of the same id is another document.
+    let other = Company::found(&db, "umbrella").await;
+    let body = json!({ "project_id": other.project(), "name": id });
+    let theirs = app.post("/v1/documents").token(&other.editor.token).json(body).send().await.expect(201).json();
+    assert_eq!(theirs["id"], id);
+    app.delete(&format!("/v1/documents/{id}")).token(&other.admin.token).send().await.expect(204);
+    app.get(&format!("/v1/documents/{id}")).token(token).send().await.expect(200);
+    let gone = app.post("/doc/new").token(&other.editor.token).json(json!({ "docId": id })).send().await;
+    assert_eq!(gone.expect(410).code(), "document_deleted");
+}
+
+#[actix_web::test]
+async fn names_that_hide_something_are_refused_wherever_a_name_is_given() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let token = &company.admin.token;
+    let path = format!("/v1/documents/{}", company.document);
+    for name in ["", "   ", "\u{200b}", "pl\u{200b}an", "gpj.\u{202e}exe", "a\nb", &"x".repeat(201)] {
+        let new = json!({ "project_id": company.project(), "name": name });
+        let created = app.post("/v1/documents").token(token).json(new).send().await;
+        let renamed =
+            app.patch(&path).token(token).header("if-match", "\"1\"").json(json!({ "name": name })).send().await;
+        let y_sweet = app.post("/doc/new").token(token).json(json!({ "docId": name })).send().await;
+        let mut texts = Vec::new();
+        for (answer, field) in [(created, "name"), (renamed, "name"), (y_sweet, "docId")] {
+            let answer = answer.expect(422);
+            assert_eq!((answer.code().as_str(), &answer.json()["field"]), ("invalid_field", &json!(field)), "{name:?}");
+            texts.push(answer.json()["detail"].as_str().unwrap().split_once(": ").unwrap().1.to_owned());
+        }
+        texts.dedup();
+        assert_eq!(texts.len(), 1, "one rule and one text for {name:?}: {texts:?}");
+    }
+}
+
+#[actix_web::test]
+async fn a_document_is_found_by_its_room() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let token = &company.admin.token;
+    let new = json!({ "project_id": company.project(), "name": "plan (2)" });
+    let created = app.post("/v1/documents").token(token).json(new).send().await.expect(201).json();
+    let id = created["id"].as_str().unwrap();
+    let path = format!("/v1/documents/{id}");
+    let rename = json!({ "name": "a/b 100%" });
+    app.patch(&path).token(token).header("if-match", "\"1\"").json(rename).send().await.expect(200);
+    let find = async |room: &str, token: &str| {
+        let room = contextnexus::paths::segment(room);
+        app.get(&format!("/v1/documents?room={room}")).token(token).send().await
+    };
+    for room in ["plan (2)", "playground/plan (2)", "playground/a/b 100%", id, &format!("playground/{id}")] {
+        let page = find(room, token).await.expect(200).json();
+        assert_eq!(page["items"][0]["id"], id, "{room}: {page}");
+        assert_eq!((page["items"].as_array().unwrap().len(), &page["next_cursor"]), (1, &Value::Null), "{room}");
+    }
+    for room in ["plan", "playground/plan", &crate::support::postgres::fresh().to_string()] {
+        assert_eq!(find(room, token).await.expect(200).json()["items"], json!([]), "{room}");
+    }
+    for (room, token) in [("nowhere/plan", token), ("playground/plan (2)", &company.stranger.token)] {
+        let problem = find(room, token).await.expect(404).json();
+        assert_eq!(problem["detail"], "no such project", "{room}");
+    }
+    assert_eq!(find(id, &company.stranger.token).await.expect(404).json()["detail"], "no such project");
+    assert_eq!(find("\u{200b}", token).await.expect(422).json()["field"], "room");
+
+    app.delete(&path).token(token).send().await.expect(204);
+    assert_eq!(find("plan (2)", token).await.expect(200).json()["items"], json!([]), "deleted");
+    let deleted = app.get("/v1/documents?deleted=true&room=plan%20(2)").token(token).send().await.expect(200).json();
+    assert_eq!(deleted["items"][0]["id"], id);
 }

@@ -134,14 +134,18 @@ fn mounted() -> Vec<(String, String)> {
     fn routes_in(code: &str, found: &mut Vec<(String, String)>) {
         for method in ["get", "post", "put", "patch", "delete", "head"] {
             for rest in code.split(&format!("\n#[{method}(\"")).skip(1) {
-                found.push((method.to_owned(), rest.split('"').next().unwrap().to_owned()));
+                found.push((method.to_owned(), described(rest.split('"').next().unwrap())));
             }
         }
         for rest in code.split(".route(\"").skip(1) {
             let (path, rest) = rest.split_once('"').unwrap();
             let method = rest.split("web::").nth(1).unwrap().split('(').next().unwrap();
-            found.push((method.to_owned(), path.to_owned()));
+            found.push((method.to_owned(), described(path)));
         }
+    }
+    /// As the description writes it: names there may have slashes, which it cannot say.
+    fn described(path: &str) -> String {
+        path.replace("{id:.+}", "{id}").replace("{again:.+}", "{again}")
     }
     let mut found = Vec::new();
     walk(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);

@@ -59,6 +59,11 @@ impl Cluster {
         self.directory.path().join("data")
     }
 
+    /// What PostgreSQL has logged since it was started.
+    pub fn log(&self) -> Vec<String> {
+        self.postgres.as_ref().expect("PostgreSQL runs").lines()
+    }
+
     /// Starts PostgreSQL again, after [`kill`](Self::kill) or [`stop`](Self::stop).
     pub fn restart(&mut self) {
         assert!(self.postgres.is_none(), "PostgreSQL runs");

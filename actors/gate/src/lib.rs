@@ -70,6 +70,7 @@ pub mod switches;
 #[cfg(not(feature = "switches"))]
 mod switches;
 mod update;
+mod v2;
 mod value;
 mod walk;
 

@@ -19,6 +19,9 @@ pub enum Rule {
     /// The bytes end too early, or claim more than they hold.
     #[error("ends too early")]
     Truncated,
+    /// No v1 update, but what looks like one of the v2 format, which no Yjs provider sends.
+    #[error("an update in format v2; send format v1 (encodeStateAsUpdate, not encodeStateAsUpdateV2)")]
+    FormatV2,
     /// Bytes after the end.
     #[error("bytes follow after the end")]
     TrailingBytes,

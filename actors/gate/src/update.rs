@@ -8,6 +8,7 @@ use crate::block::{Block, View, clock_max, read_block, read_clock};
 use crate::caps::Caps;
 use crate::lib0::Reader;
 use crate::malformed::{Malformed, Rule};
+use crate::v2;
 use crate::value::{self, Mend};
 
 /// An update in the v1 format that keeps every rule which can be checked without the document.
@@ -52,7 +53,17 @@ impl Update {
     ///
     /// JSON in formats and embeds may hold two things that JavaScript writes and yrs cannot read. They are mended in a copy:
     /// half a surrogate pair (`"\\ud83d"`) becomes U+FFFD, as it does in text; a whole number from 2^63 to 2^64 gets an exponent.
+    ///
+    /// What is no v1 update and looks like one of the v2 format is refused by [`Rule::FormatV2`], so that its sender
+    /// knows.
     pub fn parse(bytes: Bytes, caps: &Caps) -> Result<Self, Malformed> {
+        Self::parse_v1(bytes.clone(), caps).map_err(|malformed| {
+            let is_v2 = malformed.rule != Rule::TooLarge && v2::is_v2(&bytes);
+            if is_v2 { Rule::FormatV2.at(0) } else { malformed }
+        })
+    }
+
+    fn parse_v1(bytes: Bytes, caps: &Caps) -> Result<Self, Malformed> {
         if bytes.len() > caps.update_bytes_max.min(u32::MAX as usize) && Rule::TooLarge.is_on() {
             return Err(Rule::TooLarge.at(0));
         }

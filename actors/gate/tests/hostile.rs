@@ -65,8 +65,8 @@ fn json_content_that_poisons_every_later_encoding_is_malformed() {
 }
 
 #[test]
-fn an_update_in_the_v2_format_is_malformed() {
-    assert_eq!(malformed("mem_v2_rle_item_1e7"), Rule::TrailingBytes);
+fn an_update_in_the_v2_format_is_malformed_and_called_so() {
+    assert_eq!(malformed("mem_v2_rle_item_1e7"), Rule::FormatV2);
 }
 
 #[test]

@@ -305,6 +305,7 @@ impl DocumentState {
             Err(malformed) => {
                 let refusal = match malformed {
                     malformed if is_too_large(&malformed) => WriteRefused::TooLarge,
+                    malformed if malformed.rule == Rule::FormatV2 => WriteRefused::FormatV2,
                     malformed => WriteRefused::Malformed(malformed.to_string()),
                 };
                 self.effects.push(Effect::Answer(answer, Err(refusal)));

@@ -2,6 +2,7 @@
 
 use crate::access::{Caller, Grant, Token};
 use crate::ids::{DocumentId, SessionId, TenantId, UserId};
+use crate::room::NameRefused;
 use async_trait::async_trait;
 
 /// Checks tokens, opens rooms by name, and looks again at rights that are in use.
@@ -55,16 +56,18 @@ pub enum Standing {
     Gone,
 }
 
-/// A room as clients name it: a document's UUID, `{project-slug}/{name}`, or `{name}` in the tenant's default project.
+/// Which document is meant.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum RoomName {
-    /// By id.
+    /// The document of this id, and no other; it is never created.
     Id(DocumentId),
-    /// By name; NFC, 1–200 bytes, no control characters.
+    /// A room as clients name it. Where the name is a UUID ([`crate::room::id_in`]): the document of this id that the
+    /// caller may see (in the project, where one is named), else the document of this name, else a new document that
+    /// gets the name as its id too.
     Named {
         /// `None`: the tenant's default project.
         project: Option<String>,
-        /// The document's name.
+        /// As [`crate::room::normal_name`] gives it.
         name: String,
     },
 }
@@ -78,6 +81,9 @@ pub enum AccessDenied {
     /// A member of nothing that holds this document; said alike of what is missing and what is another tenant's.
     #[error("no such document")]
     NoSuchDocument,
+    /// There is no such project, or the caller is no member of it; said alike.
+    #[error("no such project")]
+    NoSuchProject,
     /// May read there, may not create there.
     #[error("this document does not exist and may not be created by you")]
     MayNotCreate,
@@ -85,8 +91,8 @@ pub enum AccessDenied {
     #[error("this document was deleted")]
     Deleted,
     /// The name breaks the grammar.
-    #[error("not a document name")]
-    BadName,
+    #[error("{0}")]
+    BadName(NameRefused),
     /// The document has as many connections as it may.
     #[error("this document has too many connections")]
     Full,

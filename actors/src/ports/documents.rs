@@ -61,6 +61,9 @@ pub enum WriteRefused {
     /// Not a v1 update that the gate admits; the reason names the rule and holds no content.
     #[error("malformed update: {0}")]
     Malformed(String),
+    /// It is an update of the v2 format.
+    #[error("the update is in format v2; send format v1 (encodeStateAsUpdate, not encodeStateAsUpdateV2)")]
+    FormatV2,
     /// It builds on changes that the document lacks. Send what follows this v1 state vector.
     #[error("the update builds on changes that the document does not have")]
     Gap {

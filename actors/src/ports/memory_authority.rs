@@ -80,7 +80,13 @@ impl Authority for MemoryAuthority {
 
     async fn open(&self, caller: &Caller, room: &RoomName) -> Result<Grant, AccessDenied> {
         let held = self.lock();
-        let (document, project) = held.rooms.get(&(caller.tenant, room.clone())).ok_or(AccessDenied::NoSuchDocument)?;
+        let by_id = match room {
+            RoomName::Named { project: None, name } => crate::room::id_in(name).map(RoomName::Id),
+            _ => None,
+        };
+        let found = by_id.and_then(|id| held.rooms.get(&(caller.tenant, id)));
+        let found = found.or_else(|| held.rooms.get(&(caller.tenant, room.clone())));
+        let (document, project) = found.ok_or(AccessDenied::NoSuchDocument)?;
         let role = held.roles.get(&(caller.user, *document)).ok_or(AccessDenied::NoSuchDocument)?;
         let role = match caller.scope {
             Scope::User => *role,

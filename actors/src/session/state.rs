@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::ports::authority::{AccessDenied, RoomName};
 use crate::protocol::Dialect;
 use crate::protocol::codec::{Incoming, address_of, decode, name_of};
-use crate::room;
+use crate::room::{self, NameRefused};
 use crate::session::messages::Frame;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -41,7 +41,7 @@ pub struct SessionState {
 struct Channel {
     phase: Phase,
     /// What it names; none before a token came, or where the name breaks the rules.
-    room: Option<RoomName>,
+    room: Result<RoomName, NameRefused>,
     /// What came while the document is not open, in order.
     early: Vec<Input>,
     /// Hocuspocus: the token that was presented last, and whether the provider tells its version.
@@ -380,7 +380,7 @@ impl SessionState {
             }
             Phase::Waiting | Phase::Refused(_) => {
                 channel.token = Some(token);
-                channel.room = name_of(&address).and_then(room::parse);
+                channel.room = room::parse(name_of(&address).unwrap_or_default());
                 self.open(address)
             }
         }
@@ -402,14 +402,17 @@ impl SessionState {
     fn open(&mut self, address: Bytes) -> Vec<Effect> {
         let attachment = self.fresh_attachment();
         let Some(channel) = self.channels.get_mut(&address) else { return Vec::new() };
-        let Some(room) = channel.room.clone() else { return self.refuse(address, &AccessDenied::BadName) };
+        let room = match channel.room.clone() {
+            Ok(room) => room,
+            Err(why) => return self.refuse(address, &AccessDenied::BadName(why)),
+        };
         channel.phase = Phase::Opening(attachment);
         let (token, knows_close) = (channel.token.clone(), channel.has_version);
         vec![Effect::Open { address, token, room, attachment, knows_close }]
     }
 
     fn renew(&self, address: Bytes, token: String) -> Vec<Effect> {
-        let room = self.channels.get(&address).and_then(|channel| channel.room.clone());
+        let room = self.channels.get(&address).and_then(|channel| channel.room.clone().ok());
         room.map(|room| Effect::Renew { address, token, room }).into_iter().collect()
     }
 
@@ -436,7 +439,8 @@ impl SessionState {
             AccessDenied::BadToken => (close::UNAUTHORIZED, "permission-denied"),
             AccessDenied::NoSuchDocument | AccessDenied::Deleted => (close::NOT_FOUND, "no such document"),
             AccessDenied::MayNotCreate => (close::FORBIDDEN, "permission-denied"),
-            AccessDenied::BadName => (close::NOT_FOUND, "not a document name"),
+            AccessDenied::NoSuchProject => (close::NOT_FOUND, "no such project"),
+            AccessDenied::BadName(why) => (close::NOT_FOUND, why.text()),
             AccessDenied::Full | AccessDenied::Unavailable => (close::TRY_AGAIN_LATER, "try again later"),
         };
         self.refuse_with(address, code, reason)
@@ -450,7 +454,7 @@ impl SessionState {
         vec![Effect::Refuse { address, attachment, token, code, reason }]
     }
 
-    fn parse(&self, room: &str) -> Option<RoomName> {
+    fn parse(&self, room: &str) -> Result<RoomName, NameRefused> {
         match self.dialect {
             Dialect::YSweet => room::parse_in_default_project(room),
             _ => room::parse(room),
@@ -472,7 +476,7 @@ impl Channel {
     fn new() -> Self {
         Self {
             phase: Phase::Waiting,
-            room: None,
+            room: Err(NameRefused::Blank),
             early: Vec::new(),
             token: None,
             has_version: false,

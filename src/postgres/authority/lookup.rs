@@ -6,10 +6,11 @@ use crate::postgres::projects::role;
 use crate::postgres::{Database, StoreError, TenantTx, begin};
 use crate::tokens::TokenHash;
 use async_trait::async_trait;
-use contextnexus_actors::access::{Caller, Role};
+use contextnexus_actors::access::{Caller, Role, Scope};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
 use contextnexus_actors::ports::RoomName;
+use contextnexus_actors::room;
 use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
@@ -97,6 +98,7 @@ pub(super) struct Places {
 pub(super) struct Room {
     pub session: SessionId,
     pub user: UserId,
+    pub scope: Scope,
     pub room: RoomName,
 }
 
@@ -107,6 +109,9 @@ pub(super) struct Found {
     pub subject: Option<Subject>,
     /// `None` when there is no such project, or, asked for by id, no such document.
     pub place: Option<Place>,
+    /// The name is an id that a new document of this name cannot have: another document has it, or has it as its name
+    /// in the default project.
+    pub is_id_taken: bool,
 }
 
 /// Who asks.
@@ -122,6 +127,7 @@ pub(super) struct Subject {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub project: ProjectId,
+    pub is_default: bool,
     pub auto_create: bool,
     pub archived: bool,
     /// The document was closed for writing.
@@ -145,12 +151,14 @@ impl Look for Places {
     }
 }
 
-/// What is known of each room, in their order, asked no earlier than `at`. A name is that of a document, else a former name of one.
+/// What is known of each room, in their order, asked no earlier than `at`. A name is the id of a document that the
+/// caller sees, else the name of one, else a former name.
 #[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err)]
 pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Result<Vec<Found>, StoreError> {
     let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();
     let users: Vec<Uuid> = rooms.iter().map(|room| room.user.0).collect();
     let (mut documents, mut projects, mut names) = (vec![], vec![], vec![]);
+    let (mut ids, mut scopes) = (vec![], vec![]);
     for room in rooms {
         let (document, project, name) = match &room.room {
             RoomName::Id(document) => (Some(document.0), None, None),
@@ -158,16 +166,22 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Re
         };
         documents.push(document);
         projects.push(project);
+        ids.push(name.as_deref().and_then(room::id_in).map(|id| id.0));
         names.push(name);
+        scopes.push(match room.scope {
+            Scope::User => None,
+            Scope::Document(only, _) => Some(only.0),
+        });
     }
     let rows = sqlx::query!(
         r#"select w.n as "n!", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
                   extract(epoch from s.expires_at - now())::float8 as "lasts_s?",
-                  p.id as "project?", p.auto_create_documents as "auto_create?", p.is_archived as "archived?",
+                  p.id as "project?", p.is_default as "is_default?",
+                  p.auto_create_documents as "auto_create?", p.is_archived as "archived?",
                   m.role as "membership?", d.id as "document?", d.deleted_at is not null as "deleted!",
-                  h.read_only_since is not null as "read_only!"
-             from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[]) with ordinality
-                      as w (session_id, user_id, document_id, project, name, n)
+                  h.read_only_since is not null as "read_only!", taken.yes as "is_id_taken!"
+             from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::uuid[], $8::uuid[])
+                      with ordinality as w (session_id, user_id, document_id, project, name, name_as_id, scope, n)
              left join sessions_in_force s on s.tenant_id = $1 and s.id = w.session_id and s.user_id = w.user_id
             cross join lateral (select case
                       when w.document_id is not null then null
@@ -175,18 +189,34 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Re
                       else (select id from projects where tenant_id = $1 and slug = w.project) end as id) as named
              left join content_items d on d.tenant_id = $1 and d.id = coalesce(
                       w.document_id,
+                      (select c.id from content_items c
+                        where c.tenant_id = $1 and c.id = w.name_as_id
+                          and (w.project is null or c.project_id = named.id)
+                          and case when w.scope is not null then c.id = w.scope
+                                   else s.is_tenant_admin or exists (
+                                            select from project_memberships
+                                             where tenant_id = $1 and project_id = c.project_id
+                                               and user_id = w.user_id) end),
                       (select id from content_items where tenant_id = $1 and project_id = named.id and name = w.name),
                       (select document_id from document_aliases
                         where tenant_id = $1 and project_id = named.id and name = w.name))
+            cross join lateral (select case when w.name_as_id is null then false else
+                      exists (select from content_items where tenant_id = $1 and id = w.name_as_id)
+                      or exists (select from content_items c join projects o on o.tenant_id = $1 and o.id = c.project_id
+                                  where c.tenant_id = $1 and o.is_default and c.name = w.name)
+                      or exists (select from document_aliases a join projects o on o.tenant_id = $1 and o.id = a.project_id
+                                  where a.tenant_id = $1 and o.is_default and a.name = w.name) end as yes) as taken
              left join document_heads h on h.tenant_id = $1 and h.document_id = d.id
-             left join projects p on p.tenant_id = $1 and p.id = coalesce(named.id, d.project_id)
+             left join projects p on p.tenant_id = $1 and p.id = coalesce(d.project_id, named.id)
              left join project_memberships m on m.tenant_id = $1 and m.project_id = p.id and m.user_id = w.user_id"#,
         db.tenant.0,
         &sessions,
         &users,
         &documents as &[Option<Uuid>],
         &projects as &[Option<String>],
-        &names as &[Option<String>]
+        &names as &[Option<String>],
+        &ids as &[Option<Uuid>],
+        &scopes as &[Option<Uuid>]
     )
     .fetch_all(&mut *db.tx)
     .await?;
@@ -198,10 +228,12 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Re
             tenant_admin: row.is_tenant_admin == Some(true),
             until: row.lasts_s.and_then(|lasts_s| ends(at, lasts_s)),
         });
+        found.is_id_taken = row.is_id_taken;
         found.place = match row.project {
             None => None,
             Some(project) => Some(Place {
                 project: ProjectId(project),
+                is_default: row.is_default == Some(true),
                 auto_create: row.auto_create == Some(true),
                 archived: row.archived == Some(true),
                 read_only: row.read_only,
