@@ -415,6 +415,7 @@ fn origins(config: &Config, address: SocketAddr) -> Origins {
 fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins) -> Result<Rest, ServeError> {
     let (server, auth) = (&config.server, &config.auth);
     let rate = |burst, per_s| Rate { burst, per: Duration::from_secs(per_s) };
+        .checking_tokens(server.check_token_origins)
     let logins = LoginRates {
         account: rate(auth.attempts_per_account, auth.attempt_per_account_s),
         address: rate(auth.attempts_per_address, auth.attempt_per_address_s),

@@ -44,6 +44,7 @@ pub struct Server {
     pub workers: usize,
     pub allowed_origins: Vec<String>,
     pub cors_origins: Vec<String>,
+    pub check_token_origins: bool,
     pub trusted_proxies: TrustedProxies,
     pub connections_per_node_max: usize,
     pub connections_per_address_max: usize,
