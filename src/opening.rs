@@ -68,13 +68,24 @@ pub async fn open(config: &Config, urls: &Urls) -> Result<Database, OpenError> {
 
 /// Applies what is missing of the schema and says so.
 pub async fn migrate(owner_url: &str) -> Result<i64, SchemaError> {
-    migrate::migrate(owner_url, |step| match step {
+    let (mut count, mut took_in_all) = (0, Duration::ZERO);
+    let version = migrate::migrate(owner_url, |step| match step {
         Progress::Pending(0) => {}
-        Progress::Pending(count) => progress(format_args!("Applying {count} migrations ...")),
+        Progress::Pending(pending) => {
+            count = pending;
+            progress(format_args!("Applying {pending} migrations ..."));
+        }
         Progress::Applying { version, description } => debug!(version, "applying migration {version}: {description}"),
-        Progress::Applied { version, took } => info!(version, "applied migration {version} in {took:?}"),
+        Progress::Applied { version, took } => {
+            took_in_all += took;
+            debug!(version, "applied migration {version} in {took:?}");
+        }
     })
-    .await
+    .await?;
+    if count > 0 {
+        info!(count, version, "applied {count} migrations in {took_in_all:.1?}; the schema is at version {version}");
+    }
+    Ok(version)
 }
 
 /// Of the pool.
