@@ -113,7 +113,13 @@ async fn embedded_parts(report: &mut Report, config: &Config, running: bool) -> 
             return None;
         }
     };
-    let recorded = embedded::recorded_cluster(&config.data_dir);
+    let recorded = match embedded::recorded_cluster(&config.data_dir) {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            report.fail("embedded database", error);
+            return None;
+        }
+    };
     let version = recorded.as_ref().and_then(|(_, version)| *version);
     let fitting = binaries::installed(&account).await.into_iter().rev();
     let fitting =

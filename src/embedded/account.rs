@@ -69,6 +69,11 @@ impl Account {
     }
 
     /// Whether this account can work in `directory`: asked of the kernel, because modes, lists and mounts all have a say.
+    /// Whether it is another user than this process's own.
+    pub fn is_other(&self) -> bool {
+        self.switch
+    }
+
     pub async fn reaches(&self, directory: &Path) -> bool {
         let mut command = self.command(Path::new("/bin/sh"));
         command.args(["-c", "cd -- \"$1\" && test -w . && test -x .", "sh"]).arg(directory);

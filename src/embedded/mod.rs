@@ -63,11 +63,15 @@ pub enum EmbeddedError {
     Unreachable { account: String, home: PathBuf },
     #[error("{} cannot be read as the record of an embedded database; restore it from a backup", file.display())]
     BadRecord { file: PathBuf },
-    #[error("the database that {} records is missing: {} is gone; restore it, or choose another directory with --data-dir", data_dir.display(), home.display())]
+    #[error("the database of the data directory {} is missing: its files were in {}; bring that directory back, or restore a backup into a new data directory (`contextnexus restore --data-dir DIR FILE`)", data_dir.display(), home.display())]
     HomeMissing { home: PathBuf, data_dir: PathBuf },
     #[error("another ContextNexus server{} runs on the database in {}; stop it first", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), home.display())]
     HomeInUse { home: PathBuf, pid: Option<u32> },
     #[error("{} holds no PostgreSQL server that can be started; correct CONTEXTNEXUS_EMBEDDED__BINARIES", .0.display())]
+    #[error("the data directory {} is a copy of {}, to which the database in {} belongs; for a second server restore a backup into a new data directory (`contextnexus restore --data-dir DIR FILE`), or, to give the database to this copy, move {} away", data_dir.display(), owner.display(), home.display(), owner.display())]
+    Copy { data_dir: PathBuf, owner: PathBuf, home: PathBuf },
+    #[error("the user {account}, who runs PostgreSQL, cannot pass a directory above {}; let it pass (chmod o+x), or move the data directory elsewhere", home.display())]
+    Closed { account: String, home: PathBuf },
     NotBinaries(PathBuf),
     #[error(
         "PostgreSQL {needed} is needed, and {found}; install it, or set CONTEXTNEXUS_EMBEDDED__BINARIES=auto, which fetches it"
@@ -84,6 +88,10 @@ pub enum EmbeddedError {
     #[error("no free port on 127.0.0.1: {0}")]
     NoPort(io::Error),
     #[error("another PostgreSQL answers on 127.0.0.1:{port}")]
+    #[error(
+        "{programs} of PostgreSQL {needed} or newer: not found; install PostgreSQL's programs of that version, or name their directory with CONTEXTNEXUS_EMBEDDED__BINARIES"
+    )]
+    NoTools { programs: String, needed: u32 },
     Stranger { port: u16 },
     #[error("processes of an earlier PostgreSQL in {} do not end; stop them", cluster.display())]
     LeftOvers { cluster: PathBuf },
@@ -127,6 +135,9 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
     check_room(&home.record.home, if version.is_none() { FREE_MB_NEW } else { FREE_MB_MIN })?;
     let programs = Programs::new(settings, &account, &home.record.home, version);
     if version.is_none() {
+    if account.is_other() && !account.reaches(&home.record.home).await {
+        return Err(EmbeddedError::Closed { account: account.name, home: home.record.home });
+    }
         initialise(&home, &account, programs.get().await?).await?;
     }
 
@@ -149,6 +160,13 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
     if postmaster.port != home.record.port {
         home.update(|record| record.port = postmaster.port)?;
     }
+    if let Some(original) = postmaster::started_elsewhere(&plan.cluster) {
+        progress(format_args!(
+            "The files of this database were copied or moved from {} before its PostgreSQL had stopped. A copy that was not taken as one \
+             snapshot may be damaged; `contextnexus backup` makes a sound one at any time",
+            original.display()
+        ));
+    }
     if !home.record.prepared {
         prepare(&plan, &home, postmaster.port).await?;
         home.update(|record| record.prepared = true)?;
@@ -167,14 +185,17 @@ pub struct Urls {
 
 /// How to connect to the database of a data directory whose server runs.
 pub fn recorded_urls(data_dir: &Path) -> Option<Urls> {
-    home::read(data_dir).map(|record| record.urls())
+    let data_dir = data_dir.canonicalize().ok()?;
+    home::find(&data_dir).ok().flatten().map(|record| record.urls())
 }
 
-/// What a data directory records of its database: where it is, and its major version.
-pub fn recorded_cluster(data_dir: &Path) -> Option<(PathBuf, Option<u32>)> {
-    let cluster = home::read(data_dir)?.home.join(home::CLUSTER);
+/// Where the database of a data directory is, and its major version; `None` before there is one.
+pub fn recorded_cluster(data_dir: &Path) -> Result<Option<(PathBuf, Option<u32>)>, EmbeddedError> {
+    let data_dir = data_dir.canonicalize().unwrap_or_else(|_| data_dir.into());
+    let Some(record) = home::find(&data_dir)? else { return Ok(None) };
+    let cluster = record.home.join(home::CLUSTER);
     let version = cluster_version(&cluster).ok().flatten();
-    Some((cluster, version))
+    Ok(Some((cluster, version)))
 }
 
 /// Stops what a [`start`] that was broken off left running.

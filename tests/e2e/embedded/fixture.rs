@@ -201,7 +201,8 @@ impl Host {
     }
 
     pub fn home(&self) -> PathBuf {
-        self.json("embedded.json")["home"].as_str().unwrap().into()
+        // Relative to the data directory where it is inside.
+        self.data().canonicalize().unwrap().join(self.json("embedded.json")["home"].as_str().unwrap())
     }
 
     pub fn cluster(&self) -> PathBuf {
