@@ -75,6 +75,7 @@ pub struct Folding {
 pub struct Database {
     pub url: Secret,
     pub owner_url: Secret,
+    pub backup_url: Secret,
     pub start_wait_s: u64,
     pub connections_max: u32,
     pub acquire_timeout_s: u64,

@@ -48,7 +48,8 @@ impl Account {
         Ok(Self { uid: metadata.uid(), gid: metadata.gid(), name, switch: true })
     }
 
-    fn own() -> Self {
+    /// This process's own user, root included: for programs that any user may run.
+    pub fn own() -> Self {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { uid, gid, name: format!("uid {uid}"), switch: false }
     }
@@ -68,12 +69,12 @@ impl Account {
         command
     }
 
-    /// Whether this account can work in `directory`: asked of the kernel, because modes, lists and mounts all have a say.
     /// Whether it is another user than this process's own.
     pub fn is_other(&self) -> bool {
         self.switch
     }
 
+    /// Whether this account can work in `directory`: asked of the kernel, because modes, lists and mounts all have a say.
     pub async fn reaches(&self, directory: &Path) -> bool {
         let mut command = self.command(Path::new("/bin/sh"));
         command.args(["-c", "cd -- \"$1\" && test -w . && test -x .", "sh"]).arg(directory);

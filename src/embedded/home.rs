@@ -8,21 +8,22 @@ use super::{APPLICATION, Account, DATABASE, EmbeddedError, OWNER, Urls};
 use crate::config::Secret;
 use crate::data_dir::{self, DataDir, LockError};
 use crate::files;
+use crate::postgres::backup::BACKUP_ROLE;
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// In the data directory; mode 0600.
 const RECORD: &str = "embedded.json";
-/// For clusters whose data directory PostgreSQL's user cannot reach.
 /// The home of a cluster inside the data directory.
 const INSIDE: &str = "postgresql";
 /// In a home outside: which data directory it belongs to.
 const OWNER_FILE: &str = "owner.json";
+/// For clusters whose data directory PostgreSQL's user cannot reach.
 const ELSEWHERE: &str = "/var/lib/contextnexus";
 
 /// PostgreSQL's data directory in a home.
@@ -44,6 +45,10 @@ pub struct Record {
     pub owner_password: String,
     /// Of the role that serves.
     pub application_password: String,
+    /// Of the role that reads everything for backups. Empty in the record of a version that made none: the next start
+    /// does.
+    #[serde(default)]
+    pub backup_password: String,
     /// Roles and database were made.
     pub prepared: bool,
 }
@@ -54,7 +59,15 @@ impl Record {
         let url = |role: &str, password: &str| {
             Secret(format!("postgres://{role}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable", self.port))
         };
-        Urls { owner: url(OWNER, &self.owner_password), application: url(APPLICATION, &self.application_password) }
+        Urls {
+            owner: url(OWNER, &self.owner_password),
+            application: url(APPLICATION, &self.application_password),
+            backup: if self.backup_password.is_empty() {
+                Secret::default()
+            } else {
+                url(BACKUP_ROLE, &self.backup_password)
+            },
+        }
     }
 }
 
@@ -63,6 +76,12 @@ pub struct Home {
     pub record: Record,
     data_dir: PathBuf,
     _lock: File,
+}
+
+/// What a home outside of the data directory knows about its owner.
+#[derive(Serialize, Deserialize)]
+struct Owner {
+    data_dir: PathBuf,
 }
 
 impl Home {
@@ -76,12 +95,6 @@ impl Home {
                 write(&data_dir, &record)?;
                 record
             }
-/// What a home outside of the data directory knows about its owner.
-#[derive(Serialize, Deserialize)]
-struct Owner {
-    data_dir: PathBuf,
-}
-
         };
         // The data directory's own lock says nothing about a home outside.
         let lock = data_dir::lock(&record.home.join("server.lock")).map_err(|error| match error {
@@ -200,6 +213,7 @@ async fn create(data_dir: &Path, account: &Account, id: Uuid) -> Result<Record, 
         superuser_password: password(),
         owner_password: password(),
         application_password: password(),
+        backup_password: password(),
         prepared: false,
     })
 }
@@ -218,7 +232,7 @@ fn make_passable(path: &Path) -> Result<(), EmbeddedError> {
 }
 
 /// 190 bits, of characters that need no escaping in a URL or in SQL.
-fn password() -> String {
+pub fn password() -> String {
     word(32)
 }
 

@@ -1,6 +1,8 @@
 //! The first command on a fresh machine: a server with a PostgreSQL of its own.
 
 mod arrival;
+mod backup;
+mod copies;
 mod demo;
 mod departure;
 mod faults;
@@ -66,8 +68,6 @@ fn root_starts_it_under_a_private_directory_and_a_second_start_finds_everything(
 }
 
 #[test]
-fn a_plain_user_starts_it_in_a_directory_of_its_own() {
-#[test]
 fn the_first_start_says_how_to_sign_in_and_later_ones_where_that_is_written() {
     let mut host = Host::open();
     host.start();
@@ -102,6 +102,8 @@ fn the_first_start_says_how_to_sign_in_and_later_ones_where_that_is_written() {
     assert!(!host.said("chosen-by-an-operator"), "{}", host.log());
 }
 
+#[test]
+fn a_plain_user_starts_it_in_a_directory_of_its_own() {
     let mut host = Host::as_plain_user();
     host.start();
     assert!(host.home().starts_with(host.data().canonicalize().unwrap()), "nobody else is involved: {:?}", host.home());
