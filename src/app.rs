@@ -183,11 +183,16 @@ async fn serve_with(
     };
     let address = listener.local_addr()?;
     let url = public_url(config, address);
+    let mut greeting = vec![format!("ContextNexus is ready at {url}")];
     if let Some(data_dir) = data_dir.filter(|_| config.has_demo()) {
         let alone = config.is_embedded();
-        demo::seed(&database, &SystemClock, data_dir.path(), &url, &config.demo.password, alone).await?;
+        let mut seeded =
+            demo::seed(&database, &SystemClock, data_dir.path(), &url, &config.demo.password, alone).await?;
+        // A node of many runs as a service, whose output is kept and read by others.
+        seeded.fresh_password = seeded.fresh_password.filter(|_| alone);
+        greeting.extend(seeded.lines());
     }
-    run(config, seams, &urls, database, listener, &url, stop).await
+    run(config, seams, &urls, database, listener, greeting, stop).await
 }
 
 fn log_settings(config: &Config) -> LogSettings {
@@ -211,7 +216,7 @@ async fn run(
     urls: &Urls,
     database: Database,
     listener: TcpListener,
-    url: &str,
+    greeting: Vec<String>,
     stop: &mut Stop,
 ) -> Result<(), ServeError> {
     let metrics = Metrics::install().map_err(io::Error::other)?;
@@ -277,7 +282,7 @@ async fn run(
     let serving = tokio::spawn(server);
 
     readiness.first_look().await;
-    say(format_args!("ContextNexus is ready at {url}"));
+    greeting.iter().for_each(say);
     stop.asked().await;
 
     info!("draining: no new work");
@@ -410,6 +415,7 @@ fn origins(config: &Config, address: SocketAddr) -> Origins {
     let server = &config.server;
     let loopback = address.ip().is_loopback();
     Origins::new(&server.allowed_origins, &server.cors_origins, &server.public_url, loopback)
+        .checking_tokens(server.check_token_origins)
 }
 
 fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins) -> Result<Rest, ServeError> {

@@ -44,6 +44,7 @@ pub struct Server {
     pub workers: usize,
     pub allowed_origins: Vec<String>,
     pub cors_origins: Vec<String>,
+    pub check_token_origins: bool,
     pub trusted_proxies: TrustedProxies,
     pub connections_per_node_max: usize,
     pub connections_per_address_max: usize,
@@ -74,6 +75,7 @@ pub struct Folding {
 pub struct Database {
     pub url: Secret,
     pub owner_url: Secret,
+    pub backup_url: Secret,
     pub start_wait_s: u64,
     pub connections_max: u32,
     pub acquire_timeout_s: u64,

@@ -56,6 +56,29 @@ pub enum DemoError {
     },
 }
 
+/// What [`seed`] did.
+#[derive(Debug)]
+pub struct Seeded {
+    /// `credentials.json`.
+    pub file: PathBuf,
+    /// The password that was made up for the user who was made at this moment.
+    pub fresh_password: Option<Secret>,
+}
+
+impl Seeded {
+    /// What the person who started the server wants to know next. The password is told once, by the start that made it.
+    pub fn lines(&self) -> Vec<String> {
+        let file = self.file.display();
+        match &self.fresh_password {
+            Some(password) => vec![
+                format!("Sign in as {EMAIL} with the password {}", password.0),
+                format!("Both are in {file}, with an API token"),
+            ],
+            None => vec![format!("The demo user's credentials are in {file}")],
+        }
+    }
+}
+
 /// Makes what is missing of the demo tenant and writes `credentials.json`. The password that is in the file stays; a token in it
 /// that is valid for another month stays too.
 ///
@@ -67,12 +90,13 @@ pub async fn seed(
     url: &str,
     password: &Secret,
     alone: bool,
-) -> Result<(), DemoError> {
+) -> Result<Seeded, DemoError> {
     let file = data_dir.join(FILE);
     let before = read(&file);
     let known = password.get().map(str::to_owned).or_else(|| before.as_ref().map(|before| before.password.clone()));
     let known = known.filter(|password| !password.is_empty());
 
+    let mut fresh_password = None;
     let (tenant, user, password) = match find(database).await? {
         Some((tenant, user)) => {
             (tenant, user, keep_password(database, tenant, user, known, alone, before.is_some()).await?)
@@ -83,7 +107,11 @@ pub async fn seed(
                 let (tenant, user) = find(database).await?.ok_or(StoreError::NotFound { entity: "tenant" })?;
                 (tenant, user, known.unwrap_or_default())
             }
-            made => made?,
+            made => {
+                let (tenant, user, password) = made?;
+                fresh_password = known.is_none().then(|| Secret(password.clone()));
+                (tenant, user, password)
+            }
         },
     };
     let token = match before {
@@ -91,7 +119,8 @@ pub async fn seed(
         _ => new_token(database, clock, tenant, user).await?,
     };
     let credentials = Credentials { url: url.into(), tenant: TENANT.into(), email: EMAIL.into(), password, token };
-    files::write_private_json(&file, &credentials).map_err(|source| DemoError::File { path: file, source })
+    files::write_private_json(&file, &credentials).map_err(|source| DemoError::File { path: file.clone(), source })?;
+    Ok(Seeded { file, fresh_password })
 }
 
 /// The credentials of a data directory, where it has any.

@@ -38,7 +38,11 @@ pub enum OpenError {
 pub fn urls(config: &Config, postgres: Option<&EmbeddedPostgres>) -> Urls {
     match postgres {
         Some(postgres) => postgres.urls().clone(),
-        None => Urls { application: config.database.url.clone(), owner: config.database.owner_url.clone() },
+        None => Urls {
+            application: config.database.url.clone(),
+            owner: config.database.owner_url.clone(),
+            backup: config.database.backup_url.clone(),
+        },
     }
 }
 
@@ -66,15 +70,26 @@ pub async fn open(config: &Config, urls: &Urls) -> Result<Database, OpenError> {
     Ok(database)
 }
 
-/// Applies what is missing of the schema and says so.
+/// Applies what is missing of the schema, and says so in one line before and one after.
 pub async fn migrate(owner_url: &str) -> Result<i64, SchemaError> {
-    migrate::migrate(owner_url, |step| match step {
+    let (mut count, mut took_in_all) = (0, Duration::ZERO);
+    let version = migrate::migrate(owner_url, |step| match step {
         Progress::Pending(0) => {}
-        Progress::Pending(count) => progress(format_args!("Applying {count} migrations ...")),
+        Progress::Pending(pending) => {
+            count = pending;
+            progress(format_args!("Applying {pending} migrations ..."));
+        }
         Progress::Applying { version, description } => debug!(version, "applying migration {version}: {description}"),
-        Progress::Applied { version, took } => info!(version, "applied migration {version} in {took:?}"),
+        Progress::Applied { version, took } => {
+            took_in_all += took;
+            debug!(version, "applied migration {version} in {took:?}");
+        }
     })
-    .await
+    .await?;
+    if count > 0 {
+        info!(count, version, "applied {count} migrations in {took_in_all:.1?}; the schema is at version {version}");
+    }
+    Ok(version)
 }
 
 /// Of the pool.
@@ -91,42 +106,61 @@ pub fn settings(config: &Config) -> DatabaseSettings {
 pub struct Session {
     /// The database, migrated and checked.
     pub database: Database,
-    postgres: Option<EmbeddedPostgres>,
-    _data_dir: Option<DataDir>,
+    found: Found,
 }
 
 impl Session {
     /// Opens it. An embedded database that does not run is started.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
-        if !config.is_embedded() {
-            let database = open(config, &urls(config, None)).await?;
-            return Ok(Self { database, postgres: None, _data_dir: None });
-        }
-        match DataDir::open(&config.data_dir) {
-            Ok(data_dir) => {
-                let postgres = embedded::start(config, &data_dir, SystemClock.fresh_id()).await?;
-                match open(config, postgres.urls()).await {
-                    Ok(database) => Ok(Self { database, postgres: Some(postgres), _data_dir: Some(data_dir) }),
-                    Err(error) => {
-                        postgres.stop().await;
-                        Err(error)
-                    }
-                }
+        let found = Found::start(config).await?;
+        match open(config, &found.urls).await {
+            Ok(database) => Ok(Self { database, found }),
+            Err(error) => {
+                found.close().await;
+                Err(error)
             }
-            Err(DataDirError::InUse { path, pid }) => match embedded::recorded_urls(&path) {
-                Some(urls) => {
-                    let database = open(config, &urls).await?;
-                    Ok(Self { database, postgres: None, _data_dir: None })
-                }
-                None => Err(DataDirError::InUse { path, pid }.into()),
-            },
-            Err(error) => Err(error.into()),
         }
     }
 
     /// Closes it, and stops PostgreSQL where [`open`](Self::open) has started it.
     pub async fn close(self) {
         self.database.close().await;
+        self.found.close().await;
+    }
+}
+
+/// The same, as it was found: neither migrated nor looked at.
+pub struct Found {
+    /// How to connect.
+    pub urls: Urls,
+    postgres: Option<EmbeddedPostgres>,
+    _data_dir: Option<DataDir>,
+}
+
+impl Found {
+    /// An embedded database that does not run is started, and made where there is none.
+    pub async fn start(config: &Config) -> Result<Self, OpenError> {
+        match Self::start_alone(config).await {
+            Err(OpenError::DataDir(DataDirError::InUse { path, pid })) => match embedded::recorded_urls(&path) {
+                Some(urls) => Ok(Self { urls, postgres: None, _data_dir: None }),
+                None => Err(DataDirError::InUse { path, pid }.into()),
+            },
+            found => found,
+        }
+    }
+
+    /// The same, but an embedded database that runs is in use, and refused.
+    pub async fn start_alone(config: &Config) -> Result<Self, OpenError> {
+        if !config.is_embedded() {
+            return Ok(Self { urls: urls(config, None), postgres: None, _data_dir: None });
+        }
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let postgres = embedded::start(config, &data_dir, SystemClock.fresh_id()).await?;
+        Ok(Self { urls: postgres.urls().clone(), postgres: Some(postgres), _data_dir: Some(data_dir) })
+    }
+
+    /// Stops PostgreSQL where it was started for this.
+    pub async fn close(self) {
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }

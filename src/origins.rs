@@ -1,12 +1,22 @@
 //! Which web pages may use this server from a browser.
 //!
-//! A browser sends cookies along with requests of any page, so whoever comes with a cookie must come from a page of ours, or of
-//! an origin that the settings name. A token in a header or a first message proves itself: for it, only CORS matters, which is
-//! the browser's question whether a page may read the answer.
+//! A browser sends cookies along with the requests of any page, so a cookie counts only from a page of this server or
+//! of an origin that the settings name. A token that the page itself sends is no ambient authority: another page does
+//! not have it. So tokens are taken from every origin, over WebSockets and over HTTP, unless the operator has their
+//! origins checked too (`server.check_token_origins`).
+//!
+//! What a page is refused because of its origin is logged with the setting that would allow it (`refusals`).
+
+mod refusals;
+
+pub use refusals::Refusal;
 
 use actix_web::http::header::{self, HeaderMap};
+use refusals::Refusals;
+use std::sync::Arc;
 
-/// The origins of the settings `server.allowed_origins` and `server.cors_origins`.
+/// The origins of the settings `server.allowed_origins` and `server.cors_origins`. Cheap to clone; clones share their
+/// log.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     with_cookie: Vec<String>,
@@ -14,6 +24,19 @@ pub struct Origins {
     cors_any: bool,
     public: Option<String>,
     loopback: bool,
+    checks_tokens: bool,
+    refusals: Arc<Refusals>,
+}
+
+/// What an upgrade to a WebSocket may authenticate with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admits {
+    /// A token in whatever place, or the cookie.
+    Cookie,
+    /// A token that the client sends. The cookie does not count.
+    Token,
+    /// Nothing: pages of this origin may not connect.
+    Nothing,
 }
 
 impl Origins {
@@ -28,7 +51,15 @@ impl Origins {
             cors_any: cors.iter().any(|origin| origin == "*"),
             public: origin_of(public_url),
             loopback,
+            ..Self::default()
         }
+    }
+
+    /// Whether pages that send a token are refused, too, unless their origin is listed (`server.check_token_origins`).
+    #[must_use]
+    pub fn checking_tokens(mut self, checks: bool) -> Self {
+        self.checks_tokens = checks;
+        self
     }
 
     /// Whether a request that is authenticated by a cookie may be served. Without an `Origin`, no: browsers send one with every
@@ -39,22 +70,48 @@ impl Origins {
         self.is_own(&origin, request) || self.with_cookie.contains(&origin)
     }
 
-    /// Whether the page may read the answer of a request with a token of its own. `None`: it needs no permission (no browser, or
-    /// the server's own page). With permission: the value of `Access-Control-Allow-Origin`.
+    /// What a WebSocket may be opened with. A program sends no origin; it needs a token of its own.
     #[must_use]
-    pub fn cors(&self, request: &HeaderMap) -> Option<Result<String, ()>> {
+    pub fn admits(&self, request: &HeaderMap) -> Admits {
+        if self.allows_cookie(request) {
+            return Admits::Cookie;
+        }
+        let listed = || origin_header(request).is_some_and(|origin| self.is_listed_for_tokens(&origin));
+        if self.checks_tokens && request.contains_key(header::ORIGIN) && !listed() {
+            return Admits::Nothing;
+        }
+        Admits::Token
+    }
+
+    /// Whether the page may read the answer. `None`: it needs no permission (no browser, or the server's own page).
+    /// With permission: the value of `Access-Control-Allow-Origin`. `with_token`: the request brings a token of the
+    /// page's own, or asks whether it may.
+    #[must_use]
+    pub fn cors(&self, request: &HeaderMap, with_token: bool) -> Option<Result<String, ()>> {
         let origin = origin_header(request)?;
         if self.is_own(&origin, request) && !self.is_loopback_of_another(&origin, request) {
             return None;
         }
-        let allowed = self.cors_any || self.cors.contains(&origin) || (self.loopback && is_loopback(&origin));
+        let takes_token = || !self.checks_tokens || self.with_cookie.contains(&origin);
+        let allowed = self.is_listed_for_tokens(&origin) || (with_token && takes_token());
         Some(if allowed { Ok(origin) } else { Err(()) })
+    }
+
+    /// Logs that a page was refused something because of its origin, and which setting would allow it.
+    pub fn tell(&self, request: &HeaderMap, refusal: Refusal) {
+        if let Some(origin) = request.get(header::ORIGIN) {
+            self.refusals.tell(std::time::Instant::now(), &String::from_utf8_lossy(origin.as_bytes()), refusal);
+        }
     }
 
     fn is_own(&self, origin: &str, request: &HeaderMap) -> bool {
         self.public.as_deref() == Some(origin)
             || host_of(origin).is_some_and(|host| host_header(request).as_deref() == Some(host))
             || (self.loopback && is_loopback(origin))
+    }
+
+    fn is_listed_for_tokens(&self, origin: &str) -> bool {
+        self.cors_any || self.cors.iter().any(|listed| listed == origin) || (self.loopback && is_loopback(origin))
     }
 
     fn is_loopback_of_another(&self, origin: &str, request: &HeaderMap) -> bool {
@@ -146,7 +203,7 @@ mod tests {
             assert!(!origins.allows_cookie(&request("127.0.0.1:8080", Some(page))), "{page}");
         }
         assert_eq!(
-            origins.cors(&request("127.0.0.1:8080", Some("http://localhost:5173"))),
+            origins.cors(&request("127.0.0.1:8080", Some("http://localhost:5173")), false),
             Some(Ok("http://localhost:5173".into()))
         );
     }
@@ -154,12 +211,37 @@ mod tests {
     #[test]
     fn cors_names_pages_that_read_answers_and_no_others() {
         let origins = Origins::new(&[], &["https://app.example.org".into()], "", false);
-        let cors = |origin: Option<&str>| origins.cors(&request("collab.example.org", origin));
+        let cors = |origin: Option<&str>| origins.cors(&request("collab.example.org", origin), false);
         assert_eq!(cors(None), None);
         assert_eq!(cors(Some("https://collab.example.org")), None);
         assert_eq!(cors(Some("https://app.example.org")), Some(Ok("https://app.example.org".into())));
         assert_eq!(cors(Some("https://evil.example")), Some(Err(())));
         let any = Origins::new(&[], &["*".into()], "", false);
-        assert_eq!(any.cors(&request("h", Some("https://x.example"))), Some(Ok("https://x.example".into())));
+        assert_eq!(any.cors(&request("h", Some("https://x.example")), false), Some(Ok("https://x.example".into())));
+    }
+
+    #[test]
+    fn a_token_is_taken_from_every_origin_unless_the_operator_wants_origins_checked() {
+        let listed = ["https://app.example.org".to_owned()];
+        let open = Origins::new(&["https://own.example".into()], &listed, "", false);
+        let strict = open.clone().checking_tokens(true);
+        let ask = |origins: &Origins, origin: Option<&str>| origins.admits(&request("collab.example.org", origin));
+        for foreign in ["https://site.example", "null"] {
+            assert_eq!(ask(&open, Some(foreign)), Admits::Token, "{foreign}");
+            assert_eq!(ask(&strict, Some(foreign)), Admits::Nothing, "{foreign}");
+            let headers = request("collab.example.org", Some(foreign));
+            assert_eq!(open.cors(&headers, true), Some(Ok(foreign.into())), "with a token it may read");
+            assert_eq!(open.cors(&headers, false), Some(Err(())), "without one it may not");
+            assert_eq!(strict.cors(&headers, true), Some(Err(())));
+        }
+        for origins in [&open, &strict] {
+            assert_eq!(ask(origins, None), Admits::Token, "a program");
+            assert_eq!(ask(origins, Some("https://app.example.org")), Admits::Token);
+            assert_eq!(ask(origins, Some("https://own.example")), Admits::Cookie);
+            assert_eq!(ask(origins, Some("https://collab.example.org")), Admits::Cookie);
+        }
+        let mut unreadable = request("collab.example.org", None);
+        unreadable.insert(header::ORIGIN, HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!((open.admits(&unreadable), strict.admits(&unreadable)), (Admits::Token, Admits::Nothing));
     }
 }

@@ -2,12 +2,14 @@
 //! Looks only: it starts and changes nothing.
 
 use super::chain;
+use crate::backup::Unreadable;
 use crate::config::{Binaries, Config};
 use crate::console::say;
 use crate::data_dir::{self, Standing};
 use crate::embedded::{self, Account, Urls, binaries};
+use crate::opening;
 use crate::postgres::looks::LOOK_CONNECTIONS;
-use crate::postgres::{Database, DatabaseSettings, migrate, probe, roles};
+use crate::postgres::{Database, DatabaseSettings, backup, migrate, probe, roles};
 use crate::process;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -64,7 +66,7 @@ pub async fn run(config: &Config) -> bool {
     let urls = if config.is_embedded() {
         embedded_parts(&mut report, config, running).await
     } else {
-        Some(Urls { application: config.database.url.clone(), owner: config.database.owner_url.clone() })
+        Some(opening::urls(config, None))
     };
     if let Some(urls) = urls {
         database(&mut report, config, &urls).await;
@@ -113,7 +115,13 @@ async fn embedded_parts(report: &mut Report, config: &Config, running: bool) -> 
             return None;
         }
     };
-    let recorded = embedded::recorded_cluster(&config.data_dir);
+    let recorded = match embedded::recorded_cluster(&config.data_dir) {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            report.fail("embedded database", error);
+            return None;
+        }
+    };
     let version = recorded.as_ref().and_then(|(_, version)| *version);
     let fitting = binaries::installed(&account).await.into_iter().rev();
     let fitting =
@@ -192,6 +200,7 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
         report.fail("durability", format_args!("weakened: {weakness}; switch it on in postgresql.conf"));
     }
     owner(report, urls).await;
+    backup_role(report, config, urls).await;
     match migrate::check(&database).await {
         Ok(()) => report.ok("schema", format_args!("version {}", migrate::version_needed())),
         Err(error) => return report.fail("schema", chain(&error)),
@@ -245,6 +254,27 @@ async fn owner(report: &mut Report, urls: &Urls) {
         }
         (Ok(owner), _) => report.ok("owner role", owner),
         (Err(error), _) => report.fail("owner role", format_args!("{}; correct DATABASE_OWNER_URL", chain(&error))),
+    }
+}
+
+async fn backup_role(report: &mut Report, config: &Config, urls: &Urls) {
+    let part = "backup role";
+    if config.is_embedded() && urls.backup.get().is_none() {
+        return report.warn(part, "none yet; the next start of the server makes it");
+    }
+    let Some(url) = urls.backup.get() else {
+        return report.warn(
+            part,
+            format_args!(
+                "none; `contextnexus backup` needs one that reads all tenants: as a superuser {} and set DATABASE_BACKUP_URL",
+                backup::MAKE_BACKUP_ROLE
+            ),
+        );
+    };
+    match backup::reader(url).await {
+        Ok(reader) if reader.reads_all() => report.ok(part, format_args!("{} reads everything", reader.name)),
+        Ok(reader) => report.fail(part, Unreadable(reader)),
+        Err(error) => report.fail(part, format_args!("{}; correct DATABASE_BACKUP_URL", chain(&error))),
     }
 }
 

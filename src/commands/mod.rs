@@ -1,6 +1,7 @@
 //! The command line. `contextnexus` alone is `contextnexus serve`.
 
 mod admin;
+mod backup;
 mod doctor;
 
 use crate::app;
@@ -58,6 +59,8 @@ enum Command {
     #[command(name = trial::SUBCOMMAND, hide = true)]
     TryFold,
     #[command(flatten)]
+    Backup(backup::Backups),
+    #[command(flatten)]
     Admin(admin::Admin),
 }
 
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         }
         Command::Openapi => return print_openapi(),
         Command::TryFold => return ExitCode::FAILURE, // it needs no configuration, and has ended above
+        Command::Backup(command) => run(backup::run(command, config)),
         Command::Admin(command) => run(admin::run(command, config)),
     };
     match outcome {

@@ -10,11 +10,12 @@ const DEFAULTS: &str = include_str!("default.toml");
 const PREFIX: &str = "CONTEXTNEXUS_";
 
 /// Names that tools build on, and where they lead.
-const SHORT_FORMS: [(&str, &str); 6] = [
+const SHORT_FORMS: [(&str, &str); 7] = [
     ("CONTEXTNEXUS_LISTEN", "server.listen"),
     ("CONTEXTNEXUS_DATA_DIR", "data_dir"),
     ("DATABASE_URL", "database.url"),
     ("DATABASE_OWNER_URL", "database.owner_url"),
+    ("DATABASE_BACKUP_URL", "database.backup_url"),
     ("REDIS_URL", "redis.url"),
     ("CONTEXTNEXUS_CONFIG", ""), // names the file; read before the layers
 ];

@@ -48,7 +48,8 @@ impl Account {
         Ok(Self { uid: metadata.uid(), gid: metadata.gid(), name, switch: true })
     }
 
-    fn own() -> Self {
+    /// This process's own user, root included: for programs that any user may run.
+    pub fn own() -> Self {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { uid, gid, name: format!("uid {uid}"), switch: false }
     }
@@ -66,6 +67,11 @@ impl Account {
             command.uid(self.uid).gid(self.gid); // and no supplementary groups
         }
         command
+    }
+
+    /// Whether it is another user than this process's own.
+    pub fn is_other(&self) -> bool {
+        self.switch
     }
 
     /// Whether this account can work in `directory`: asked of the kernel, because modes, lists and mounts all have a say.

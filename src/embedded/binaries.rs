@@ -56,6 +56,13 @@ impl Programs {
         }
     }
 
+    /// These, which were found already.
+    pub fn known(settings: &Embedded, found: Binaries) -> Self {
+        let cluster = Some(found.version);
+        let (account, home) = (Account::own(), found.directory.clone());
+        Self { settings: settings.clone(), account, home, cluster, found: OnceCell::new_with(Some(found)) }
+    }
+
     /// The binaries.
     pub async fn get(&self) -> Result<&Binaries, EmbeddedError> {
         self.found.get_or_try_init(|| obtain(&self.settings, &self.account, &self.home, self.cluster)).await
@@ -103,6 +110,40 @@ fn misfit(cluster: Option<u32>, found: Option<Binaries>) -> EmbeddedError {
 
 /// Every installed server that this account can start.
 pub async fn installed(account: &Account) -> Vec<Binaries> {
+    let mut found = Vec::new();
+    for directory in directories().await {
+        found.extend(examine(account, &directory).await);
+    }
+    found
+}
+
+/// A directory with all of these programs, of this major version or else of the next newer one: an older `pg_dump` does
+/// not read a newer server, an older `pg_restore` not what a newer `pg_dump` wrote.
+pub async fn tools(
+    settings: &Embedded,
+    account: &Account,
+    programs: &[&str],
+    version: u32,
+) -> Result<Binaries, EmbeddedError> {
+    let candidates = match &settings.binaries {
+        Wanted::Path(directory) => BTreeSet::from([directory.clone()]),
+        _ => directories().await,
+    };
+    let mut best: Option<Binaries> = None;
+    // Of equals the last here: a distribution's own directory, not a wrapper in the PATH.
+    for directory in candidates {
+        let found = examine_for(account, &directory, programs).await.filter(|found| found.version >= version);
+        if let Some(found) = found
+            && best.as_ref().is_none_or(|best| found.version <= best.version)
+        {
+            best = Some(found);
+        }
+    }
+    best.ok_or_else(|| EmbeddedError::NoTools { programs: programs.join(", "), needed: version })
+}
+
+/// Where servers and their tools are installed on the systems that we know.
+async fn directories() -> BTreeSet<PathBuf> {
     let mut directories = BTreeSet::new();
     for (parent, prefix, suffix) in [
         ("/usr/lib/postgresql", "", "bin"), // Debian
@@ -121,21 +162,22 @@ pub async fn installed(account: &Account) -> Vec<Binaries> {
     if let Ok(output) = tokio::process::Command::new("pg_config").arg("--bindir").output().await {
         directories.insert(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     }
-    let mut found = Vec::new();
-    for directory in directories {
-        found.extend(examine(account, &directory).await);
-    }
-    found
+    directories
 }
 
 /// Asks a server for its version, as the account that would start it.
 async fn examine(account: &Account, directory: &Path) -> Option<Binaries> {
-    let postgres = directory.join("postgres");
-    if !directory.is_absolute() || !postgres.is_file() || !directory.join("initdb").is_file() {
+    examine_for(account, directory, &["postgres", "initdb"]).await
+}
+
+/// Whether all of these are there, and of which version the first one is.
+async fn examine_for(account: &Account, directory: &Path, programs: &[&str]) -> Option<Binaries> {
+    if !directory.is_absolute() || !programs.iter().all(|program| directory.join(program).is_file()) {
         return None;
     }
+    let first = directory.join(programs.first()?);
     let output =
-        account.command(&postgres).arg("--version").output().await.ok().filter(|output| output.status.success())?;
+        account.command(&first).arg("--version").output().await.ok().filter(|output| output.status.success())?;
     let version = major(&String::from_utf8_lossy(&output.stdout))?;
     Some(Binaries { directory: directory.into(), version })
 }

@@ -1,18 +1,28 @@
 //! Where the cluster lives and what has to be remembered about it: its place, port and passwords.
+//!
+//! A data directory runs on its own cluster and on no other. One inside is its own wherever the directory is: a copy
+//! has a copy. One outside is known by the id in the record, which a copy of the directory has, too; so the cluster's
+//! home names the data directory that it belongs to, and as long as that one is there, no other may use it.
 
 use super::{APPLICATION, Account, DATABASE, EmbeddedError, OWNER, Urls};
 use crate::config::Secret;
 use crate::data_dir::{self, DataDir, LockError};
 use crate::files;
+use crate::postgres::backup::BACKUP_ROLE;
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// In the data directory; mode 0600.
 const RECORD: &str = "embedded.json";
+/// The home of a cluster inside the data directory.
+const INSIDE: &str = "postgresql";
+/// In a home outside: which data directory it belongs to.
+const OWNER_FILE: &str = "owner.json";
 /// For clusters whose data directory PostgreSQL's user cannot reach.
 const ELSEWHERE: &str = "/var/lib/contextnexus";
 
@@ -24,7 +34,8 @@ pub const CLUSTER: &str = "cluster";
 pub struct Record {
     /// Names the cluster's directory where that is elsewhere.
     pub id: Uuid,
-    /// Holds the cluster, fetched binaries and PostgreSQL's first messages.
+    /// Holds the cluster, fetched binaries and PostgreSQL's first messages. Absolute here; in the file relative to the
+    /// data directory where it is inside.
     pub home: PathBuf,
     /// The port on 127.0.0.1 that was taken last.
     pub port: u16,
@@ -34,6 +45,10 @@ pub struct Record {
     pub owner_password: String,
     /// Of the role that serves.
     pub application_password: String,
+    /// Of the role that reads everything for backups. Empty in the record of a version that made none: the next start
+    /// does.
+    #[serde(default)]
+    pub backup_password: String,
     /// Roles and database were made.
     pub prepared: bool,
 }
@@ -44,38 +59,50 @@ impl Record {
         let url = |role: &str, password: &str| {
             Secret(format!("postgres://{role}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable", self.port))
         };
-        Urls { owner: url(OWNER, &self.owner_password), application: url(APPLICATION, &self.application_password) }
+        Urls {
+            owner: url(OWNER, &self.owner_password),
+            application: url(APPLICATION, &self.application_password),
+            backup: if self.backup_password.is_empty() {
+                Secret::default()
+            } else {
+                url(BACKUP_ROLE, &self.backup_password)
+            },
+        }
     }
 }
 
 /// An open home: recorded, and locked as long as this lives.
 pub struct Home {
     pub record: Record,
-    file: PathBuf,
+    data_dir: PathBuf,
     _lock: File,
+}
+
+/// What a home outside of the data directory knows about its owner.
+#[derive(Serialize, Deserialize)]
+struct Owner {
+    data_dir: PathBuf,
 }
 
 impl Home {
     /// The recorded home, or a new one.
     pub async fn open(data_dir: &DataDir, run_as: &str, fresh_id: Uuid) -> Result<Self, EmbeddedError> {
-        let file = data_dir.path().join(RECORD);
-        let record = match std::fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map_err(|_| EmbeddedError::BadRecord { file: file.clone() })
-                .and_then(|record| relocate(record, data_dir))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let record = create(data_dir, &Account::choose(run_as)?, fresh_id).await?;
-                write(&file, &record)?;
+        let data_dir = data_dir.path().to_path_buf();
+        let record = match find(&data_dir)? {
+            Some(record) => record,
+            None => {
+                let record = create(&data_dir, &Account::choose(run_as)?, fresh_id).await?;
+                write(&data_dir, &record)?;
                 record
             }
-            Err(source) => return Err(EmbeddedError::io(&file, source)),
         };
-        // A copied data directory leads to the same home.
+        // The data directory's own lock says nothing about a home outside.
         let lock = data_dir::lock(&record.home.join("server.lock")).map_err(|error| match error {
             LockError::Held(pid) => EmbeddedError::HomeInUse { home: record.home.clone(), pid },
             LockError::Io(source) => EmbeddedError::io(&record.home, source),
         })?;
-        Ok(Self { record, file, _lock: lock })
+        claim(&record, &data_dir)?;
+        Ok(Self { record, data_dir, _lock: lock })
     }
 
     /// PostgreSQL's data directory.
@@ -86,37 +113,93 @@ impl Home {
     /// Changes the record, durably.
     pub fn update(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), EmbeddedError> {
         change(&mut self.record);
-        write(&self.file, &self.record)
+        write(&self.data_dir, &self.record)
     }
 }
 
-/// The record of a data directory, where it has one that can be read.
-pub fn read(data_dir: &Path) -> Option<Record> {
-    serde_json::from_slice(&std::fs::read(data_dir.join(RECORD)).ok()?).ok()
-}
-
-/// A data directory that was moved takes the cluster inside it along.
-fn relocate(mut record: Record, data_dir: &DataDir) -> Result<Record, EmbeddedError> {
-    if !record.home.is_dir() {
-        let inside = data_dir.path().join("postgresql");
-        if !inside.is_dir() {
-            return Err(EmbeddedError::HomeMissing { home: record.home, data_dir: data_dir.path().into() });
-        }
+/// The record of a data directory whose home is there and its own; `None` before there is one.
+pub fn find(data_dir: &Path) -> Result<Option<Record>, EmbeddedError> {
+    let Some(mut record) = read(data_dir)? else { return Ok(None) };
+    let inside = data_dir.join(INSIDE);
+    if inside.is_dir() {
         record.home = inside;
+    } else if record.home != elsewhere(record.id) || !record.home.is_dir() {
+        // A recorded place inside another directory is the cluster of the one that this was copied from.
+        return Err(EmbeddedError::HomeMissing { home: record.home, data_dir: data_dir.into() });
     }
-    Ok(record)
+    check_owner(&record, data_dir)?;
+    Ok(Some(record))
 }
 
-async fn create(data_dir: &DataDir, account: &Account, id: Uuid) -> Result<Record, EmbeddedError> {
-    let inside = data_dir.path().join("postgresql");
+fn read(data_dir: &Path) -> Result<Option<Record>, EmbeddedError> {
+    let file = data_dir.join(RECORD);
+    match std::fs::read(&file) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|_| EmbeddedError::BadRecord { file }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(EmbeddedError::io(&file, source)),
+    }
+}
+
+/// The home of the cluster with this id, where the data directory cannot hold it.
+fn elsewhere(id: Uuid) -> PathBuf {
+    Path::new(ELSEWHERE).join(id.to_string())
+}
+
+/// Refuses a copy: the home belongs to another data directory that is still there.
+fn check_owner(record: &Record, data_dir: &Path) -> Result<(), EmbeddedError> {
+    let Some(owner) = owner_of(&record.home)? else { return Ok(()) };
+    if owner.data_dir == data_dir || is_same_directory(&owner.data_dir, data_dir) {
+        return Ok(());
+    }
+    // Moved, or restored after the other was lost, unless the other has the same record.
+    match read(&owner.data_dir) {
+        Ok(Some(other)) if other.id == record.id => {
+            Err(EmbeddedError::Copy { data_dir: data_dir.into(), owner: owner.data_dir, home: record.home.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names this data directory as the owner of its home, which is locked. The check comes again: another may have been
+/// quicker.
+fn claim(record: &Record, data_dir: &Path) -> Result<(), EmbeddedError> {
+    if record.home.starts_with(data_dir) {
+        return Ok(());
+    }
+    check_owner(record, data_dir)?;
+    if owner_of(&record.home)?.is_some_and(|owner| owner.data_dir == data_dir) {
+        return Ok(());
+    }
+    let file = record.home.join(OWNER_FILE);
+    files::write_private_json(&file, &Owner { data_dir: data_dir.into() })
+        .map_err(|source| EmbeddedError::io(&file, source))
+}
+
+/// `None`: inside of its data directory, or made before homes knew their owner.
+fn owner_of(home: &Path) -> Result<Option<Owner>, EmbeddedError> {
+    let file = home.join(OWNER_FILE);
+    match std::fs::read(&file) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|_| EmbeddedError::BadRecord { file }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(EmbeddedError::io(&file, source)),
+    }
+}
+
+/// One directory by two paths, as with a bind mount.
+fn is_same_directory(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+async fn create(data_dir: &Path, account: &Account, id: Uuid) -> Result<Record, EmbeddedError> {
+    let inside = data_dir.join(INSIDE);
     account.make_directory(&inside)?;
     let home = if account.reaches(&inside).await {
         inside
     } else {
         std::fs::remove_dir(&inside).map_err(|source| EmbeddedError::io(&inside, source))?;
-        let elsewhere = Path::new(ELSEWHERE);
-        make_passable(elsewhere)?;
-        let home = elsewhere.join(id.to_string());
+        make_passable(Path::new(ELSEWHERE))?;
+        let home = elsewhere(id);
         account.make_directory(&home)?;
         if !account.reaches(&home).await {
             return Err(EmbeddedError::Unreachable { account: account.name.clone(), home });
@@ -130,6 +213,7 @@ async fn create(data_dir: &DataDir, account: &Account, id: Uuid) -> Result<Recor
         superuser_password: password(),
         owner_password: password(),
         application_password: password(),
+        backup_password: password(),
         prepared: false,
     })
 }
@@ -148,7 +232,7 @@ fn make_passable(path: &Path) -> Result<(), EmbeddedError> {
 }
 
 /// 190 bits, of characters that need no escaping in a URL or in SQL.
-fn password() -> String {
+pub fn password() -> String {
     word(32)
 }
 
@@ -157,6 +241,9 @@ pub fn word(letters: usize) -> String {
     rand::rng().sample_iter(Alphanumeric).take(letters).map(char::from).collect()
 }
 
-fn write(file: &Path, record: &Record) -> Result<(), EmbeddedError> {
-    files::write_private_json(file, record).map_err(|source| EmbeddedError::io(file, source))
+fn write(data_dir: &Path, record: &Record) -> Result<(), EmbeddedError> {
+    let file = data_dir.join(RECORD);
+    let home = record.home.strip_prefix(data_dir).unwrap_or(&record.home).to_path_buf();
+    files::write_private_json(&file, &Record { home, ..record.clone() })
+        .map_err(|source| EmbeddedError::io(&file, source))
 }

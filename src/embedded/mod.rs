@@ -9,18 +9,21 @@ mod account;
 pub mod binaries;
 mod home;
 mod postmaster;
+mod scratch;
 mod supervisor;
 
 pub use account::Account;
+pub use scratch::Scratch;
 pub use supervisor::EmbeddedPostgres;
 
 use crate::config::{Config, Secret};
 use crate::console::progress;
 use crate::data_dir::{DataDir, describe};
+use crate::postgres::backup::BACKUP_ROLE;
 use crate::postgres::looks::LOOK_CONNECTIONS;
 use crate::postgres::{StoreError, roles};
 use binaries::{Binaries, Programs};
-use home::Home;
+use home::{Home, Record};
 use postmaster::{Plan, Postmaster, free_port};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -63,8 +66,12 @@ pub enum EmbeddedError {
     Unreachable { account: String, home: PathBuf },
     #[error("{} cannot be read as the record of an embedded database; restore it from a backup", file.display())]
     BadRecord { file: PathBuf },
-    #[error("the database that {} records is missing: {} is gone; restore it, or choose another directory with --data-dir", data_dir.display(), home.display())]
+    #[error("the database of the data directory {} is missing: its files were in {}; bring that directory back, or restore a backup into a new data directory (`contextnexus restore --data-dir DIR FILE`)", data_dir.display(), home.display())]
     HomeMissing { home: PathBuf, data_dir: PathBuf },
+    #[error("the data directory {} is a copy of {}, to which the database in {} belongs; for a second server restore a backup into a new data directory (`contextnexus restore --data-dir DIR FILE`), or, to give the database to this copy, move {} away", data_dir.display(), owner.display(), home.display(), owner.display())]
+    Copy { data_dir: PathBuf, owner: PathBuf, home: PathBuf },
+    #[error("the user {account}, who runs PostgreSQL, cannot pass a directory above {}; let it pass (chmod o+x), or move the data directory elsewhere", home.display())]
+    Closed { account: String, home: PathBuf },
     #[error("another ContextNexus server{} runs on the database in {}; stop it first", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), home.display())]
     HomeInUse { home: PathBuf, pid: Option<u32> },
     #[error("{} holds no PostgreSQL server that can be started; correct CONTEXTNEXUS_EMBEDDED__BINARIES", .0.display())]
@@ -77,6 +84,10 @@ pub enum EmbeddedError {
     Fetch { version: u32, reason: String },
     #[error("the fetched PostgreSQL {version} in {} does not run on this machine; install PostgreSQL, or set DATABASE_URL", home.display())]
     FetchedUnusable { version: u32, home: PathBuf },
+    #[error(
+        "{programs} of PostgreSQL {needed} or newer: not found; install PostgreSQL's programs of that version, or name their directory with CONTEXTNEXUS_EMBEDDED__BINARIES"
+    )]
+    NoTools { programs: String, needed: u32 },
     #[error("{} is no PostgreSQL data directory; restore it, or choose another directory with --data-dir", .0.display())]
     NotACluster(PathBuf),
     #[error("initdb failed: {reason}")]
@@ -124,10 +135,16 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
             home.record.home.display()
         ));
     }
+    if account.is_other() && !account.reaches(&home.record.home).await {
+        return Err(EmbeddedError::Closed { account: account.name, home: home.record.home });
+    }
     check_room(&home.record.home, if version.is_none() { FREE_MB_NEW } else { FREE_MB_MIN })?;
     let programs = Programs::new(settings, &account, &home.record.home, version);
     if version.is_none() {
-        initialise(&home, &account, programs.get().await?).await?;
+        let binaries = programs.get().await?;
+        let place = &home.record.home;
+        progress(format_args!("Creating a PostgreSQL {} database in {} ...", binaries.version, place.display()));
+        initialise(place, &home.record.superuser_password, &account, binaries).await?;
     }
 
     let plan = Plan {
@@ -139,18 +156,31 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
         superuser_password: Secret(home.record.superuser_password.clone()),
         cluster,
     };
+    if let Some(original) = postmaster::started_elsewhere(&plan.cluster) {
+        progress(format_args!(
+            "The files of this database were copied or moved from {} before its PostgreSQL had stopped. A copy that was not taken as one \
+             snapshot may be damaged; `contextnexus backup` makes a sound one at any time",
+            original.display()
+        ));
+    }
     let postmaster = match plan.adopt().await? {
         Some(postmaster) => {
             progress("PostgreSQL is still running from the last time");
             postmaster
         }
-        None => start_on_a_free_port(&plan, &home).await?,
+        None => start_on_a_free_port(&plan, home.record.port).await?,
     };
     if postmaster.port != home.record.port {
         home.update(|record| record.port = postmaster.port)?;
     }
-    if !home.record.prepared {
-        prepare(&plan, &home, postmaster.port).await?;
+    if !home.record.prepared || home.record.backup_password.is_empty() {
+        if home.record.backup_password.is_empty() {
+            home.update(|record| {
+                record.backup_password = home::password();
+                record.prepared = false;
+            })?;
+        }
+        prepare(&plan, &home.record, postmaster.port).await?;
         home.update(|record| record.prepared = true)?;
     }
     Ok(EmbeddedPostgres::supervise(plan, home, postmaster))
@@ -163,29 +193,34 @@ pub struct Urls {
     pub application: Secret,
     /// As the role that owns the tables and migrates.
     pub owner: Secret,
+    /// As the role that reads everything for backups.
+    pub backup: Secret,
 }
 
 /// How to connect to the database of a data directory whose server runs.
 pub fn recorded_urls(data_dir: &Path) -> Option<Urls> {
-    home::read(data_dir).map(|record| record.urls())
+    let data_dir = data_dir.canonicalize().ok()?;
+    home::find(&data_dir).ok().flatten().map(|record| record.urls())
 }
 
-/// What a data directory records of its database: where it is, and its major version.
-pub fn recorded_cluster(data_dir: &Path) -> Option<(PathBuf, Option<u32>)> {
-    let cluster = home::read(data_dir)?.home.join(home::CLUSTER);
+/// Where the database of a data directory is, and its major version; `None` before there is one.
+pub fn recorded_cluster(data_dir: &Path) -> Result<Option<(PathBuf, Option<u32>)>, EmbeddedError> {
+    let data_dir = data_dir.canonicalize().unwrap_or_else(|_| data_dir.into());
+    let Some(record) = home::find(&data_dir)? else { return Ok(None) };
+    let cluster = record.home.join(home::CLUSTER);
     let version = cluster_version(&cluster).ok().flatten();
-    Some((cluster, version))
+    Ok(Some((cluster, version)))
 }
 
 /// Stops what a [`start`] that was broken off left running.
 pub async fn stop_leftover(data_dir: &DataDir) {
-    if let Some(record) = home::read(data_dir.path()) {
+    if let Ok(Some(record)) = home::find(data_dir.path()) {
         postmaster::stop_running(&record.home.join(home::CLUSTER), STOP_TIMEOUT).await;
     }
 }
 
-async fn start_on_a_free_port(plan: &Plan, home: &Home) -> Result<Postmaster, EmbeddedError> {
-    let mut port = free_port(home.record.port)?;
+async fn start_on_a_free_port(plan: &Plan, wanted: u16) -> Result<Postmaster, EmbeddedError> {
+    let mut port = free_port(wanted)?;
     for _ in 0..2 {
         match plan.start(port).await {
             // Another program was quicker. It would have to be so three times in a row.
@@ -234,14 +269,18 @@ fn check_room(place: &Path, needed_mb: u64) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-async fn initialise(home: &Home, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
-    let place = &home.record.home;
-    progress(format_args!("Creating a PostgreSQL {} database in {} ...", binaries.version, place.display()));
+/// Makes a cluster in `place`, whole or not at all.
+async fn initialise(
+    place: &Path,
+    superuser_password: &str,
+    account: &Account,
+    binaries: &Binaries,
+) -> Result<(), EmbeddedError> {
     // A name of its own: the initdb of a start that was killed may still be writing under its name.
     remove_partial_clusters(place);
     let partial = place.join(format!("{PARTIAL}{}", home::word(8)));
     let password = place.join("superuser.password");
-    crate::files::write_private(&password, home.record.superuser_password.as_bytes())
+    crate::files::write_private(&password, superuser_password.as_bytes())
         .map_err(|source| EmbeddedError::io(&password, source))?;
     account.give(&password)?;
 
@@ -256,12 +295,12 @@ async fn initialise(home: &Home, account: &Account, binaries: &Binaries) -> Resu
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         if is_disk_full(&text) {
-            return Err(EmbeddedError::DiskFull { path: place.clone() });
+            return Err(EmbeddedError::DiskFull { path: place.into() });
         }
         let line = text.lines().find(|line| line.contains("error") || line.contains("FATAL")).or(text.lines().last());
         return Err(EmbeddedError::Initdb { reason: line.unwrap_or("it said nothing").trim().to_owned() });
     }
-    std::fs::rename(&partial, home.cluster())
+    std::fs::rename(&partial, place.join(home::CLUSTER))
         .and_then(|()| crate::files::sync_directory(place))
         .map_err(|source| EmbeddedError::io(place, source))
 }
@@ -302,9 +341,12 @@ fn server_settings(config: &Config) -> Vec<(&'static str, String)> {
     settings
 }
 
-async fn prepare(plan: &Plan, home: &Home, port: u16) -> Result<(), EmbeddedError> {
+async fn prepare(plan: &Plan, record: &Record, port: u16) -> Result<(), EmbeddedError> {
     let login = |name, password| roles::Login { name, password };
-    let owner = login(OWNER, &home.record.owner_password);
-    let application = login(APPLICATION, &home.record.application_password);
-    roles::prepare(&plan.superuser_url(port), owner, application, DATABASE).await.map_err(EmbeddedError::Roles)
+    let owner = login(OWNER, &record.owner_password);
+    let application = login(APPLICATION, &record.application_password);
+    let superuser = plan.superuser_url(port);
+    roles::prepare(&superuser, owner, application, DATABASE).await.map_err(EmbeddedError::Roles)?;
+    let backup = login(BACKUP_ROLE, &record.backup_password);
+    roles::prepare_backup(&superuser, backup).await.map_err(EmbeddedError::Roles)
 }

@@ -48,6 +48,7 @@ pub struct Postmaster {
 /// What `postmaster.pid` says.
 struct PidFile {
     pid: Pid,
+    cluster: PathBuf,
     port: u16,
 }
 
@@ -228,7 +229,7 @@ impl Postmaster {
         }
     }
 
-    fn has_ended(&mut self) -> bool {
+    pub fn has_ended(&mut self) -> bool {
         match &mut self.child {
             Some(child) => !matches!(child.try_wait(), Ok(None)),
             None => !is_alive(self.pid),
@@ -256,11 +257,18 @@ pub async fn stop_running(cluster: &Path, within: Duration) {
     }
 }
 
+/// Where the server of these files was started that never stopped, if that was another place.
+pub fn started_elsewhere(cluster: &Path) -> Option<PathBuf> {
+    let file = read_pid_file(cluster)?;
+    (!same_place(&file.cluster, cluster) && !file.is_running_in(cluster)).then_some(file.cluster)
+}
+
 fn read_pid_file(cluster: &Path) -> Option<PidFile> {
     let text = std::fs::read_to_string(cluster.join("postmaster.pid")).ok()?;
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let pid = Pid::from_raw(lines.first()?.parse().ok()?)?;
-    Some(PidFile { pid, port: lines.get(3).and_then(|line| line.parse().ok()).unwrap_or(0) })
+    let port = lines.get(3).and_then(|line| line.parse().ok()).unwrap_or(0);
+    Some(PidFile { pid, cluster: lines.get(1).map(PathBuf::from).unwrap_or_default(), port })
 }
 
 impl PidFile {

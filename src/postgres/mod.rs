@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub mod authority;
+pub mod backup;
 pub mod bus_keys;
 pub mod documents;
 mod error;

@@ -73,6 +73,31 @@ pub async fn prepare(
     Ok(())
 }
 
+/// Makes the role that reads everything for backups, on a cluster of one's own. Repeating it sets the password anew.
+pub async fn prepare_backup(superuser_url: &str, backup: Login<'_>) -> Result<(), StoreError> {
+    let mut connection = PgConnection::connect_with(&parse(superuser_url)?).await?;
+    let exists: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
+        .bind(backup.name)
+        .fetch_one(&mut connection)
+        .await?;
+    let make = if exists {
+        "alter role %1$I login bypassrls password %2$L"
+    } else {
+        "create role %1$I login bypassrls password %2$L"
+    };
+    for template in [make, "grant pg_read_all_data to %1$I"] {
+        let statement: String = sqlx::query_scalar("select format($1, $2, $3)")
+            .bind(template)
+            .bind(backup.name)
+            .bind(backup.password)
+            .fetch_one(&mut connection)
+            .await?;
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
 /// What [`inspect`] found.
 #[derive(Clone, Debug)]
 pub struct Inspection {

@@ -2,6 +2,7 @@
 
 use super::caller::Authenticated;
 use super::{ApiError, Problem, Rest, validate};
+use crate::origins::Refusal;
 use crate::passwords::{PASSWORD_BYTES_MAX, Password};
 use crate::postgres::{sessions, tenants, users};
 use crate::proxies::network;
@@ -95,6 +96,7 @@ impl From<users::User> for UserBody {
 async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Login>) -> Result<HttpResponse, ApiError> {
     let Login { tenant, email, password, cookie } = body.into_inner();
     if request.headers().contains_key("origin") && cookie && !rest.origins.allows_cookie(request.headers()) {
+        rest.origins.tell(request.headers(), Refusal::Cookie);
         return Err(ApiError::OriginNotAllowed); // another page would sign its visitor in as somebody else
     }
     let email = email.trim().to_lowercase();

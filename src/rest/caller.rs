@@ -2,6 +2,7 @@
 
 use super::{ApiError, Rest};
 use crate::cookies;
+use crate::origins::Refusal;
 use actix_web::dev::Payload;
 use actix_web::http::{Method, header};
 use actix_web::{FromRequest, HttpRequest, web};
@@ -82,6 +83,7 @@ fn from_cookie(request: &HttpRequest, rest: &Rest) -> Result<Token, ApiError> {
     let token = cookies::token(request.headers()).ok_or(ApiError::Unauthenticated)?;
     let harmless = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !harmless && !rest.origins.allows_cookie(request.headers()) {
+        rest.origins.tell(request.headers(), Refusal::Cookie);
         return Err(ApiError::OriginNotAllowed);
     }
     Ok(token)

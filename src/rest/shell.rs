@@ -1,7 +1,7 @@
 //! What stands around every request and answer: a request id, CORS, and headers that bind browsers.
 
 use super::{ApiError, Rest};
-use crate::origins::Origins;
+use crate::origins::{Origins, Refusal};
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
@@ -30,7 +30,12 @@ pub async fn shell<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let id = request_id(request.headers(), || rest.clock.fresh_id().to_string());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let cors = rest.origins.cors(request.headers());
+    let cors = rest.origins.cors(request.headers(), brings_token(&request));
+    // An upgrade to a WebSocket is not read by CORS; `ws::upgrade` decides over it.
+    let is_call = is_api(request.path()) && !request.headers().contains_key(header::UPGRADE);
+    if is_call && matches!(cors, Some(Err(()))) {
+        rest.origins.tell(request.headers(), Refusal::Answer);
+    }
     let is_preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
         && request.headers().contains_key(header::ORIGIN);
@@ -57,6 +62,23 @@ pub async fn shell<B: MessageBody + 'static>(
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     harden(headers, rest.settings.public_url.starts_with("https://"));
     Ok(response)
+}
+
+/// Whether the page authenticates itself by a token, or a browser asks on its behalf whether it may. Only where tokens
+/// count: what anybody may read, a page of another origin reads only where the settings name it, since it might stand
+/// on a network that the page cannot reach.
+fn brings_token(request: &ServiceRequest) -> bool {
+    let asks = || {
+        let names = request.headers().get_all(header::ACCESS_CONTROL_REQUEST_HEADERS);
+        let mut names = names.filter_map(|names| names.to_str().ok()).flat_map(|names| names.split(','));
+        names.any(|name| name.trim().eq_ignore_ascii_case(header::AUTHORIZATION.as_str()))
+    };
+    is_api(request.path()) && (request.headers().contains_key(header::AUTHORIZATION) || asks())
+}
+
+/// What is called with a token.
+fn is_api(path: &str) -> bool {
+    ["/v1/", "/doc/", "/d/"].iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// How long a request with a body may take; without one it is ours to be quick.

@@ -397,14 +397,32 @@ fn what_is_no_upgrade_costs_the_next_request_nothing() {
 }
 
 #[test]
-fn pages_of_others_are_refused_before_the_upgrade() {
+fn a_page_of_any_origin_connects_with_a_token_of_its_own() {
     let node = Node::start(|_| {});
-    let status = |origin: &str| node.request("/yjs/a", &format!("Origin: {origin}\r\n")).0;
+    let paths =
+        ["/yjs/a?token=cnx_a", "/collab", "/d/a/ws/a?token=cnx_a", "/doc/ws/a?token=cnx_a", "/yjs/a?ticket=cnx_a"];
+    for path in paths {
+        for origin in ["https://site.example", "https://elsewhere.example", "null", "\u{e9}"] {
+            assert_eq!(node.request(path, &format!("Origin: {origin}\r\n")).0, 101, "{path} from {origin}");
+        }
+    }
+    for header in ["Authorization: Bearer cnx_a", "Sec-WebSocket-Protocol: contextnexus, contextnexus.token.cnx_a"] {
+        let (status, ..) = node.request("/yjs/a", &format!("Origin: https://elsewhere.example\r\n{header}\r\n"));
+        assert_eq!(status, 101, "{header}");
+    }
+    let tokens = node.openings().into_iter().filter(|opening| opening.token.as_deref() == Some("cnx_a")).count();
+    assert_eq!(tokens, 4 * 4 + 2, "only Hocuspocus sends its token later");
+}
+
+#[test]
+fn an_operator_may_have_the_origins_of_tokens_checked() {
+    let node = Node::start_checking_tokens();
+    let status = |origin: &str| node.request("/yjs/a?token=cnx_a", &format!("Origin: {origin}\r\n")).0;
     assert_eq!(status("https://evil.example"), 403);
     assert_eq!(status("null"), 403);
+    assert_eq!(status("\u{e9}"), 403);
     assert_eq!(status("https://app.example.org"), 101);
     assert_eq!(status("https://site.example"), 101, "listed for CORS: with a token of its own");
-    assert_eq!(status("\u{e9}"), 403);
     assert_eq!(status(&format!("http://{}", node.address)), 101);
     assert_eq!(node.request("/yjs/a", "").0, 101, "no browser: the token decides");
 }
@@ -417,8 +435,9 @@ fn a_cookie_is_a_token_only_from_pages_of_ours() {
     let _own = with(&format!("Origin: http://{}\r\n", node.address));
     let _listed = with("Origin: https://app.example.org\r\n");
     let _of_a_site_with_tokens = with("Origin: https://site.example\r\n");
+    let _of_anybody = with("Origin: https://evil.example\r\n");
     let tokens: Vec<_> = node.openings().into_iter().map(|opening| opening.token).collect();
-    assert_eq!(tokens, [None, Some("cnx_a".into()), Some("cnx_a".into()), None]);
+    assert_eq!(tokens, [None, Some("cnx_a".into()), Some("cnx_a".into()), None, None]);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use super::link::{Link, Slot, label};
 use super::socket::{LetGo, Socket, head_of};
 use super::watch::Watch;
 use super::{Sockets, credentials, pump, writer};
+use crate::cookies;
+use crate::origins::{Admits, Refusal};
 use crate::paths;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
@@ -98,6 +100,9 @@ fn try_open(
     let connection = ConnectionId(sockets.clock.fresh_id());
     let outbox = Arc::new(Outbox::new(sockets.settings.outbox_bytes_max));
     let token = credentials::token(request, with_cookie);
+    if token.is_none() && !with_cookie {
+        tell_of_cookie(request, sockets, dialect);
+    }
     let link = Link::new((connection, dialect), Arc::clone(&outbox), (socket, seat), Arc::clone(&**sockets), watch);
     tracing::debug!(connection.id = %connection, dialect = label(dialect), "connection opened");
     let session = sockets.sessions.start(Opening { connection, dialect, room, token, outbox });
@@ -113,16 +118,27 @@ fn try_open(
     Ok(response.set_body(BoxBody::new(let_go)))
 }
 
-/// Refuses pages of others. Whether a cookie counts: only for pages of ours, and not for programs, which send no origin.
+/// Whether the cookie counts: only for pages of ours, and not for programs, which send no origin. A token counts from
+/// everywhere, unless the operator has its origin checked.
 fn check_origin(request: &HttpRequest, sockets: &Sockets) -> Result<bool, Refused> {
-    let headers = request.headers();
-    let with_cookie = sockets.origins.allows_cookie(headers);
-    // A page that may read our answers with a token of its own may speak with us too.
-    let may_connect = with_cookie || !matches!(sockets.origins.cors(headers), Some(Err(())));
-    if may_connect && headers.get(header::ORIGIN).is_none_or(|origin| origin.to_str().is_ok()) {
-        Ok(with_cookie)
-    } else {
-        Err(Refused::Origin)
+    match sockets.origins.admits(request.headers()) {
+        Admits::Cookie => Ok(true),
+        Admits::Token => Ok(false),
+        Admits::Nothing => {
+            sockets.origins.tell(request.headers(), Refusal::Socket);
+            Err(Refused::Origin)
+        }
+    }
+}
+
+/// A page whose users are signed in here, and whose cookie does not count: its developer should hear why.
+fn tell_of_cookie(request: &HttpRequest, sockets: &Sockets, dialect: Dialect) {
+    if cookies::token(request.headers()).is_some() {
+        let refusal = match dialect {
+            Dialect::Hocuspocus => Refusal::CookieIgnored,
+            Dialect::YWebsocket | Dialect::YSweet => Refusal::SocketWithCookie,
+        };
+        sockets.origins.tell(request.headers(), refusal);
     }
 }
 
@@ -157,7 +173,10 @@ impl Refused {
             Self::NoDescriptor => (StatusCode::SERVICE_UNAVAILABLE, "this server can open no more sockets"),
             Self::NoWebSocket => (StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket"),
             Self::BadRoom => (StatusCode::BAD_REQUEST, "this is no document's address"),
-            Self::Origin => (StatusCode::FORBIDDEN, "pages of this origin may not connect"),
+            Self::Origin => (
+                StatusCode::FORBIDDEN,
+                "pages of this origin may not connect; server.cors_origins lists those that may",
+            ),
         };
         let mut response = HttpResponse::build(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {

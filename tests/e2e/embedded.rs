@@ -1,6 +1,8 @@
 //! The first command on a fresh machine: a server with a PostgreSQL of its own.
 
 mod arrival;
+mod backup;
+mod copies;
 mod demo;
 mod departure;
 mod faults;
@@ -63,6 +65,41 @@ fn root_starts_it_under_a_private_directory_and_a_second_start_finds_everything(
     assert_eq!(again["password"], credentials["password"], "the password stays");
     assert_eq!(again["token"], credentials["token"], "a token with a year left stays");
     assert_eq!(host.get("/ready").0, 200);
+}
+
+#[test]
+fn the_first_start_says_how_to_sign_in_and_later_ones_where_that_is_written() {
+    let mut host = Host::open();
+    host.start();
+    let file = host.data().canonicalize().unwrap().join("credentials.json");
+    host.wait_for_line(&format!("are in {}", file.display()));
+    let password = host.credentials()["password"].as_str().unwrap().to_owned();
+    let told = format!("Sign in as admin@demo.local with the password {password}");
+    let lines: Vec<_> = host.log().lines().map(str::to_owned).collect();
+    let at = |text: &str| lines.iter().position(|line| line.contains(text));
+    assert_eq!(
+        at("ContextNexus is ready at ").map(|ready| ready + 1),
+        at(&told),
+        "after the ready line:\n{}",
+        host.log()
+    );
+    let migrations: Vec<_> =
+        lines.iter().filter(|line| line.contains(" INFO ") && line.contains("migration")).collect();
+    assert_eq!(migrations.len(), 1, "one line for all migrations:\n{}", host.log());
+    host.terminate();
+
+    host.start();
+    host.wait_for_line(&format!("are in {}", file.display()));
+    assert!(!host.said(&password), "the password is told once:\n{}", host.log());
+    assert!(!host.said("migration"), "nothing was migrated:\n{}", host.log());
+    host.terminate();
+
+    // A password that somebody chose is told to nobody.
+    let mut host = Host::open();
+    host.set("CONTEXTNEXUS_DEMO__PASSWORD", "chosen-by-an-operator");
+    host.start();
+    host.wait_for_line("credentials.json");
+    assert!(!host.said("chosen-by-an-operator"), "{}", host.log());
 }
 
 #[test]

@@ -42,5 +42,6 @@ mod rest_tickets;
 mod tidy;
 mod ws_flood;
 mod ws_limits;
+mod ws_origins;
 mod ws_stalled;
 mod ws_tls;

@@ -114,6 +114,37 @@ async fn pages_of_others_may_read_only_where_the_settings_name_them() {
     assert_eq!(ask(Method::GET, "https://evil.example").send().await.header("access-control-allow-origin"), "");
 }
 
+#[actix_web::test]
+async fn a_page_of_any_origin_calls_with_a_token_of_its_own() {
+    let db = TestDatabase::create().await;
+    let origin = "https://elsewhere.example";
+    let read_by = |answer: &str| (answer == origin, answer.is_empty());
+    for (checked, expected) in [(false, (true, false)), (true, (false, true))] {
+        let origins = Origins::new(&[], &[], "", false).checking_tokens(checked);
+        let app = TestApp::with(db.database(), RestSettings::default(), origins);
+        for path in ["/v1/documents", "/doc/new", "/d/a/as-update"] {
+            let may_i = app.call(Method::OPTIONS, path).header("origin", origin);
+            let may_i = may_i.header("access-control-request-method", "POST");
+            let may_i = may_i.header("access-control-request-headers", "Content-Type, Authorization").send().await;
+            let may_i = may_i.expect(if checked { 403 } else { 204 });
+            assert_eq!(read_by(may_i.header("access-control-allow-origin")), expected, "{path}");
+            let answer =
+                app.call(Method::POST, path).header("origin", origin).header("authorization", "Bearer cnx_wrong");
+            let answer = answer.send().await;
+            assert_eq!(read_by(answer.header("access-control-allow-origin")), expected, "{path}");
+            assert_eq!(answer.header("access-control-allow-credentials"), "", "cookies never cross");
+        }
+        // What needs no token is not read across origins by a made-up one: the server may be one that the page itself
+        // cannot reach.
+        let metrics = app.get("/nowhere").header("origin", origin).header("authorization", "Bearer x").send().await;
+        assert_eq!(metrics.header("access-control-allow-origin"), "");
+        let login = app.call(Method::OPTIONS, "/v1/auth/login").header("origin", origin);
+        let login = login.header("access-control-request-method", "POST");
+        let login = login.header("access-control-request-headers", "content-type").send().await;
+        assert_eq!(login.expect(403).code(), "origin_not_allowed", "without a token only listed origins ask");
+    }
+}
+
 /// Every path that `src` mounts, read from the sources, with its method.
 fn mounted() -> Vec<(String, String)> {
     fn walk(folder: &std::path::Path, found: &mut Vec<(String, String)>) {

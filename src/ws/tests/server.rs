@@ -57,6 +57,15 @@ pub struct Opened {
 
 impl Node {
     pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_with(change, false)
+    }
+
+    /// With `server.check_token_origins`.
+    pub fn start_checking_tokens() -> Self {
+        Self::start_with(|_| {}, true)
+    }
+
+    fn start_with(change: impl FnOnce(&mut Settings), checks_tokens: bool) -> Self {
         let mut settings = Settings {
             trusted_proxies: TrustedProxies::default(),
             seats: Seats { node: 1_000, address: 1_000 },
@@ -68,6 +77,7 @@ impl Node {
         change(&mut settings);
         let listed = |origin: &str| vec![origin.to_owned()];
         let origins = Origins::new(&listed("https://app.example.org"), &listed("https://site.example"), "", true);
+        let origins = origins.checking_tokens(checks_tokens);
         let seen = Arc::new(Seen {
             behaviour: Mutex::new(Behaviour::Echo),
             release: Semaphore::new(0),

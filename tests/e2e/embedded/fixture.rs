@@ -111,6 +111,17 @@ impl Host {
         running.wait_for_line("ContextNexus is ready at ", Duration::from_secs(120));
     }
 
+    /// Of the running server, which may have printed it already.
+    pub fn wait_for_line(&mut self, text: &str) {
+        self.running.as_mut().expect("the server runs").wait_for_line(text, Duration::from_secs(20));
+    }
+
+    /// Copies or moves this host's data directory to where another host has its own.
+    pub fn give_data(&self, how: &[&str], other: &Host) {
+        let done = Command::new(how[0]).args(&how[1..]).arg(self.data()).arg(other.data()).status().unwrap();
+        assert!(done.success(), "{how:?}");
+    }
+
     /// Starts what must not start: the one line that it ends with. Nothing else may be on stderr but progress and logs.
     pub fn refused(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
@@ -190,7 +201,8 @@ impl Host {
     }
 
     pub fn home(&self) -> PathBuf {
-        self.json("embedded.json")["home"].as_str().unwrap().into()
+        // Relative to the data directory where it is inside.
+        self.data().canonicalize().unwrap().join(self.json("embedded.json")["home"].as_str().unwrap())
     }
 
     pub fn cluster(&self) -> PathBuf {

@@ -48,6 +48,7 @@ export class Client {
     if (options.clientId) this.doc.clientID = options.clientId
     this.roots = rootsOf(this.doc, generation)
     this.tap = new Tap()
+    this.tap.origin = options.origin
     this.counts = { stepOneIn: 0, stepTwoIn: 0, updatesIn: 0, stepTwoOut: 0, updatesOut: 0, saved: 0, refused: 0, status102: 0, awarenessIn: 0, awarenessOut: 0, denied: 0, closed: 0, framesWithMore: 0 }
     this.lowestUnsynced = 0
     this.record = []

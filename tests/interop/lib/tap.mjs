@@ -9,6 +9,8 @@ export class Tap {
     this.opened = 0
     this.attempts = []
     this.closes = []
+    /** The page that the sockets come from, as a browser would say; none: a program. */
+    this.origin = undefined
     /** @type {(bytes: Uint8Array) => boolean} false = the frame never arrives */
     this.onIncoming = () => true
     /** @type {(bytes: Uint8Array) => void} */
@@ -19,7 +21,7 @@ export class Tap {
     this.Socket = class extends WebSocket {
       constructor (url, protocols) {
         // Without a network a connection is refused at once, as by a host that is not there.
-        super(tap.online ? url : 'ws://127.0.0.1:1/', protocols)
+        super(tap.online ? url : 'ws://127.0.0.1:1/', protocols, { origin: tap.origin })
         tap.attempts.push(Date.now())
         tap.sockets.add(this)
         // A browser reports to nobody what a provider no longer listens to; Node would end the process.
