@@ -51,6 +51,11 @@ fn browser_says_what_is_wrong_and_loses_nothing() {
 }
 
 #[test]
+fn browser_shows_what_is_there_and_says_what_is_so() {
+    passes("truth.mjs");
+}
+
+#[test]
 fn browser_outlives_a_server_that_is_killed() {
     let cluster = Cluster::start();
     let mut server = TestServer::start(&cluster.database("workspace"));
