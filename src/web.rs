@@ -312,8 +312,8 @@ mod tests {
             let nobody = |request: HttpRequest| async move {
                 if is_navigation(&request) { not_found().await } else { HttpResponse::NotFound().finish() }
             };
-            let facts = Data::new(ServerFacts::new(true));
-            init_service(App::new().app_data(facts).configure(configure).default_service(web::to(nobody))).await
+            let told = Data::new(ServerFacts::new(true));
+            init_service(App::new().app_data(told).configure(configure).default_service(web::to(nobody))).await
         };
         let html = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
         for (path, accept, is_page) in [

@@ -67,8 +67,9 @@ await t.run('truth', async (test) => {
 
   await test('what the programs of the README write is shown under the name that they gave it', async () => {
     const snippets = path.join(import.meta.dirname, '../interop/snippets');
+    const flags = Number(process.versions.node.split('.')[0]) < 22 ? ['--experimental-websocket'] : []; // As the README says.
     for (const [name, words] of [['y-websocket', 'Hello from y-websocket'], ['hocuspocus', 'Hello from Hocuspocus'], ['y-sweet', 'Hello from Y-Sweet']]) {
-      const program = spawn(process.execPath, ['--import', './browser.mjs', `./${name}.mjs`], {
+      const program = spawn(process.execPath, [...flags, `./${name}.mjs`], {
         cwd: snippets,
         env: { ...process.env, URL: t.url, TOKEN: t.credentials.token },
         stdio: 'ignore',
