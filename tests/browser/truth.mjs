@@ -65,6 +65,20 @@ await t.run('truth', async (test) => {
   await t.signIn(page);
   await page.getByRole('heading', { name: 'Documents' }).waitFor();
 
+  await test('the sign-in page speaks of a demo only where there is one', async () => {
+    const stranger = await t.browser();
+    await stranger.goto(t.url);
+    await stranger.getByText('This is a demo server').waitFor();
+    await stranger.getByText('credentials.json').waitFor();
+    await stranger.route('**/v1/server', (route) => route.fulfill({ json: { name: 'ContextNexus', version: '0', demo: false } }));
+    await stranger.reload();
+    await stranger.getByText('ContextNexus 0').waitFor(); // It knows what the server said.
+    assert.doesNotMatch(await stranger.locator('body').innerText(), /demo|credentials/i);
+    assert.equal(await stranger.getByLabel('Workspace').inputValue(), '');
+    assert.equal(await stranger.getByLabel('E-mail').inputValue(), '');
+    await stranger.context().browser().close();
+  });
+
   await test('what the programs of the README write is shown under the name that they gave it', async () => {
     const snippets = path.join(import.meta.dirname, '../interop/snippets');
     const flags = Number(process.versions.node.split('.')[0]) < 22 ? ['--experimental-websocket'] : []; // As the README says.
