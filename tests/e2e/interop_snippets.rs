@@ -1,4 +1,5 @@
-//! The connection snippets of the README, as they stand there: each is a program under `tests/interop/snippets`, run here.
+//! The connection snippets of the README, as they are there: each is a program under `tests/interop/snippets`, run here as
+//! the README tells.
 
 use crate::support::fleet::interop_dir;
 use crate::support::process::{Running, tied};
