@@ -23,16 +23,16 @@ use crate::postgres::operation_log::{LogSettings, PostgresLog};
 use crate::postgres::{Database, DatabaseSettings};
 use crate::process;
 use crate::redis::{BadRedisUrl, OutgoingLimits, RedisBus};
-use crate::rest::{self, LoginLimits, LoginRates, Rate, Rest, RestSettings};
+use crate::rest::{self, ApiError, LoginLimits, LoginRates, Rate, Rest, RestSettings};
 use crate::telemetry::RequestSpan;
 use crate::threads::Threads;
 use crate::web::{self, ServerFacts};
 use crate::workers::upkeep;
 use crate::ws::{self, Sockets};
-use actix_web::App;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
+use actix_web::{App, HttpRequest, HttpResponse};
 use contextnexus_actors::budget::Budget;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::Documents;
@@ -273,7 +273,7 @@ async fn run(
             .configure(ws::configure(shared.sockets.clone()))
             .configure(|service| rest::mount(service, &shared.rest))
             .configure(web::configure)
-            .default_service(actix_web::web::to(rest::not_found))
+            .default_service(actix_web::web::to(nothing_here))
     })?;
     let renewing = certificates
         .map(|certificates| Ok::<_, io::Error>(tokio::spawn(renew(certificates, signal(SignalKind::hangup())?))))
@@ -300,6 +300,11 @@ async fn run(
     database.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// What no resource took: people get the page, programs their error.
+async fn nothing_here(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    if web::is_navigation(&request) { Ok(web::not_found().await) } else { rest::not_found(request).await }
 }
 
 fn certificates(config: &Config) -> Result<Option<Certificates>, BadCertificate> {

@@ -5,6 +5,7 @@
 
 use crate::rest::is_known;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, get};
 use base64::Engine as _;
@@ -49,9 +50,11 @@ pub fn configure(service: &mut ServiceConfig) {
         .route("/assets/{name}", web::get().to(asset))
         .route("/assets/{name}", web::head().to(asset));
     // The places of the page (`web/src/route.ts`): the list of documents, and a document, which is what a shared link names.
-    for place in ["/", "/open/{document}"] {
-        service.route(place, web::get().to(page)).route(place, web::head().to(page));
-    }
+    service
+        .route("/", web::get().to(page))
+        .route("/", web::head().to(page))
+        .route("/open/{document}", web::get().to(document))
+        .route("/open/{document}", web::head().to(document));
 }
 
 /// What of this belongs to the interface for programs, described.
@@ -66,12 +69,41 @@ async fn facts(facts: Data<ServerFacts>) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(facts.as_ref())
 }
 
-/// The page, whatever the place: it reads the address itself.
+/// The list of documents.
 async fn page(bundle: Data<Bundle>) -> HttpResponse {
+    send_page(&bundle, StatusCode::OK)
+}
+
+/// A document. Whether there is one by this id, the page asks for itself; what is no id is no address of a document.
+async fn document(id: Path<String>, bundle: Data<Bundle>) -> HttpResponse {
+    let is_id = id.len() == 36 && uuid::Uuid::try_parse(&id).is_ok();
+    send_page(&bundle, if is_id { StatusCode::OK } else { StatusCode::NOT_FOUND })
+}
+
+/// Whether a person asks, in a browser's address bar, and not a program for something of its interface.
+#[must_use]
+pub fn is_navigation(request: &HttpRequest) -> bool {
+    /// What the paths for programs begin with.
+    const PROGRAMS: &[&str] =
+        &["v1", "yjs", "collab", "doc", "d", "assets", "openapi.json", "metrics", "live", "ready", "check_store"];
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let begins = request.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && accept.split(',').any(|kind| kind.trim().starts_with("text/html"))
+        && !PROGRAMS.contains(&begins)
+}
+
+/// The page at an address that leads nowhere: it says so, and leads back.
+pub async fn not_found() -> HttpResponse {
+    send_page(&bundle(), StatusCode::NOT_FOUND)
+}
+
+/// The page reads the address itself: it is the same at each.
+fn send_page(bundle: &Bundle, status: StatusCode) -> HttpResponse {
     let Some(nonce) = fresh_nonce() else {
         return HttpResponse::ServiceUnavailable().finish(); // without randomness nothing else here works either
     };
-    HttpResponse::Ok()
+    HttpResponse::build(status)
         .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::CONTENT_SECURITY_POLICY, content_security_policy(&nonce)))
@@ -207,7 +239,6 @@ fn etag(hash: &[u8]) -> String {
 mod tests {
     use super::*;
     use actix_web::dev::ServiceResponse;
-    use actix_web::http::StatusCode;
     use actix_web::test::{TestRequest, call_service, init_service, read_body};
     use actix_web::{App, body::MessageBody};
 
@@ -273,6 +304,34 @@ mod tests {
     async fn nothing_outside_the_bundle_is_served() {
         for path in ["/assets/missing.js", "/assets/..%2Findex.html", "/assets/%2e%2e%2fCargo.toml", "/index.html"] {
             assert_eq!(ask(TestRequest::get().uri(path)).await.status(), StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn an_address_that_leads_nowhere_is_told_to_people_by_the_page_and_to_programs_by_a_status() {
+        let app = || async {
+            let nobody = |request: HttpRequest| async move {
+                if is_navigation(&request) { not_found().await } else { HttpResponse::NotFound().finish() }
+            };
+            let told = Data::new(ServerFacts::new(true));
+            init_service(App::new().app_data(told).configure(configure).default_service(web::to(nobody))).await
+        };
+        let html = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        for (path, accept, is_page) in [
+            ("/no/such/page", html, true),
+            ("/open/the-plan", html, true),
+            ("/open/018f2d3c00007000800000000000", html, true),
+            ("/v1/nothing", html, false),
+            ("/doc/nothing", html, false),
+            ("/assets/missing.js", html, false),
+            ("/no/such/page", ("accept", "*/*"), false),
+            ("/no/such/page", ("accept", "application/json"), false),
+        ] {
+            let request = TestRequest::get().uri(path).insert_header(accept).to_request();
+            let response = call_service(&app().await, request).await;
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path} {accept:?}");
+            let is_html = header_of(&response, "content-type").starts_with("text/html");
+            assert_eq!(is_html, is_page, "{path} {accept:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The page in real browsers, and the programs that the README shows, against the server's own binary.
+//! The page in real browsers, against the server's own binary.
 
 use crate::support::cluster::Cluster;
 use crate::support::process::{Running, tied};
@@ -51,6 +51,11 @@ fn browser_says_what_is_wrong_and_loses_nothing() {
 }
 
 #[test]
+fn browser_shows_what_is_there_and_says_what_is_so() {
+    passes("truth.mjs");
+}
+
+#[test]
 fn browser_outlives_a_server_that_is_killed() {
     let cluster = Cluster::start();
     let mut server = TestServer::start(&cluster.database("workspace"));
@@ -61,18 +66,4 @@ fn browser_outlives_a_server_that_is_killed() {
     page.wait_for_line("now: start the server", PATIENCE);
     server.restart();
     page.wait_for_line("restart: passed", PATIENCE);
-}
-
-#[test]
-fn browser_programs_of_the_readme_write_what_they_say() {
-    let cluster = Cluster::start();
-    let server = TestServer::start(&cluster.database("workspace"));
-    let output = tied("node")
-        .current_dir(tests().join("interop/snippets"))
-        .arg("run.mjs")
-        .envs([("URL", &server.base), ("TOKEN", &server.token)])
-        .output()
-        .expect("node runs");
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&said), server.log_tail());
 }

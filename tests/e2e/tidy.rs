@@ -1,5 +1,6 @@
 //! The walls of ARCHITECTURE.md, held by reading the sources.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -141,6 +142,47 @@ fn tidy_the_readme_shows_the_programs_that_the_tests_run() {
         let program = fs::read_to_string(root.join(format!("tests/interop/snippets/{name}.mjs"))).unwrap();
         assert!(readme.contains(program.trim()), "README shows another {name}.mjs");
     }
+    for name in ["tiptap", "codemirror"] {
+        let page = fs::read_to_string(root.join(format!("tests/interop/snippets/{name}.html"))).unwrap();
+        assert!(readme.contains(&format!("```html\n{page}```")), "README shows another {name}.html");
+    }
+}
+
+/// The packages that a piece of Markdown tells to install, as `name@version`. A command may go on after a backslash.
+fn installed_by(markdown: &str) -> BTreeSet<String> {
+    let joined = markdown.replace("\\\n", " ");
+    let commands = joined.lines().filter_map(|line| line.strip_prefix("npm install "));
+    commands.flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+#[test]
+fn tidy_the_readme_tells_to_install_what_its_programs_are_tested_with() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let manifest = fs::read_to_string(root.join("tests/interop/snippets/package.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let tested: BTreeSet<String> = ["dependencies", "devDependencies"]
+        .iter()
+        .flat_map(|kind| manifest[*kind].as_object().unwrap())
+        .map(|(name, version)| format!("{name}@{}", version.as_str().unwrap()))
+        .collect();
+    assert_eq!(installed_by(&readme), tested, "README and tests/interop/snippets/package.json");
+
+    // Each section stands alone: what its programs import, it installs.
+    let sections = readme.split("\n### ").skip(1).filter(|section| section.contains("```js\n"));
+    let mut programs = 0;
+    for section in sections {
+        let installed = installed_by(section);
+        for line in section.lines().filter(|line| line.starts_with("import ")) {
+            let module = line.rsplit('\'').nth(1).unwrap();
+            let parts = if module.starts_with('@') { 2 } else { 1 };
+            let package = module.split('/').take(parts).collect::<Vec<_>>().join("/");
+            let is_installed = installed.iter().any(|known| known.rsplit_once('@').unwrap().0 == package);
+            assert!(is_installed, "README imports {package} without telling to install it:\n{section}");
+        }
+        programs += section.matches("```js\n").count();
+    }
+    assert_eq!(programs, 6);
 }
 
 #[test]

@@ -28,8 +28,8 @@ export function App() {
     <>
       {openId && (who || isKept) && <DocumentView key={`${openId} ${userId}`} id={openId} />}
       {who && where.at === 'documents' && <Documents key={who.user.id} />}
-      {who && where.at === 'nowhere' && <Nowhere />}
-      {!who && <SignIn overPage={isKept} opensDocument={openId !== null} />}
+      {where.at === 'nowhere' && <Nowhere />}
+      {!who && where.at !== 'nowhere' && <SignIn overPage={isKept} opensDocument={openId !== null} />}
       <Toasts />
     </>
   );

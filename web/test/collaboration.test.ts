@@ -1,9 +1,113 @@
 import { describe, expect, it } from 'vitest';
 import * as Y from 'yjs';
 import { unknownInEvents, unknownParts, type Known } from '../src/collaboration/foreign-content';
-import { firstUpdate, kindOf, languageOf, CODE, TEXT } from '../src/collaboration/kind';
+import { firstUpdate, kindOf, languageOf, otherRoots, CODE, TEXT } from '../src/collaboration/kind';
 import { freeColour, initials, PALETTE, personOf } from '../src/collaboration/people';
+import { partOfRoot, rootsTouchedBy, shapeOf, type Entry, type Part } from '../src/collaboration/roots';
 import { ago } from '../src/time';
+
+/** A document as it arrives: made elsewhere, so that none of its roots has a type here. */
+function arrived(fill: (doc: Y.Doc) => void): Y.Doc {
+  const made = new Y.Doc();
+  fill(made);
+  const doc = new Y.Doc();
+  Y.applyUpdate(doc, Y.encodeStateAsUpdate(made));
+  return doc;
+}
+
+describe('the roots of a document', () => {
+  const everything = () =>
+    arrived((doc) => {
+      doc.getText('text').insert(0, 'plain');
+      doc.getText('formatted').insert(0, 'bold', { bold: true });
+      doc.getText('picture').insertEmbed(0, { image: 'a.png' });
+      doc.getMap('map').set('done', false);
+      doc.getArray('list').push(['a', 1, null]);
+      doc.getArray('texts').push([new Y.Text('in a list')]);
+      doc.getXmlFragment('xml').insert(0, [new Y.XmlElement('paragraph')]);
+      doc.getText('emptied').insert(0, 'x');
+      doc.getText('emptied').delete(0, 1);
+      doc.getMap('cleared').set('x', 1);
+      doc.getMap('cleared').delete('x');
+    });
+
+  it('are guessed from what is in them, and asked for by no type', () => {
+    const doc = everything();
+    const shapes = Object.fromEntries([...doc.share].map(([name, root]) => [name, shapeOf(root)]));
+    expect(shapes).toEqual({ text: 'text', formatted: 'text', picture: 'text', map: 'map', list: 'list', texts: 'list', xml: 'xml', emptied: null, cleared: null });
+    kindOf(doc, 'Notes');
+    otherRoots(doc, null).forEach((name) => partOfRoot(doc, name));
+    expect([...doc.share.values()].every((root) => root.constructor === Y.AbstractType)).toBe(true);
+    expect(otherRoots(doc, null)).toEqual(['formatted', 'list', 'map', 'picture', 'text', 'texts', 'xml']);
+  });
+
+  it('that no editor knows leave the document without one', () => {
+    expect(kindOf(arrived((doc) => doc.getText('content').insert(0, 'x')), 'Notes')).toBe(null);
+    const both = arrived((doc) => {
+      doc.getText('content').insert(0, 'x');
+      doc.getText('codemirror').insert(0, 'y');
+    });
+    expect(otherRoots(both, kindOf(both, 'Notes'))).toEqual(['content']);
+  });
+
+  it('are no editor’s when their shape is another', () => {
+    expect(kindOf(arrived((doc) => doc.getText('default').insert(0, 'x')), 'Notes')).toBe(null);
+    const told = arrived((doc) => {
+      doc.getMap('meta').set('kind', 'code');
+      doc.getArray('codemirror').push([1]);
+    });
+    expect(kindOf(told, 'Notes')).toEqual({ editor: 'code', root: 'monaco' });
+    expect(otherRoots(told, kindOf(told, 'Notes'))).toEqual(['codemirror']);
+  });
+
+  it('named “meta” are shown when another program uses them', () => {
+    expect(otherRoots(arrived((doc) => doc.getMap('meta').set('kind', 'text')), null)).toEqual([]);
+    expect(otherRoots(arrived((doc) => doc.getMap('meta').set('author', 'Ada')), null)).toEqual(['meta']);
+    expect(otherRoots(arrived((doc) => doc.getText('meta').insert(0, 'text')), null)).toEqual(['meta']);
+  });
+
+  it('are read to the last leaf', () => {
+    const read = (part: Part): unknown => {
+      if (part.is === 'value') return part.value;
+      if (part.is === 'text') return part.pieces(100).map((piece) => (typeof piece === 'string' ? piece : read(piece))).join('');
+      const of = (entries: Entry[]) => entries.map(({ label, part }) => [label, read(part)]);
+      return { [part.tag ?? part.word]: of([...part.attributes, ...part.entries(100)]) };
+    };
+    const doc = arrived((doc) => {
+      const inner = new Y.Map<unknown>();
+      doc.getMap('map').set('inner', inner);
+      inner.set('json', { deep: [true] });
+      inner.set('replaced', 1);
+      inner.set('replaced', 2);
+      doc.getArray('list').push([new Y.Text('ab'), 'c']);
+      const heading = new Y.XmlElement('heading');
+      heading.setAttribute('level', '2');
+      heading.insert(0, [new Y.XmlText('Title')]);
+      doc.getXmlFragment('xml').insert(0, [heading]);
+      doc.getText('text').insert(0, 'visible gone');
+      doc.getText('text').delete(7, 5);
+    });
+    expect(read(partOfRoot(doc, 'map'))).toEqual({ Map: [['inner', { Map: [['json', { Map: [['deep', { List: [['1', true]] }]] }], ['replaced', 2]] }]] });
+    expect(read(partOfRoot(doc, 'list'))).toEqual({ List: [['1', 'ab'], ['2', 'c']] });
+    expect(read(partOfRoot(doc, 'xml'))).toEqual({ XML: [[null, { heading: [['level', '2'], [null, 'Title']] }]] });
+    expect(read(partOfRoot(doc, 'text'))).toBe('visible');
+  });
+
+  it('are known to be touched, however deep the change', () => {
+    const doc = arrived((doc) => doc.getMap('map').set('inner', new Y.Map()));
+    const touched: string[][] = [];
+    doc.on('afterTransaction', (transaction) => {
+      const roots = rootsTouchedBy(transaction);
+      touched.push([...doc.share].filter(([, root]) => roots.has(root)).map(([name]) => name));
+    });
+    const other = new Y.Doc();
+    Y.applyUpdate(other, Y.encodeStateAsUpdate(doc));
+    (other.getMap('map').get('inner') as Y.Map<number>).set('x', 1);
+    other.getText('new').insert(0, 'x');
+    Y.applyUpdate(doc, Y.encodeStateAsUpdate(other));
+    expect(touched).toEqual([['map', 'new']]);
+  });
+});
 
 describe('the kind of a document', () => {
   it('is what its maker wrote into it, whatever the title says later', () => {
@@ -16,17 +120,10 @@ describe('the kind of a document', () => {
   });
 
   it('is read off the roots of documents that others made', () => {
-    const doc = (fill: (doc: Y.Doc) => void) => {
-      const made = new Y.Doc();
-      fill(made);
-      const arrived = new Y.Doc(); // Roots that came by update have no type yet.
-      Y.applyUpdate(arrived, Y.encodeStateAsUpdate(made));
-      return arrived;
-    };
-    expect(kindOf(doc((d) => d.getText('monaco').insert(0, 'x')), 'Notes')).toEqual({ editor: 'code', root: 'monaco' });
-    expect(kindOf(doc((d) => d.getXmlFragment('prosemirror').insert(0, [new Y.XmlElement('paragraph')])), 'a.ts')).toEqual({ editor: 'text', root: 'prosemirror' });
-    expect(kindOf(new Y.Doc(), 'a.ts').editor).toBe('code');
-    expect(kindOf(new Y.Doc(), 'Notes').editor).toBe('text');
+    expect(kindOf(arrived((d) => d.getText('monaco').insert(0, 'x')), 'Notes')).toEqual({ editor: 'code', root: 'monaco' });
+    expect(kindOf(arrived((d) => d.getXmlFragment('prosemirror').insert(0, [new Y.XmlElement('paragraph')])), 'a.ts')).toEqual({ editor: 'text', root: 'prosemirror' });
+    expect(kindOf(new Y.Doc(), 'a.ts')?.editor).toBe('code');
+    expect(kindOf(new Y.Doc(), 'Notes')?.editor).toBe('text');
   });
 
   it('has a language by the ending', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { UnsavedCounter, describe as inWords, saveState, type ConnectionFacts } from '../src/collaboration/save-state';
+import { UnsavedCounter, describe as inWords, isWorry, saveState, turnOf, type ConnectionFacts } from '../src/collaboration/save-state';
 
 const SOUND: ConnectionFacts = { socketOpen: true, browserOnline: true, synced: true, everSynced: true, access: 'read-write', unsaved: 0, slow: false };
 const when = (facts: Partial<ConnectionFacts>) => saveState({ ...SOUND, ...facts });
@@ -18,11 +18,27 @@ describe('the save state', () => {
   });
 
   it('tells a reader that changes were refused instead of promising to save them', () => {
-    expect(when({ access: 'readonly', unsaved: 2 })).toEqual({ is: 'read-only', unsaved: 2 });
+    expect(when({ access: 'readonly', unsaved: 2 })).toEqual({ is: 'read-only', unsaved: 2, because: 'role' });
   });
 
   it('is opening, not offline, before the document was here for the first time', () => {
     expect(when({ socketOpen: false, synced: false, everSynced: false }).is).toBe('opening');
+  });
+});
+
+describe('a turn that is spoken', () => {
+  it('is each change for the better or worse, and neither a save nor a number', () => {
+    const turn = (facts: Partial<ConnectionFacts>) => turnOf(when(facts));
+    const gone = { socketOpen: false, synced: false };
+    expect(turn({ unsaved: 3 })).toBe(turn({}));
+    expect(turn({ ...gone, unsaved: 1 })).toBe(turn({ ...gone, unsaved: 19 }));
+    const turns = [turn({}), turn({ unsaved: 1, slow: true }), turn(gone), turn({ ...gone, unsaved: 1 }), turn({ synced: false }), turn({ access: 'readonly' })];
+    expect(new Set(turns).size).toBe(turns.length);
+  });
+
+  it('is a worry where something is not saved and will not be shortly', () => {
+    expect([when({ socketOpen: false }), when({ unsaved: 1, slow: true }), when({ access: 'readonly', unsaved: 1 })].map(isWorry)).toEqual([true, true, true]);
+    expect([when({}), when({ unsaved: 1 }), when({ access: 'readonly' })].map(isWorry)).toEqual([false, false, false]);
   });
 });
 

@@ -3,7 +3,7 @@ import { WebsocketProvider } from 'y-websocket'
 import { EditorView, basicSetup } from 'codemirror'
 import { yCollab } from 'y-codemirror.next'
 
-const { URL, TOKEN } = process.env
+const { VITE_URL: URL, VITE_TOKEN: TOKEN } = import.meta.env
 
 const doc = new Y.Doc()
 const text = doc.getText('codemirror')

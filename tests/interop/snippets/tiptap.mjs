@@ -4,7 +4,7 @@ import { Collaboration } from '@tiptap/extension-collaboration'
 import { CollaborationCaret } from '@tiptap/extension-collaboration-caret'
 import { HocuspocusProvider } from '@hocuspocus/provider'
 
-const { URL, TOKEN } = process.env
+const { VITE_URL: URL, VITE_TOKEN: TOKEN } = import.meta.env
 
 const provider = new HocuspocusProvider({
   url: URL.replace('http', 'ws') + '/collab',

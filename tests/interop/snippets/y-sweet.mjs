@@ -16,7 +16,9 @@ async function clientToken () {
 
 const doc = new Y.Doc()
 const text = doc.getText('content')
-const provider = createYjsProvider(doc, 'hello-y-sweet', clientToken)
+const provider = createYjsProvider(doc, 'hello-y-sweet', clientToken, {
+  showDebuggerLink: false // It would print the token, in the address of a page of somebody else's.
+})
 
 provider.once('sync', () => text.insert(0, 'Hello from Y-Sweet\n'))
 provider.on('local-changes', hasLocalChanges => console.log(hasLocalChanges ? 'saving' : 'saved'))

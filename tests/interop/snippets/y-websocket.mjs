@@ -1,7 +1,7 @@
 import * as Y from 'yjs'
 import { WebsocketProvider } from 'y-websocket'
 
-const { URL, TOKEN } = process.env // http://127.0.0.1:8080 and a token, both in data/credentials.json
+const { URL, TOKEN } = process.env
 
 const doc = new Y.Doc()
 const text = doc.getText('content')

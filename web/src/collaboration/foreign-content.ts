@@ -30,8 +30,8 @@ export function unknownParts(part: unknown, known: Known): string[] {
       type.toArray().forEach(walk);
     } else if (type instanceof Y.XmlFragment) {
       for (const child of type.toArray()) {
-        if (child instanceof Y.XmlText) found.add('bare text');
-        walk(child);
+        if (child instanceof Y.XmlText || typeof child === 'string') found.add('bare text');
+        if (typeof child !== 'string') walk(child);
       }
     } else {
       found.add('hook');
@@ -53,7 +53,7 @@ export function unknownParts(part: unknown, known: Known): string[] {
 export function unknownInEvents(events: Y.YEvent<any>[], known: Known): string[] {
   return events.flatMap(({ target, changes, keys }) => {
     if (target instanceof Y.XmlText) return unknownParts(target, known);
-    const added = [...changes.added].flatMap((item) => ('type' in item.content ? unknownParts(item.content.type, known) : []));
+    const added = [...changes.added].flatMap((item) => ('type' in item.content ? unknownParts(item.content.type, known) : ['bare text']));
     return keys.size > 0 && target instanceof Y.XmlElement ? [...added, ...unknownParts(target, known)] : added;
   });
 }
@@ -63,7 +63,13 @@ export function plainText(fragment: Y.XmlFragment): string {
   const lines: string[] = [];
   const walk = (type: unknown): void => {
     if (type instanceof Y.XmlText) lines.push(type.toDelta().map(({ insert }: { insert: unknown }) => (typeof insert === 'string' ? insert : '')).join(''));
-    else if (type instanceof Y.XmlFragment) type.toArray().forEach(walk);
+    else if (type instanceof Y.XmlFragment) {
+      // Bare characters, which no editor of XML writes, come one by one.
+      const children = type.toArray() as unknown[];
+      const bare = children.filter((child) => typeof child === 'string').join('');
+      if (bare) lines.push(bare);
+      children.forEach(walk);
+    }
   };
   walk(fragment);
   return lines.join('\n');

@@ -1,4 +1,5 @@
 import * as Y from 'yjs';
+import { keyOf, shapeOf, usedRoots, type Shape } from './roots';
 
 /** What a document is edited with, and the root type its content lies in. */
 export interface DocumentKind {
@@ -26,21 +27,40 @@ export function firstUpdate(kind: DocumentKind): Uint8Array {
   return update;
 }
 
-/** Call when the document has arrived: before that every document looks new. */
-export function kindOf(doc: Y.Doc, title: string): DocumentKind {
-  const used = (roots: string[]) => roots.find((root) => isUsed(doc.share.get(root)));
-  const text = used(TEXT_ROOTS);
-  const code = used(CODE_ROOTS);
-  const told = doc.getMap(META).get('kind');
-  if (told === 'code') return { editor: 'code', root: code ?? CODE.root };
-  if (told === 'text') return { editor: 'text', root: text ?? TEXT.root };
-  if (text) return { editor: 'text', root: text };
-  if (code) return { editor: 'code', root: code };
-  return looksLikeCode(title) ? CODE : TEXT;
+/**
+ * Call when the document has arrived: before that every document looks new. Null when there is content, and all of it in roots that no
+ * editor of this page knows.
+ */
+export function kindOf(doc: Y.Doc, title: string): DocumentKind | null {
+  const text = rootFor(doc, TEXT_ROOTS, 'xml');
+  const code = rootFor(doc, CODE_ROOTS, 'text');
+  const told = keyOf(doc.share.get(META), 'kind');
+  if (told === 'code' || told === 'text') return told === 'code' ? kind('code', code.used ?? code.free) : kind('text', text.used ?? text.free);
+  if (text.used) return kind('text', text.used);
+  if (code.used) return kind('code', code.used);
+  if (otherRoots(doc, null).length > 0) return null;
+  return looksLikeCode(title) ? kind('code', code.free) : kind('text', text.free);
 }
 
-function isUsed(root: Y.AbstractType<any> | undefined): boolean {
-  return root !== undefined && (root._start !== null || root._map.size > 0);
+/** The root that an editor finds its content in, or else may begin in. One that holds something of another shape is neither. */
+function rootFor(doc: Y.Doc, names: string[], shape: Shape): { used?: string; free?: string } {
+  const shapes = names.map((name) => ({ name, is: shapeOf(doc.share.get(name)) }));
+  const used = shapes.find(({ is }) => is === shape)?.name;
+  const free = shapes.find(({ is }) => is === null)?.name;
+  return { ...(used !== undefined && { used }), ...(free !== undefined && { free }) };
+}
+
+function kind(editor: DocumentKind['editor'], root: string | undefined): DocumentKind | null {
+  return root === undefined ? null : { editor, root };
+}
+
+/** The roots with content that the editor of this kind does not show. The page's own note of the kind is no content. */
+export function otherRoots(doc: Y.Doc, shown: DocumentKind | null): string[] {
+  const isOwnNote = (name: string) => {
+    const keys = [...doc.share.get(name)!._map].filter(([, item]) => !item.deleted).map(([key]) => key);
+    return name === META && shapeOf(doc.share.get(name)) === 'map' && keys.every((key) => key === 'kind');
+  };
+  return usedRoots(doc).filter((name) => name !== shown?.root && !isOwnNote(name));
 }
 
 /** File endings that are written in the code editor, with the language of each. */

@@ -19,8 +19,11 @@ export interface RoomState {
   people: Person[];
 }
 
-/** A refusal of the connection alone is asked again after this long: rights may just have changed. */
+/** If only the connection was refused, it is tried again after this long: rights may have changed in between. */
 const ASK_AGAIN_MS = 3_000;
+
+/** The close code of a connection that this page ended itself. */
+const LEFT = 1000;
 
 /** One open document: its content, its connection, and what may be said about both. */
 export class Room {
@@ -42,6 +45,8 @@ export class Room {
   };
   private slowTimer: number | undefined;
   private askAgain: number | undefined;
+  /** Counts connections. What is learned about one of them says nothing about the next. */
+  private connection = 0;
   private closed = false;
 
   constructor(
@@ -58,21 +63,22 @@ export class Room {
       name: documentId,
       document: this.doc,
       token: () => session.session.value?.token ?? '',
-      onOpen: () => {
-        this.unsaved.opened();
-        this.learn({ socketOpen: true, synced: false });
-      },
+      onOpen: () => this.opened(),
       onAuthenticated: ({ scope }) => this.learn({ access: scope === 'readonly' ? 'readonly' : 'read-write' }),
       onAuthenticationFailed: () => void this.askWhy(),
-      onSynced: () => this.learn({ synced: this.provider.synced, everSynced: true }),
+      onSynced: () => {
+        clearTimeout(this.askAgain);
+        this.learn({ synced: this.provider.synced, everSynced: true });
+      },
       onUnsyncedChanges: ({ number }) => {
         this.unsaved.provider(number);
         this.learn({});
       },
-      // Both the end of the socket and the end of this document on it arrive here.
+      onDisconnect: ({ event }) => this.disconnected(event?.code === LEFT),
+      // The server ended this document but not the socket. The end of a socket arrives here too, after `onDisconnect`.
       onClose: () => {
-        const socketOpen = this.socket.webSocket?.readyState === WebSocket.OPEN;
-        this.learn({ socketOpen, synced: false });
+        if (this.socket.webSocket?.readyState !== WebSocket.OPEN) return;
+        this.learn({ synced: false });
         void this.askWhy();
       },
     });
@@ -96,12 +102,8 @@ export class Room {
   retry(): void {
     if (this.closed) return;
     this.state.set({ ...this.state.value, refusal: null });
-    if (this.socket.webSocket?.readyState === WebSocket.OPEN) {
-      this.provider.detach();
-      this.provider.attach();
-    } else {
-      void this.socket.connect();
-    }
+    this.leave();
+    void this.socket.connect();
   }
 
   close(): void {
@@ -114,6 +116,35 @@ export class Room {
     this.provider.destroy();
     this.socket.destroy();
     this.doc.destroy();
+  }
+
+  private opened(): void {
+    this.connection += 1;
+    clearTimeout(this.askAgain);
+    // Updates typed without a connection wait in the provider's queue, but the handshake carries them too. Sent twice, they would be
+    // confirmed twice, and the first confirmation would be taken for that of the handshake: "saved" before it is true.
+    (this.socket as unknown as { messageQueue: unknown[] }).messageQueue = [];
+    this.unsaved.opened();
+    this.learn({ socketOpen: true, synced: false });
+  }
+
+  private disconnected(byMe: boolean): void {
+    // When the provider gives up a silent socket, it forgets to tell itself. It would go on believing that it is synced, and never
+    // say so of the next connection.
+    this.provider.onClose();
+    this.learn({ socketOpen: false, synced: false });
+    if (!byMe) void this.askWhy();
+  }
+
+  /**
+   * Ends the connection immediately. The closing handshake of its socket may take long, without a network above all; whatever
+   * arrives from that socket afterwards, its close included, counts for nothing.
+   */
+  private leave(): void {
+    this.connection += 1;
+    clearTimeout(this.askAgain);
+    this.socket.disconnect(); // No reconnecting by itself ...
+    this.socket.onClose({ event: { code: LEFT, reason: 'left' } }); // ... and no waiting for the other side.
   }
 
   private readonly onUpdate = (_update: Uint8Array, origin: unknown) => {
@@ -135,8 +166,12 @@ export class Room {
   };
 
   private readonly onNetwork = () => {
+    const wasOnline = this.facts.browserOnline;
     this.learn({ browserOnline: navigator.onLine });
-    if (navigator.onLine && !this.facts.socketOpen && !this.state.value.refusal) void this.socket.connect();
+    if (!navigator.onLine || wasOnline || this.state.value.refusal) return;
+    // A socket from before the network went away may look open for minutes without being so.
+    this.leave();
+    void this.socket.connect();
   };
 
   private readonly onLeave = (event: BeforeUnloadEvent) => {
@@ -168,6 +203,7 @@ export class Room {
   /** The connection was refused or ended: the REST interface says why in a way that a person can be told. */
   private async askWhy(): Promise<void> {
     if (this.closed || !navigator.onLine) return;
+    const asked = this.connection;
     let refusal: Refusal | null = null;
     try {
       await api.document(this.documentId);
@@ -178,9 +214,10 @@ export class Room {
       else if (error.status === 410) refusal = 'deleted';
       else if (error.status === 404) refusal = 'not-found';
     }
-    if (this.closed) return;
+    // The answer is about a connection that is gone: if the next one is refused, it asks itself.
+    if (this.closed || asked !== this.connection) return;
     if (refusal) {
-      this.socket.disconnect();
+      this.leave();
       this.state.set({ ...this.state.value, refusal, mayWrite: false });
     } else if (this.facts.socketOpen && !this.facts.synced) {
       clearTimeout(this.askAgain);

@@ -28,7 +28,8 @@ export type SaveState =
   | { is: 'offline'; unsaved: number }
   | { is: 'saving'; unsaved: number; slow: boolean }
   | { is: 'saved' }
-  | { is: 'read-only'; unsaved: number };
+  /** `because` names what stands in the way: the user's role, or content that no editor of this page knows. */
+  | { is: 'read-only'; unsaved: number; because: 'role' | 'content' };
 
 /** A commit takes milliseconds: after this long something is wrong, and the page says so. */
 export const SLOW_AFTER_MS = 5_000;
@@ -38,13 +39,24 @@ export function saveState(facts: ConnectionFacts): SaveState {
   if (!facts.browserOnline) return { is: 'offline', unsaved };
   if (!facts.socketOpen) return facts.everSynced ? { is: 'offline', unsaved } : { is: 'opening' };
   if (!facts.synced) return facts.everSynced ? { is: 'connecting', unsaved } : { is: 'opening' };
-  if (facts.access === 'readonly') return { is: 'read-only', unsaved };
+  if (facts.access === 'readonly') return { is: 'read-only', unsaved, because: 'role' };
   if (unsaved > 0) return { is: 'saving', unsaved, slow: facts.slow };
   return { is: 'saved' };
 }
 
 export function changes(count: number): string {
   return count === 1 ? '1 change' : `${count} changes`;
+}
+
+/** The user should know of it now: something is not saved, and will not be shortly. */
+export function isWorry(state: SaveState): boolean {
+  return state.is === 'offline' || (state.is === 'saving' && state.slow) || (state.is === 'read-only' && state.unsaved > 0);
+}
+
+/** Two states with the same turn differ in a number only, or are the ordinary course of saving. */
+export function turnOf(state: SaveState): string {
+  if (state.is === 'saved' || (state.is === 'saving' && !state.slow)) return 'well';
+  return `${state.is} ${'unsaved' in state && state.unsaved > 0}`;
 }
 
 /** The state in words: a short text for the bar, and the whole truth for whoever asks. */
@@ -74,6 +86,9 @@ export function describe(state: SaveState): { short: string; long: string } {
     case 'saved':
       return { short: 'Saved', long: 'Everything you wrote is committed in the server’s database.' };
     case 'read-only':
+      if (state.because === 'content') {
+        return { short: 'View only', long: 'Another program wrote this document. This page shows it as it changes, but cannot edit it.' };
+      }
       return state.unsaved
         ? { short: `View only · ${state.unsaved} refused`, long: `You may only read this document. ${changes(state.unsaved)} of yours were not accepted.` }
         : { short: 'View only', long: 'You may read this document, and follow others in it.' };

@@ -1,7 +1,7 @@
 import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from '@codemirror/autocomplete';
 import { defaultKeymap, indentWithTab } from '@codemirror/commands';
 import { bracketMatching, defaultHighlightStyle, foldGutter, foldKeymap, indentOnInput, syntaxHighlighting, type LanguageSupport } from '@codemirror/language';
-import { highlightSelectionMatches, searchKeymap } from '@codemirror/search';
+import { highlightSelectionMatches, search, searchKeymap } from '@codemirror/search';
 import { Compartment, EditorState } from '@codemirror/state';
 import { EditorView, drawSelection, dropCursor, highlightActiveLine, highlightActiveLineGutter, keymap, lineNumbers } from '@codemirror/view';
 import { useEffect, useRef, useState } from 'preact/hooks';
@@ -25,6 +25,20 @@ const LANGUAGE_WORDS: Record<Language, string> = {
   json: 'JSON',
   sql: 'SQL',
   plain: 'Plain text',
+};
+
+/** The words of the find bar, with capital letters as everywhere else in the page. */
+const PHRASES = {
+  next: 'Next',
+  previous: 'Previous',
+  all: 'All',
+  'match case': 'Match case',
+  regexp: 'Regular expression',
+  'by word': 'Whole words',
+  replace: 'Replace',
+  'replace all': 'Replace all',
+  close: 'Close',
+  go: 'Go',
 };
 
 /** Loaded when first needed: nobody downloads ten grammars to write one file. */
@@ -81,6 +95,8 @@ export default function Code({ room, root, editable, title }: { room: Room; root
           bracketMatching(),
           closeBrackets(),
           autocompletion(),
+          EditorState.phrases.of(PHRASES),
+          search({ top: true }),
           highlightSelectionMatches(),
           syntaxHighlighting(codeColours),
           syntaxHighlighting(defaultHighlightStyle, { fallback: true }),

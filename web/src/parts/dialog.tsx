@@ -1,15 +1,21 @@
 import type { ComponentChildren } from 'preact';
-import { useEffect, useId, useRef } from 'preact/hooks';
+import { useEffect, useId, useLayoutEffect, useRef } from 'preact/hooks';
+import { useOpener } from './focus';
 import { Icon } from './icon';
 
-/** A modal dialog: the browser's own, so that focus, Escape and the inert page behind it are right. */
+/** A modal dialog: the browser's own, so that Escape and the inert page behind it are right. */
 export function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ComponentChildren }) {
   const ref = useRef<HTMLDialogElement>(null);
   const titleId = useId();
-  useEffect(() => {
+  const giveFocusBack = useOpener();
+  // Not after the paint: a field with `autofocus` has the focus by then, and the browser would give it back to that field.
+  useLayoutEffect(() => {
     const dialog = ref.current!;
     dialog.showModal();
-    return () => dialog.close();
+    return () => {
+      dialog.close(); // Before it is closed, nothing outside of it can have the focus.
+      giveFocusBack();
+    };
   }, []);
   return (
     <dialog

@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { describe, type SaveState } from '../collaboration/save-state';
+import { describe, isWorry, turnOf, type SaveState } from '../collaboration/save-state';
 import { Icon, type IconName } from './icon';
 
 const ICONS: Record<SaveState['is'], IconName | null> = {
@@ -14,25 +14,31 @@ const ICONS: Record<SaveState['is'], IconName | null> = {
 /** "Saved" may come late but never early: after "Saving" it waits this long, so that typing does not make the words flicker. */
 const SAVED_AFTER_MS = 600;
 
-/** Where the user's changes are. Worries are shown at once. */
+/** Where the user's changes are. Worries are shown immediately. What a screen reader speaks is the very element that is shown. */
 export function SaveStatus({ state }: { state: SaveState }) {
   const shown = useCalm(state);
   const { short, long } = describe(shown);
   const icon = ICONS[shown.is];
-  const worried = shown.is === 'offline' || (shown.is === 'saving' && shown.slow) || (shown.is === 'read-only' && shown.unsaved > 0);
-  // Only turns for the better or worse are spoken, not each save.
-  const spoken = shown.is === 'saving' && !shown.slow ? 'saved' : shown.is;
-  const sentence = useRef({ spoken: '', text: '' });
-  if (sentence.current.spoken !== spoken) sentence.current = { spoken, text: long };
+  const isTurn = useTurn(shown);
   return (
-    <div class={worried ? 'save-status worried' : 'save-status'} data-state={shown.is} title={long}>
+    <div class={isWorry(shown) ? 'save-status worried' : 'save-status'} data-state={shown.is} title={long}>
       {icon ? <Icon name={icon} size={16} /> : <span class="ring" aria-hidden="true" />}
-      <span class="save-words">{short}</span>
-      <span class="for-screen-readers" role="status">
-        {sentence.current.text}
+      <span class="save-words" role="status" aria-live={isTurn ? 'polite' : 'off'}>
+        {short}
       </span>
     </div>
   );
+}
+
+/** Whether the words have just turned for the better or worse. Nobody wants to hear each save, or each number while typing offline. */
+function useTurn(shown: SaveState): boolean {
+  const { short } = describe(shown);
+  const last = useRef({ short: '', turn: '', isTurn: false });
+  if (last.current.short !== short) {
+    const turn = turnOf(shown);
+    last.current = { short, turn, isTurn: turn !== last.current.turn };
+  }
+  return last.current.isTurn;
 }
 
 function useCalm(state: SaveState): SaveState {

@@ -1,9 +1,12 @@
 import type { ComponentType } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
+import type * as Y from 'yjs';
 import * as api from '../api';
-import { kindOf, type DocumentKind } from '../collaboration/kind';
+import { kindOf, otherRoots, type DocumentKind } from '../collaboration/kind';
 import { Room, type RoomState } from '../collaboration/room';
-import { changes } from '../collaboration/save-state';
+import { rootsTouchedBy } from '../collaboration/roots';
+import { changes, type SaveState } from '../collaboration/save-state';
+import { OtherContent } from '../editors/other-content';
 import { Avatars } from '../parts/avatars';
 import { Icon } from '../parts/icon';
 import { Menu } from '../parts/menu';
@@ -68,14 +71,15 @@ function OpenDocument({ id, room }: { id: string; room: Room }) {
     document.title = about ? `${about.title} · ContextNexus` : 'ContextNexus';
   }, [about?.title]);
 
+  const contents = useContents(room.doc, state.loaded, about?.title);
+  const kind = contents?.kind;
   useEffect(() => {
-    if (!state.loaded || editor || !about) return;
-    const kind = kindOf(room.doc, about.title);
+    if (!kind) return;
     EDITORS[kind.editor]().then(
       ({ default: Editor }) => setEditor({ kind, Editor }),
       () => toast('The editor could not be loaded. Please load the page again.', { isError: true }),
     );
-  }, [state.loaded, about]);
+  }, [kind]);
 
   const retitle = async (title: string) => {
     const before = about!;
@@ -101,7 +105,10 @@ function OpenDocument({ id, room }: { id: string; room: Room }) {
     });
   };
 
-  const isShown = editor !== null;
+  const isForeign = contents?.kind === null;
+  const isShown = editor !== null || isForeign;
+  // Where there is nothing to edit there is nothing to save either: "Saved" would promise something.
+  const save: SaveState = isForeign && state.save.is === 'saved' ? { is: 'read-only', unsaved: 0, because: 'content' } : state.save;
   if (state.refusal && !isShown) return <Refused refusal={state.refusal} />;
 
   return (
@@ -112,7 +119,7 @@ function OpenDocument({ id, room }: { id: string; room: Room }) {
         </a>
         <div class="title-and-status">
           {about ? <Title title={about.title} editable={state.mayWrite} onChange={(title) => void retitle(title)} /> : <span class="skeleton-line title-skeleton" />}
-          {!state.refusal && <SaveStatus state={state.save} />}
+          {!state.refusal && <SaveStatus state={save} />}
         </div>
         <div class="top-bar-end">
           <Avatars people={state.people} />
@@ -134,13 +141,88 @@ function OpenDocument({ id, room }: { id: string; room: Room }) {
       </header>
       {state.refusal && <RefusedBanner state={state} mayRestore={about?.role === 'admin'} id={id} onBack={() => room.retry()} />}
       <main class="document-main">
-        {editor ? (
-          <editor.Editor room={room} root={editor.kind.root} editable={state.mayWrite} title={about?.title ?? ''} />
-        ) : (
-          <Opening />
-        )}
+        {isShown && contents && contents.others.length > 0 && <ForeignNotice names={contents.others} isAll={isForeign} />}
+        {editor && <editor.Editor room={room} root={editor.kind.root} editable={state.mayWrite} title={about?.title ?? ''} />}
+        {isShown && contents && contents.others.length > 0 && <OtherContent doc={room.doc} names={contents.others} isAll={isForeign} />}
+        {!isShown && <Opening />}
       </main>
       {sharing && <ShareDialog id={id} title={about?.title ?? 'Document'} onClose={() => setSharing(false)} />}
+    </div>
+  );
+}
+
+interface Contents {
+  /** What the document is edited with; null where no editor of this page knows its content. */
+  kind: DocumentKind | null;
+  /** The roots with content that this editor does not show. */
+  others: string[];
+}
+
+/** Others may write fast: what they write outside the editor is drawn again at most this often. */
+const REDRAW_MS = 100;
+
+/** What is in the document, and what of it changes outside the editor. An editor that was chosen stays. */
+function useContents(doc: Y.Doc, isLoaded: boolean, title: string | undefined): Contents | null {
+  const [contents, setContents] = useState<Contents | null>(null);
+  const isReady = isLoaded && title !== undefined;
+  useEffect(() => {
+    if (!isReady) return;
+    let kind: DocumentKind | null = null;
+    let timer: number | undefined;
+    const look = () => {
+      timer = undefined;
+      kind ??= kindOf(doc, title);
+      setContents({ kind, others: otherRoots(doc, kind) });
+    };
+    const onTransaction = (transaction: Y.Transaction) => {
+      const touched = rootsTouchedBy(transaction);
+      if (kind) touched.delete(doc.share.get(kind.root)!);
+      if (touched.size > 0) timer ??= window.setTimeout(look, REDRAW_MS);
+    };
+    look();
+    doc.on('afterTransaction', onTransaction);
+    return () => {
+      doc.off('afterTransaction', onTransaction);
+      clearTimeout(timer);
+    };
+  }, [doc, isReady]);
+  return contents;
+}
+
+const NAMES_SHOWN = 4;
+
+/** Says what else is in the document before anyone takes it for empty. */
+function ForeignNotice({ names, isAll }: { names: string[]; isAll: boolean }) {
+  const show = () => {
+    const section = document.getElementById('other-content')!;
+    section.scrollIntoView({ behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
+    section.focus({ preventScroll: true });
+  };
+  if (isAll) {
+    return (
+      <div class="notice banner calm">
+        <Icon name="eye" />
+        <span>Another program wrote this document. You see it here as it changes; this page cannot edit it.</span>
+      </div>
+    );
+  }
+  const rest = names.length - NAMES_SHOWN;
+  return (
+    <div class="notice banner calm">
+      <Icon name="eye" />
+      <span>
+        Other programs keep something of their own in this document:{' '}
+        {names.slice(0, NAMES_SHOWN).map((name, index) => (
+          <span key={name}>
+            {index > 0 && ', '}
+            <bdi class="root-mention">{name || '(no name)'}</bdi>
+          </span>
+        ))}
+        {rest > 0 && ` and ${rest} more`}.
+      </span>
+      <button type="button" class="button" onClick={show}>
+        Show
+      </button>
     </div>
   );
 }

@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import * as api from '../api';
+import { useOpener } from '../parts/focus';
 import { Mark } from '../parts/icon';
 import { ThemeButton } from '../parts/page-menu';
 import { endedBecause, lastSignIn } from '../session';
@@ -13,6 +14,7 @@ export function SignIn({ overPage, opensDocument }: { overPage: boolean; opensDo
   const ended = useStore(endedBecause);
   const form = useRef<HTMLFormElement>(null);
   const last = useRef(lastSignIn()).current;
+  const giveFocusBack = useOpener();
 
   useEffect(() => {
     document.title = 'Sign in · ContextNexus';
@@ -31,6 +33,9 @@ export function SignIn({ overPage, opensDocument }: { overPage: boolean; opensDo
         // The form says so when it is sent.
       },
     );
+    return () => {
+      if (overPage) giveFocusBack(); // To the editor that the session ended in.
+    };
   }, []);
 
   const submit = async (event: SubmitEvent) => {
@@ -74,8 +79,8 @@ export function SignIn({ overPage, opensDocument }: { overPage: boolean; opensDo
           </label>
           {facts?.demo && (
             <p class="hint" id="where-password">
-              This is a demo: the password was printed when the server first started, and stands in <code>credentials.json</code> in its data
-              directory (<code>./data</code> unless set otherwise).
+              This is a demo server. Its password is in <code>credentials.json</code> in the server’s data directory; the server prints the
+              path of that file when it starts.
             </p>
           )}
           <label class="check">
