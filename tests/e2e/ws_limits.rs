@@ -124,7 +124,7 @@ fn what_one_connection_or_document_may_is_closed_by_its_name() {
 
     let _three = [joined(&world, "connections"), joined(&world, "connections"), joined(&world, "connections")];
     let (_, _, mut fourth) = open(&world, "127.0.0.1", "connections");
-    assert_eq!(closed(&mut fourth), limit("too many connections of this document"));
+    assert_eq!(closed(&mut fourth), (1013, "too many connections of this document".to_owned()));
 
     let (_, _, mut eager) = Raw::request(address(&world), "/collab", "");
     for _ in 0..6 {
@@ -140,7 +140,9 @@ fn what_one_connection_or_document_may_is_closed_by_its_name() {
     for name in [b'a', b'b', b'c'] {
         wide.send_binary(&[1, name, 0, 0, 1, 0]);
     }
-    assert_eq!(closed(&mut wide), limit("too many documents"));
+    wide.send_binary(b"\x01c\x02\x00\x01x");
+    let denied = b"\x01c\x02\x01\x44too many documents on this connection (documents_per_connection_max)";
+    assert_eq!(wide.binary(), denied, "it is refused alone");
     let (_, _, mut silent) = Raw::request(address(&world), "/collab", "");
     assert_eq!(closed(&mut silent), (4408, "not authenticated in time".to_owned()));
 }
@@ -161,7 +163,7 @@ fn who_is_one_too_many_is_turned_away_by_its_name() {
     };
     let mut open_ones = vec![joined(&world, "a"), joined(&world, "a")];
     let (_, _, mut third) = open(&world, "127.0.0.1", "a");
-    assert_eq!(closed(&mut third), limit("too many connections of this user"));
+    assert_eq!(closed(&mut third), (1013, "too many connections of this user".to_owned()));
     drop(third);
     eventually(Duration::from_secs(5), "the third is gone", || world.metric("contextnexus_ws_connections") == 2.0);
     open_ones.push(Raw::request(address(&world), "/collab", "").2);
