@@ -14,6 +14,7 @@ mod interop_control;
 mod interop_convergence;
 mod interop_culprit;
 mod interop_failover;
+mod interop_families;
 mod interop_golden;
 mod interop_hostile;
 mod interop_kills;
