@@ -73,7 +73,7 @@ pub struct Alias {
 }
 
 /// Documents that the caller sees, newest first.
-#[tracing::instrument(name = "pg.documents.list", skip_all, err)]
+#[tracing::instrument(name = "pg.documents.list", skip_all, err(level = "debug"))]
 pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64) -> Result<Vec<Document>, StoreError> {
     let rows = sqlx::query!(
         r#"select d.id, d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
@@ -119,7 +119,7 @@ pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64
 }
 
 /// One document, deleted or not, where its project is visible to the caller. [`StoreError::NotFound`] otherwise.
-#[tracing::instrument(name = "pg.documents.get", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.get", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<Document, StoreError> {
     let row = sqlx::query!(
         r#"select d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
@@ -156,7 +156,7 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<D
 }
 
 /// The document of this name, or former name, in the project.
-#[tracing::instrument(name = "pg.documents.find_by_name", skip_all, err)]
+#[tracing::instrument(name = "pg.documents.find_by_name", skip_all, err(level = "debug"))]
 pub async fn find_by_name(db: &mut TenantTx, project: ProjectId, name: &str) -> Result<Option<DocumentId>, StoreError> {
     let id = sqlx::query_scalar!(
         r#"select id as "id!" from content_items where tenant_id = $1 and project_id = $2 and name = $3
@@ -172,7 +172,7 @@ pub async fn find_by_name(db: &mut TenantTx, project: ProjectId, name: &str) -> 
 }
 
 /// Creates an empty document. [`StoreError::Taken`] for a name that another one has, had, or had when it was deleted.
-#[tracing::instrument(name = "pg.documents.create", skip_all, fields(document.id = %new.id), err)]
+#[tracing::instrument(name = "pg.documents.create", skip_all, fields(document.id = %new.id), err(level = "debug"))]
 pub async fn create(db: &mut TenantTx, new: NewDocument<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into content_items (tenant_id, id, project_id, name, title, created_by) values ($1, $2, $3, $4, $5, $6)",
@@ -189,7 +189,7 @@ pub async fn create(db: &mut TenantTx, new: NewDocument<'_>) -> Result<(), Store
 }
 
 /// Renames a living document that is still at `expected`; the former name becomes an alias. What is `None` stays.
-#[tracing::instrument(name = "pg.documents.rename", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.rename", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn rename(
     db: &mut TenantTx,
     id: DocumentId,
@@ -212,7 +212,7 @@ pub async fn rename(
 }
 
 /// Sets the tombstone, if nobody changed the document since `expected`. Its name stays taken, its log whole. Repeating it is no error.
-#[tracing::instrument(name = "pg.documents.delete", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.delete", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn delete(db: &mut TenantTx, id: DocumentId, expected: Option<i64>, by: UserId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update content_items
@@ -229,7 +229,7 @@ pub async fn delete(db: &mut TenantTx, id: DocumentId, expected: Option<i64>, by
 }
 
 /// Takes the tombstone away. Repeating it is no error.
-#[tracing::instrument(name = "pg.documents.restore", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.restore", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn restore(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update content_items set deleted_at = null, deleted_by = null where tenant_id = $1 and id = $2",
@@ -242,7 +242,7 @@ pub async fn restore(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError
 }
 
 /// Opens a document for writing again. Repeating it is no error.
-#[tracing::instrument(name = "pg.documents.reopen", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.reopen", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn reopen(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update document_heads set read_only_since = null where tenant_id = $1 and document_id = $2",
@@ -255,7 +255,7 @@ pub async fn reopen(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError>
 }
 
 /// Former names of a document, in order, those after `after`.
-#[tracing::instrument(name = "pg.documents.aliases", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.aliases", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn aliases(
     db: &mut TenantTx,
     project: ProjectId,
@@ -280,7 +280,7 @@ pub async fn aliases(
 }
 
 /// Frees a former name: it leads nowhere from now on, and anybody may take it.
-#[tracing::instrument(name = "pg.documents.free_alias", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.free_alias", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn free_alias(db: &mut TenantTx, project: ProjectId, id: DocumentId, name: &str) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "delete from document_aliases where tenant_id = $1 and project_id = $2 and document_id = $3 and name = $4",
@@ -295,7 +295,7 @@ pub async fn free_alias(db: &mut TenantTx, project: ProjectId, id: DocumentId, n
 }
 
 /// What was written under this key of this user: a hash of the body, and the sequence that holds it.
-#[tracing::instrument(name = "pg.documents.written_under", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.written_under", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn written_under(
     db: &mut TenantTx,
     id: DocumentId,

@@ -24,6 +24,7 @@ mod interop_outage;
 mod interop_planted;
 mod interop_promises;
 mod interop_snippets;
+mod log_levels;
 mod postgres_authority;
 mod postgres_catalogue;
 mod postgres_log;

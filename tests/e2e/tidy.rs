@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn sources(under: &str) -> Vec<(PathBuf, String)> {
+pub fn sources(under: &str) -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -28,7 +28,7 @@ fn sources(under: &str) -> Vec<(PathBuf, String)> {
 }
 
 /// Lines of code outside tests that contain one of the words.
-fn offences(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
+pub fn offences(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in files {
         for (number, line) in text.lines().enumerate() {
