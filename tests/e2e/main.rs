@@ -25,6 +25,7 @@ mod interop_planted;
 mod interop_promises;
 mod interop_snippets;
 mod log_levels;
+mod metrics;
 mod postgres_authority;
 mod postgres_catalogue;
 mod postgres_log;
