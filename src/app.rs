@@ -269,6 +269,7 @@ async fn run(
             // The last one wrapped is the first one passed.
             .wrap(from_fn(rest::shell))
             .wrap(TracingLogger::<RequestSpan>::new())
+            .wrap(from_fn(crate::metrics::timed))
             .configure(health::routes)
             .configure(ws::configure(shared.sockets.clone()))
             .configure(|service| rest::mount(service, &shared.rest))

@@ -1,9 +1,11 @@
 //! `/live`, `/ready` and `/metrics`: whether the process works, whether it should be given work, and what it does.
 
+use crate::commands::chain;
 use crate::metrics::Metrics;
 use crate::postgres::{Database, migrate, roles};
 use actix_web::web::{self, Data};
 use actix_web::{HttpResponse, Responder, get};
+use contextnexus_actors::report;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -141,7 +143,8 @@ impl Readiness {
         if let Err(error) = &schema {
             warn!(error = %crate::commands::chain(error), "the schema cannot be used");
         }
-        let Ok(inspection) = inspection else { return false };
+        let looked = inspection.inspect_err(|error| report!(error.cause(), "roles cannot be read: {}", chain(error)));
+        let Ok(inspection) = looked else { return false };
         self.with(|state| {
             state.migrations = schema.is_ok();
             state.weakened = inspection.weakened;

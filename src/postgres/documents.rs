@@ -76,7 +76,7 @@ pub struct Alias {
 }
 
 /// Documents that the caller sees, newest first.
-#[tracing::instrument(name = "pg.documents.list", skip_all, err)]
+#[tracing::instrument(name = "pg.documents.list", skip_all, err(level = "debug"))]
 pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64) -> Result<Vec<Document>, StoreError> {
     let rows = sqlx::query!(
         r#"select d.id, d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
@@ -129,7 +129,7 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<D
 }
 
 /// One document, deleted or not, where its project is visible to the caller.
-#[tracing::instrument(name = "pg.documents.find", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.find", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn find(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<Option<Document>, StoreError> {
     let row = sqlx::query!(
         r#"select d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
@@ -166,7 +166,7 @@ pub async fn find(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<
 }
 
 /// The document of this name, or former name, in the project.
-#[tracing::instrument(name = "pg.documents.find_by_name", skip_all, err)]
+#[tracing::instrument(name = "pg.documents.find_by_name", skip_all, err(level = "debug"))]
 pub async fn find_by_name(db: &mut TenantTx, project: ProjectId, name: &str) -> Result<Option<DocumentId>, StoreError> {
     let id = sqlx::query_scalar!(
         r#"select id as "id!" from content_items where tenant_id = $1 and project_id = $2 and name = $3
@@ -277,7 +277,7 @@ fn taken() -> StoreError {
 }
 
 /// Renames a living document that is still at `expected`; the former name becomes an alias. What is `None` stays.
-#[tracing::instrument(name = "pg.documents.rename", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.rename", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn rename(
     db: &mut TenantTx,
     id: DocumentId,
@@ -300,7 +300,7 @@ pub async fn rename(
 }
 
 /// Sets the tombstone, if nobody changed the document since `expected`. Its name stays taken, its log whole. Repeating it is no error.
-#[tracing::instrument(name = "pg.documents.delete", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.delete", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn delete(db: &mut TenantTx, id: DocumentId, expected: Option<i64>, by: UserId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update content_items
@@ -317,7 +317,7 @@ pub async fn delete(db: &mut TenantTx, id: DocumentId, expected: Option<i64>, by
 }
 
 /// Takes the tombstone away. Repeating it is no error.
-#[tracing::instrument(name = "pg.documents.restore", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.restore", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn restore(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update content_items set deleted_at = null, deleted_by = null where tenant_id = $1 and id = $2",
@@ -330,7 +330,7 @@ pub async fn restore(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError
 }
 
 /// Opens a document for writing again. Repeating it is no error.
-#[tracing::instrument(name = "pg.documents.reopen", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.reopen", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn reopen(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update document_heads set read_only_since = null where tenant_id = $1 and document_id = $2",
@@ -343,7 +343,7 @@ pub async fn reopen(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError>
 }
 
 /// Former names of a document, in order, those after `after`.
-#[tracing::instrument(name = "pg.documents.aliases", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.aliases", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn aliases(
     db: &mut TenantTx,
     project: ProjectId,
@@ -368,7 +368,7 @@ pub async fn aliases(
 }
 
 /// Frees a former name: it leads nowhere from now on, and anybody may take it.
-#[tracing::instrument(name = "pg.documents.free_alias", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.free_alias", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn free_alias(db: &mut TenantTx, project: ProjectId, id: DocumentId, name: &str) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "delete from document_aliases where tenant_id = $1 and project_id = $2 and document_id = $3 and name = $4",
@@ -383,7 +383,7 @@ pub async fn free_alias(db: &mut TenantTx, project: ProjectId, id: DocumentId, n
 }
 
 /// What was written under this key of this user: a hash of the body, and the sequence that holds it.
-#[tracing::instrument(name = "pg.documents.written_under", skip_all, fields(document.id = %id), err)]
+#[tracing::instrument(name = "pg.documents.written_under", skip_all, fields(document.id = %id), err(level = "debug"))]
 pub async fn written_under(
     db: &mut TenantTx,
     id: DocumentId,

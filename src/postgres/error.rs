@@ -1,5 +1,6 @@
 //! What a repository answers when it does not answer.
 
+use contextnexus_actors::causes::Cause;
 use sqlx::error::ErrorKind;
 
 /// Why a store did not do what it was asked.
@@ -48,6 +49,23 @@ pub enum StoreError {
     /// Anything else: a defect.
     #[error("database failure")]
     Database(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    /// Why it is logged, where nobody can do anything about it any more.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::NotFound { .. }
+            | Self::VersionConflict { .. }
+            | Self::Taken { .. }
+            | Self::RefersToNothing { .. }
+            | Self::Invalid { .. } => Cause::Client,
+            Self::Unavailable(_) => Cause::Outage,
+            Self::BadAddress => Cause::Setup,
+            Self::Database(_) => Cause::Defect,
+        }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -11,6 +11,7 @@ use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId};
 use contextnexus_actors::ports::log::{
     AppendOutcome, AppendRequest, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
 };
+use contextnexus_actors::report;
 use load::Loads;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ impl OperationLog for PostgresLog {
         })
     }
 
-    #[tracing::instrument(name = "pg.log.tail", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    #[tracing::instrument(name = "pg.log.tail", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
     async fn tail(&self, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
         let mut db = begin_snapshot(&self.database, key.tenant).await?;
         read::tail(&mut db.tx, key, held).await
@@ -102,12 +103,12 @@ impl OperationLog for PostgresLog {
         self.writer.append(request).await
     }
 
-    #[tracing::instrument(name = "pg.log.hold", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    #[tracing::instrument(name = "pg.log.hold", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
     async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError> {
         self.holder.hold(key, held).await
     }
 
-    #[tracing::instrument(name = "pg.log.changed_heads", skip_all, fields(tenant.id = %tenant), err)]
+    #[tracing::instrument(name = "pg.log.changed_heads", skip_all, fields(tenant.id = %tenant), err(level = "debug"))]
     async fn changed_heads(
         &self,
         tenant: TenantId,
@@ -116,28 +117,28 @@ impl OperationLog for PostgresLog {
         read::changed_heads(&self.database, tenant, held).await
     }
 
-    #[tracing::instrument(name = "pg.log.quarantine", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    #[tracing::instrument(name = "pg.log.quarantine", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
     async fn quarantine(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError> {
         let mut db = begin(&self.database, key.tenant).await?;
         quarantine::row(&mut db, key.document, what).await?;
         Ok(db.commit().await?)
     }
 
-    #[tracing::instrument(name = "pg.log.quarantine_refused", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    #[tracing::instrument(name = "pg.log.quarantine_refused", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
     async fn quarantine_refused(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError> {
         let mut db = begin(&self.database, key.tenant).await?;
         quarantine::refused(&mut db, key.document, what).await?;
         Ok(db.commit().await?)
     }
 
-    #[tracing::instrument(name = "pg.log.discard_snapshots", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    #[tracing::instrument(name = "pg.log.discard_snapshots", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
     async fn discard_snapshots(&self, key: DocumentKey, from_seq: u64) -> Result<(), LogError> {
         let mut db = begin(&self.database, key.tenant).await?;
         snapshots::discard(&mut db, key.document, from_seq).await?;
         Ok(db.commit().await?)
     }
 
-    #[tracing::instrument(name = "pg.log.save_snapshot", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err)]
+    #[tracing::instrument(name = "pg.log.save_snapshot", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
     async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError> {
         let packed = snapshots::pack(key.document, snapshot).await?;
         let mut db = begin(&self.database, key.tenant).await?;
@@ -147,7 +148,11 @@ impl OperationLog for PostgresLog {
 }
 
 impl From<StoreError> for LogError {
+    /// A document waits and asks again, whatever it is: what waiting does not mend is logged here.
     fn from(error: StoreError) -> Self {
+        if let StoreError::Database(source) = &error {
+            report!(error.cause(), "the log cannot be read or written: {source}");
+        }
         Self::Unavailable(Box::new(error))
     }
 }

@@ -101,7 +101,7 @@ pub struct Examination {
 }
 
 /// Looks at what tenancy and durability stand on.
-#[tracing::instrument(name = "pg.probe.examine", skip_all, err)]
+#[tracing::instrument(name = "pg.probe.examine", skip_all, err(level = "debug"))]
 pub async fn examine(database: &Database) -> Result<Examination, StoreError> {
     let facts = sqlx::query!(
         r#"select current_setting('synchronous_commit') as "synchronous_commit!",

@@ -83,7 +83,7 @@ pub(super) fn role(text: &str) -> Result<Role, StoreError> {
 }
 
 /// The projects that the caller sees: those they are in, all for an administrator of the tenant. Newest first, those before `before`.
-#[tracing::instrument(name = "pg.projects.list", skip_all, err)]
+#[tracing::instrument(name = "pg.projects.list", skip_all, err(level = "debug"))]
 pub async fn list(
     db: &mut TenantTx,
     caller: &Caller,
@@ -124,7 +124,7 @@ pub async fn list(
 }
 
 /// One project. [`StoreError::NotFound`] for one that the caller does not see, too.
-#[tracing::instrument(name = "pg.projects.get", skip_all, fields(project.id = %id), err)]
+#[tracing::instrument(name = "pg.projects.get", skip_all, fields(project.id = %id), err(level = "debug"))]
 pub async fn get(db: &mut TenantTx, caller: &Caller, id: ProjectId) -> Result<Project, StoreError> {
     let row = sqlx::query!(
         r#"select p.slug, p.name, p.auto_create_documents, p.is_default, p.is_archived, p.created_at, p.updated_at,
@@ -155,7 +155,7 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: ProjectId) -> Result<Pr
 }
 
 /// The project in which rooms without a project stand, where the caller sees it.
-#[tracing::instrument(name = "pg.projects.default", skip_all, err)]
+#[tracing::instrument(name = "pg.projects.default", skip_all, err(level = "debug"))]
 pub async fn default(db: &mut TenantTx, caller: &Caller) -> Result<Project, StoreError> {
     let id = default_id(db).await?.ok_or(StoreError::NotFound { entity: "project" })?;
     get(db, caller, id).await
@@ -181,7 +181,7 @@ pub async fn visible(db: &mut TenantTx, caller: &Caller, slug: Option<&str>) -> 
 }
 
 /// The project in which rooms without a project stand, whether or not anybody sees it.
-#[tracing::instrument(name = "pg.projects.default_id", skip_all, err)]
+#[tracing::instrument(name = "pg.projects.default_id", skip_all, err(level = "debug"))]
 pub async fn default_id(db: &mut TenantTx) -> Result<Option<ProjectId>, StoreError> {
     let id = sqlx::query_scalar!("select id from projects where tenant_id = $1 and is_default", db.tenant.0)
         .fetch_optional(&mut *db.tx)
@@ -216,7 +216,7 @@ pub async fn create(db: &mut TenantTx, new: NewProject<'_>) -> Result<(), StoreE
 }
 
 /// Changes a project that is still at `expected`. [`StoreError::VersionConflict`] otherwise.
-#[tracing::instrument(name = "pg.projects.change", skip_all, fields(project.id = %id), err)]
+#[tracing::instrument(name = "pg.projects.change", skip_all, fields(project.id = %id), err(level = "debug"))]
 pub async fn change(
     db: &mut TenantTx,
     id: ProjectId,
@@ -250,7 +250,7 @@ pub async fn change(
 }
 
 /// Members, newest membership of newest users first, those whose user stands before `before`.
-#[tracing::instrument(name = "pg.projects.members", skip_all, fields(project.id = %id), err)]
+#[tracing::instrument(name = "pg.projects.members", skip_all, fields(project.id = %id), err(level = "debug"))]
 pub async fn members(
     db: &mut TenantTx,
     id: ProjectId,
@@ -285,7 +285,7 @@ pub async fn members(
 }
 
 /// One member.
-#[tracing::instrument(name = "pg.projects.member", skip_all, fields(project.id = %id, user.id = %user), err)]
+#[tracing::instrument(name = "pg.projects.member", skip_all, fields(project.id = %id, user.id = %user), err(level = "debug"))]
 pub async fn member(db: &mut TenantTx, id: ProjectId, user: UserId) -> Result<Member, StoreError> {
     let row = sqlx::query!(
         "select m.role, m.created_at, m.pg_version, u.name, u.email, u.kind
@@ -310,7 +310,7 @@ pub async fn member(db: &mut TenantTx, id: ProjectId, user: UserId) -> Result<Me
 }
 
 /// Adds a member. [`StoreError::Taken`] for one who is in it, [`StoreError::RefersToNothing`] for nobody of this tenant.
-#[tracing::instrument(name = "pg.projects.add_member", skip_all, fields(project.id = %id, user.id = %user), err)]
+#[tracing::instrument(name = "pg.projects.add_member", skip_all, fields(project.id = %id, user.id = %user), err(level = "debug"))]
 pub async fn add_member(
     db: &mut TenantTx,
     id: ProjectId,
@@ -341,7 +341,7 @@ pub enum MemberChange {
 }
 
 /// Gives a member another role. A project keeps one administrator, also when two leave at the same moment.
-#[tracing::instrument(name = "pg.projects.change_role", skip_all, fields(project.id = %id, user.id = %user), err)]
+#[tracing::instrument(name = "pg.projects.change_role", skip_all, fields(project.id = %id, user.id = %user), err(level = "debug"))]
 pub async fn change_role(
     db: &mut TenantTx,
     id: ProjectId,
@@ -364,7 +364,7 @@ pub async fn change_role(
 }
 
 /// Removes a member. A project keeps one administrator, as above.
-#[tracing::instrument(name = "pg.projects.remove_member", skip_all, fields(project.id = %id, user.id = %user), err)]
+#[tracing::instrument(name = "pg.projects.remove_member", skip_all, fields(project.id = %id, user.id = %user), err(level = "debug"))]
 pub async fn remove_member(db: &mut TenantTx, id: ProjectId, user: UserId) -> Result<MemberChange, StoreError> {
     if is_last_admin(db, id, user).await? {
         return Ok(MemberChange::LastAdmin);

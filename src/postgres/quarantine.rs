@@ -29,7 +29,7 @@ pub struct Quarantined {
 }
 
 /// What was quarantined of a document, newest first, what comes after `after`. `of`: of this user alone.
-#[tracing::instrument(name = "pg.quarantine.list", skip_all, fields(document.id = %document), err)]
+#[tracing::instrument(name = "pg.quarantine.list", skip_all, fields(document.id = %document), err(level = "debug"))]
 pub async fn list(
     db: &mut TenantTx,
     document: DocumentId,
@@ -67,7 +67,7 @@ pub async fn list(
 }
 
 /// The bytes of one of them, as they were sent. [`StoreError::NotFound`] also for one of somebody else than `of`.
-#[tracing::instrument(name = "pg.quarantine.bytes", skip_all, fields(document.id = %document), err)]
+#[tracing::instrument(name = "pg.quarantine.bytes", skip_all, fields(document.id = %document), err(level = "debug"))]
 pub async fn bytes(
     db: &mut TenantTx,
     document: DocumentId,

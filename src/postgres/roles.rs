@@ -112,7 +112,7 @@ pub struct Inspection {
 }
 
 /// Looks at the server and at the role that serves.
-#[tracing::instrument(name = "pg.roles.inspect", skip_all, err)]
+#[tracing::instrument(name = "pg.roles.inspect", skip_all, err(level = "debug"))]
 pub async fn inspect(database: &Database) -> Result<Inspection, StoreError> {
     let facts = sqlx::query!(
         r#"select current_setting('server_version_num')::int as "server_version!",

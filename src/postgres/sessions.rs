@@ -84,7 +84,7 @@ pub struct Session {
 }
 
 /// Stores a session.
-#[tracing::instrument(name = "pg.sessions.create", skip_all, fields(session.id = %new.id), err)]
+#[tracing::instrument(name = "pg.sessions.create", skip_all, fields(session.id = %new.id), err(level = "debug"))]
 pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<(), StoreError> {
     let (document, role, redeem_by) = match new.kind {
         Kind::Login | Kind::Api => (None, None, None),
@@ -114,7 +114,7 @@ pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<(), StoreE
 }
 
 /// Sessions of one user that are in force, newest first, those before `before`.
-#[tracing::instrument(name = "pg.sessions.list", skip_all, fields(user.id = %user), err)]
+#[tracing::instrument(name = "pg.sessions.list", skip_all, fields(user.id = %user), err(level = "debug"))]
 pub async fn list(
     db: &mut TenantTx,
     user: UserId,
@@ -151,7 +151,7 @@ pub async fn list(
 }
 
 /// API tokens of the whole tenant that are in force, newest first, those before `before`.
-#[tracing::instrument(name = "pg.sessions.list_api_tokens", skip_all, err)]
+#[tracing::instrument(name = "pg.sessions.list_api_tokens", skip_all, err(level = "debug"))]
 pub async fn list_api_tokens(
     db: &mut TenantTx,
     before: Option<SessionId>,
@@ -186,7 +186,7 @@ pub async fn list_api_tokens(
 }
 
 /// The API token with this hash, in force or not.
-#[tracing::instrument(name = "pg.sessions.find_api_token", skip_all, err)]
+#[tracing::instrument(name = "pg.sessions.find_api_token", skip_all, err(level = "debug"))]
 pub async fn find_api_token(db: &mut TenantTx, hash: &TokenHash) -> Result<Option<SessionId>, StoreError> {
     let id = sqlx::query_scalar!(
         "select id from user_sessions where tenant_id = $1 and token_hash = $2 and kind = 'api'",
@@ -199,7 +199,7 @@ pub async fn find_api_token(db: &mut TenantTx, hash: &TokenHash) -> Result<Optio
 }
 
 /// When this user's API token ends by itself. `None` for one that is unknown, expired or revoked.
-#[tracing::instrument(name = "pg.sessions.token_expires_at", skip_all, fields(user.id = %user), err)]
+#[tracing::instrument(name = "pg.sessions.token_expires_at", skip_all, fields(user.id = %user), err(level = "debug"))]
 pub async fn token_expires_at(
     db: &mut TenantTx,
     user: UserId,
@@ -218,7 +218,7 @@ pub async fn token_expires_at(
 }
 
 /// Ends one session of this user, and those that were made with it. Once ended it stays so; repeating it is no error.
-#[tracing::instrument(name = "pg.sessions.revoke", skip_all, fields(session.id = %id), err)]
+#[tracing::instrument(name = "pg.sessions.revoke", skip_all, fields(session.id = %id), err(level = "debug"))]
 pub async fn revoke(db: &mut TenantTx, user: UserId, id: SessionId) -> Result<(), StoreError> {
     let owned = sqlx::query_scalar!(
         "select exists (select from user_sessions where tenant_id = $1 and id = $2 and user_id = $3)",
@@ -235,7 +235,7 @@ pub async fn revoke(db: &mut TenantTx, user: UserId, id: SessionId) -> Result<()
 }
 
 /// Ends an API token of anybody in the tenant, and the sessions that were made with it.
-#[tracing::instrument(name = "pg.sessions.revoke_api_token", skip_all, fields(session.id = %id), err)]
+#[tracing::instrument(name = "pg.sessions.revoke_api_token", skip_all, fields(session.id = %id), err(level = "debug"))]
 pub async fn revoke_api_token(db: &mut TenantTx, id: SessionId) -> Result<(), StoreError> {
     let exists = sqlx::query_scalar!(
         "select exists (select from user_sessions where tenant_id = $1 and id = $2 and kind = 'api')",
@@ -251,7 +251,7 @@ pub async fn revoke_api_token(db: &mut TenantTx, id: SessionId) -> Result<(), St
 }
 
 /// Ends all sessions of this user but `except`, and those that were made with them. Answers how many ended.
-#[tracing::instrument(name = "pg.sessions.revoke_all", skip_all, fields(user.id = %user), err)]
+#[tracing::instrument(name = "pg.sessions.revoke_all", skip_all, fields(user.id = %user), err(level = "debug"))]
 pub async fn revoke_all(db: &mut TenantTx, user: UserId, except: Option<SessionId>) -> Result<u64, StoreError> {
     let done = sqlx::query!(
         "with recursive ended as (

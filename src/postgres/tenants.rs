@@ -17,7 +17,7 @@ pub struct DirectoryEntry {
 }
 
 /// The tenant of that slug. One of the three questions that are asked without a tenant.
-#[tracing::instrument(name = "pg.tenants.find_by_slug", skip_all, err)]
+#[tracing::instrument(name = "pg.tenants.find_by_slug", skip_all, err(level = "debug"))]
 pub async fn find_by_slug(database: &Database, slug: &str) -> Result<Option<DirectoryEntry>, StoreError> {
     let row = sqlx::query!("select id, slug, domain, is_active from tenant_directory where slug = $1", slug)
         .fetch_optional(&database.pool)
@@ -31,7 +31,7 @@ pub async fn find_by_slug(database: &Database, slug: &str) -> Result<Option<Dire
 }
 
 /// The tenant of that domain (of an email address, or a host). Another question that is asked without a tenant.
-#[tracing::instrument(name = "pg.tenants.find_by_domain", skip_all, err)]
+#[tracing::instrument(name = "pg.tenants.find_by_domain", skip_all, err(level = "debug"))]
 pub async fn find_by_domain(database: &Database, domain: &str) -> Result<Option<DirectoryEntry>, StoreError> {
     let row = sqlx::query!(
         "select id, slug, domain, is_active from tenant_directory where domain = $1",
@@ -48,7 +48,7 @@ pub async fn find_by_domain(database: &Database, domain: &str) -> Result<Option<
 }
 
 /// Ids of all tenants, in order, those after `after`: for duties that look at each of them. The last question without a tenant.
-#[tracing::instrument(name = "pg.tenants.ids", skip_all, err)]
+#[tracing::instrument(name = "pg.tenants.ids", skip_all, err(level = "debug"))]
 pub async fn ids(database: &Database, after: Option<TenantId>, limit: i64) -> Result<Vec<TenantId>, StoreError> {
     let ids = sqlx::query_scalar!(
         "select id from tenant_directory where $1::uuid is null or id > $1 order by id limit $2",
@@ -70,7 +70,7 @@ pub struct Tenant {
 }
 
 /// The tenant that `db` is bound to.
-#[tracing::instrument(name = "pg.tenants.get", skip_all, fields(tenant.id = %db.tenant.0), err)]
+#[tracing::instrument(name = "pg.tenants.get", skip_all, fields(tenant.id = %db.tenant.0), err(level = "debug"))]
 pub async fn get(db: &mut TenantTx) -> Result<Tenant, StoreError> {
     let row = sqlx::query!("select slug, name from tenants where id = $1", db.tenant.0)
         .fetch_optional(&mut *db.tx)
@@ -80,7 +80,7 @@ pub async fn get(db: &mut TenantTx) -> Result<Tenant, StoreError> {
 }
 
 /// Creates the tenant that `db` is bound to. [`StoreError::Taken`] for a slug or domain that is in use.
-#[tracing::instrument(name = "pg.tenants.create", skip_all, fields(tenant.id = %db.tenant.0), err)]
+#[tracing::instrument(name = "pg.tenants.create", skip_all, fields(tenant.id = %db.tenant.0), err(level = "debug"))]
 pub async fn create(db: &mut TenantTx, slug: &str, name: &str, domain: Option<&str>) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into tenants (id, slug, name, domain) values ($1, $2, $3, $4)",
@@ -95,7 +95,7 @@ pub async fn create(db: &mut TenantTx, slug: &str, name: &str, domain: Option<&s
 }
 
 /// Switches the tenant that `db` is bound to on or off. Its sessions end (or work again) within a second.
-#[tracing::instrument(name = "pg.tenants.set_active", skip_all, fields(tenant.id = %db.tenant.0), err)]
+#[tracing::instrument(name = "pg.tenants.set_active", skip_all, fields(tenant.id = %db.tenant.0), err(level = "debug"))]
 pub async fn set_active(db: &mut TenantTx, is_active: bool) -> Result<(), StoreError> {
     let update = sqlx::query!("update tenants set is_active = $2 where id = $1", db.tenant.0, is_active);
     if update.execute(&mut *db.tx).await?.rows_affected() == 0 {

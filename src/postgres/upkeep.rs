@@ -4,7 +4,7 @@
 use super::{StoreError, TenantTx};
 
 /// Removes idempotency keys that are older than `hours`, at most `rows_max`. A request that comes again later is a new one.
-#[tracing::instrument(name = "pg.upkeep.remove_idempotency_keys", skip_all, fields(tenant.id = %db.tenant), err)]
+#[tracing::instrument(name = "pg.upkeep.remove_idempotency_keys", skip_all, fields(tenant.id = %db.tenant), err(level = "debug"))]
 pub async fn remove_idempotency_keys(db: &mut TenantTx, hours: i32, rows_max: i64) -> Result<u64, StoreError> {
     let done = sqlx::query!(
         "delete from idempotency_keys where ctid = any (array(
@@ -22,7 +22,7 @@ pub async fn remove_idempotency_keys(db: &mut TenantTx, hours: i32, rows_max: i6
 
 /// Removes sessions (logins, tokens, tickets) that ended `days` ago, at most `rows_max`, and what was made with them, which ended with
 /// them. What somebody wrote keeps its author; only the session is no longer known.
-#[tracing::instrument(name = "pg.upkeep.remove_ended_sessions", skip_all, fields(tenant.id = %db.tenant), err)]
+#[tracing::instrument(name = "pg.upkeep.remove_ended_sessions", skip_all, fields(tenant.id = %db.tenant), err(level = "debug"))]
 pub async fn remove_ended_sessions(db: &mut TenantTx, days: i32, rows_max: i64) -> Result<u64, StoreError> {
     let done = sqlx::query!(
         "delete from user_sessions where ctid = any (array(

@@ -56,7 +56,7 @@ pub struct NewPerson<'a> {
 }
 
 /// One user. [`StoreError::NotFound`] for another tenant's too.
-#[tracing::instrument(name = "pg.users.get", skip_all, fields(user.id = %id), err)]
+#[tracing::instrument(name = "pg.users.get", skip_all, fields(user.id = %id), err(level = "debug"))]
 pub async fn get(db: &mut TenantTx, id: UserId) -> Result<User, StoreError> {
     let row = sqlx::query!(
         "select kind, email, external_subject, name, is_active, is_tenant_admin, created_at
@@ -80,7 +80,7 @@ pub async fn get(db: &mut TenantTx, id: UserId) -> Result<User, StoreError> {
 }
 
 /// The user with this e-mail address, in any case.
-#[tracing::instrument(name = "pg.users.find_by_email", skip_all, err)]
+#[tracing::instrument(name = "pg.users.find_by_email", skip_all, err(level = "debug"))]
 pub async fn find_by_email(db: &mut TenantTx, email: &str) -> Result<Option<UserId>, StoreError> {
     let id = sqlx::query_scalar!(
         "select id from users where tenant_id = $1 and email = $2",
@@ -93,7 +93,7 @@ pub async fn find_by_email(db: &mut TenantTx, email: &str) -> Result<Option<User
 }
 
 /// What a login with this e-mail address is compared with. `None` for nobody, and for a user that is switched off.
-#[tracing::instrument(name = "pg.users.credentials", skip_all, err)]
+#[tracing::instrument(name = "pg.users.credentials", skip_all, err(level = "debug"))]
 pub async fn credentials(db: &mut TenantTx, email: &str) -> Result<Option<Credentials>, StoreError> {
     let row = sqlx::query!(
         "select id, password_hash from users where tenant_id = $1 and email = $2 and is_active",
@@ -106,7 +106,7 @@ pub async fn credentials(db: &mut TenantTx, email: &str) -> Result<Option<Creden
 }
 
 /// Notes that the user has signed in.
-#[tracing::instrument(name = "pg.users.signed_in", skip_all, fields(user.id = %id), err)]
+#[tracing::instrument(name = "pg.users.signed_in", skip_all, fields(user.id = %id), err(level = "debug"))]
 pub async fn signed_in(db: &mut TenantTx, id: UserId, at: DateTime<Utc>) -> Result<(), StoreError> {
     sqlx::query!("update users set last_login_at = $3 where tenant_id = $1 and id = $2", db.tenant.0, id.0, at)
         .execute(&mut *db.tx)
@@ -115,7 +115,7 @@ pub async fn signed_in(db: &mut TenantTx, id: UserId, at: DateTime<Utc>) -> Resu
 }
 
 /// Gives a person another password (argon2id, PHC string). Sessions that were opened with the old one go on.
-#[tracing::instrument(name = "pg.users.set_password", skip_all, fields(user.id = %id), err)]
+#[tracing::instrument(name = "pg.users.set_password", skip_all, fields(user.id = %id), err(level = "debug"))]
 pub async fn set_password(db: &mut TenantTx, id: UserId, password_hash: &str) -> Result<(), StoreError> {
     let update = sqlx::query!(
         "update users set password_hash = $3 where tenant_id = $1 and id = $2 and kind = 'person'",
@@ -130,7 +130,7 @@ pub async fn set_password(db: &mut TenantTx, id: UserId, password_hash: &str) ->
 }
 
 /// Creates a person. [`StoreError::Taken`] for an address that is in use.
-#[tracing::instrument(name = "pg.users.create_person", skip_all, fields(user.id = %person.id), err)]
+#[tracing::instrument(name = "pg.users.create_person", skip_all, fields(user.id = %person.id), err(level = "debug"))]
 pub async fn create_person(db: &mut TenantTx, person: NewPerson<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into users (tenant_id, id, kind, email, name, password_hash, is_tenant_admin)
@@ -149,7 +149,7 @@ pub async fn create_person(db: &mut TenantTx, person: NewPerson<'_>) -> Result<(
 
 /// The `external` user of this subject: creates one under `fresh`, or gives the one there its newest name. Says whether the
 /// user may sign in.
-#[tracing::instrument(name = "pg.users.external", skip_all, err)]
+#[tracing::instrument(name = "pg.users.external", skip_all, err(level = "debug"))]
 pub async fn external(
     db: &mut TenantTx,
     fresh: UserId,

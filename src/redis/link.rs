@@ -2,7 +2,9 @@
 
 use super::wire::{Channel, encode};
 use super::{Shared, dropped, lock};
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ports::bus::BusMessage;
+use contextnexus_actors::report;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError, Value};
 use std::collections::VecDeque;
@@ -105,7 +107,7 @@ pub async fn keep(shared: Arc<Shared>) {
         metrics::gauge!("contextnexus_bus_up").set(0.0);
         let Err(error) = ended;
         if was_served || was_up {
-            tracing::warn!("no connection to Redis, nodes hear of each other through the log: {error}");
+            report!(Cause::Outage, "no connection to Redis, nodes hear of each other through the log: {error}");
         }
         was_up = was_served;
         if was_served && began.elapsed() > RETRY_MAX {

@@ -9,8 +9,10 @@ mod wire;
 
 use async_trait::async_trait;
 use board::Board;
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::{DocumentKey, NodeId, TenantId};
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage, Subscription, events};
+use contextnexus_actors::report;
 use link::Outgoing;
 pub use link::OutgoingLimits;
 use redis::io::tcp::TcpSettings;
@@ -187,7 +189,7 @@ impl Shared {
             Ok(message) => lock(&self.board).deliver(message),
             Err(why) => {
                 dropped(why.label(), 1);
-                tracing::warn!(tenant.id = %tenant, "message from Redis dropped: {why}");
+                report!(Cause::Setup, tenant.id = %tenant, "message from Redis dropped: {why}");
             }
         }
     }

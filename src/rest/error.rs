@@ -8,7 +8,9 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ports::{AccessDenied, ReadRefused, WriteRefused};
+use contextnexus_actors::report;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -253,7 +255,7 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         if let Self::Internal(cause) = self {
-            tracing::error!(error = &**cause as &(dyn std::error::Error + 'static), "a request failed: {cause}");
+            report!(Cause::Defect, error = &**cause as &(dyn std::error::Error + 'static), "a request failed: {cause}");
         }
         let mut response = HttpResponse::build(self.status_code());
         response.insert_header((header::CONTENT_TYPE, PROBLEM_JSON));
@@ -339,7 +341,8 @@ impl From<StoreError> for ApiError {
             StoreError::RefersToNothing { .. } => Self::NotFound("user, project or document"),
             StoreError::Invalid { .. } => Self::Malformed("a value breaks a rule of this resource".into()),
             StoreError::Unavailable(cause) => {
-                tracing::warn!(
+                report!(
+                    Cause::Outage,
                     error = &cause as &(dyn std::error::Error + 'static),
                     "PostgreSQL is unavailable to a request"
                 );

@@ -11,9 +11,11 @@ use crate::net::{Io, Stream};
 use crate::proxies::Transport;
 use actix::Recipient;
 use actix_web::dev::Extensions;
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
+use contextnexus_actors::report;
 use contextnexus_actors::session::messages::Disconnected;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Shutdown;
@@ -226,7 +228,7 @@ impl Link {
     /// Ends the connection now, whatever its client does.
     pub fn shut(&self, why: &'static str) {
         metrics::counter!("contextnexus_ws_shut_total", "reason" => why).increment(1);
-        tracing::info!(connection.id = %self.connection, reason = why, "connection shut down: {why}");
+        report!(Cause::Ended, connection.id = %self.connection, reason = why, "connection shut down: {why}");
         self.note(|facts| facts.is_shut = true);
         if self.socket().is_writing() {
             // What the kernel holds for a client that takes nothing would stay for half a minute, and behind it the client would not see

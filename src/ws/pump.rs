@@ -6,8 +6,10 @@ use super::reader::{Event, Reader, Refusal};
 use super::socket::READ_BYTES_MAX;
 use super::{SessionHandle, Sockets};
 use actix_web::web::Payload;
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::protocol::frame::{close_frame, close_frame_empty, pong_frame};
+use contextnexus_actors::report;
 use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::convert::Infallible;
@@ -65,7 +67,7 @@ pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
         }
         End::Refused(refusal) => {
             metrics::counter!("contextnexus_ws_refused_input_total", "reason" => refusal.label()).increment(1);
-            tracing::info!(connection.id = %link.connection, "connection closed: {refusal}");
+            report!(Cause::Ended, connection.id = %link.connection, "connection closed: {refusal}");
             outbox.close(close_frame(refusal.code(), &refusal.to_string()));
         }
         End::Over if link.facts().ending_since.is_some() => peer = Peer::Open,

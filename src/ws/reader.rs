@@ -191,7 +191,12 @@ impl Reader {
             }
             _ => {
                 let (mask, content) = (&self.buffer[header - 4..header], &self.buffer[header..]);
-                content.iter().zip(mask.iter().cycle()).take(payload.min(BEGINS_BYTES)).map(|(byte, key)| byte ^ key).collect()
+                content
+                    .iter()
+                    .zip(mask.iter().cycle())
+                    .take(payload.min(BEGINS_BYTES))
+                    .map(|(byte, key)| byte ^ key)
+                    .collect()
             }
         };
         self.buffer.advance(header);

@@ -5,6 +5,7 @@
 mod raw;
 mod server;
 
+use super::Settings;
 use contextnexus_actors::outbox::{Outbox, Pushed};
 use contextnexus_actors::protocol::frame::server_frame;
 use raw::Raw;
@@ -14,6 +15,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Far longer than anything takes here, however slow the machine is. A deadline that a test is not about is longer still.
+const LONG: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_secs(600);
 
 #[test]
 fn a_message_reaches_its_session_and_the_answer_comes_back() {
@@ -70,43 +74,40 @@ fn a_session_that_does_not_answer_slows_its_client_down() {
 #[test]
 fn a_close_is_answered_with_its_code_and_the_stream_ends() {
     for (payload, answer) in [(&[0x0F, 0xA0, b'x'][..], &[0x0F, 0xA0][..]), (&[], &[])] {
-        let node = Node::start(|_| {});
+        let node = Node::start(|settings| settings.deadlines.end = NEVER);
         let mut client = node.connect("/yjs/a");
         client.send(&raw::frame(0x82, b"last"));
         client.send(&raw::frame(0x88, payload));
         assert_eq!(client.binary(), b"last");
-        let start = Instant::now();
         assert_eq!(client.frame(), Some((0x88, answer.to_vec())));
-        assert_eq!(client.frame(), None);
-        assert!(start.elapsed() < SECOND / 3, "the client waits for our end of the stream: {:?}", start.elapsed());
+        client.socket.set_read_timeout(Some(LONG)).unwrap();
+        assert_eq!(client.frame(), None, "the client waits for our end of the stream");
         assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
     }
 }
 
 #[test]
 fn a_session_closes_and_a_client_that_answers_is_gone_at_once() {
-    let node = Node::start(|_| {});
+    let node = Node::start(|settings| settings.deadlines.end = NEVER);
     let mut client = node.connect("/yjs/a");
     node.outbox(0).close(contextnexus_actors::protocol::frame::close_frame(4401, "revoked"));
     assert_eq!(client.close_code(), 4401);
     client.send(&raw::frame(0x82, b"crossed the close frame"));
     client.send(&raw::frame(0x88, &[0x11, 0x31]));
-    let start = Instant::now();
-    assert_eq!(client.frame(), None);
-    assert!(start.elapsed() < SECOND / 3, "{:?}", start.elapsed());
+    client.socket.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(client.frame(), None, "nothing else is waited for");
     assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
     assert!(node.batches().is_empty(), "nothing is handed on after the close frame");
 }
 
 #[test]
-fn a_closed_client_that_does_not_answer_is_gone_within_a_second() {
-    let node = Node::start(|_| {});
+fn a_closed_client_that_does_not_answer_is_gone() {
+    let node = Node::start(|settings| settings.deadlines.ping = NEVER);
     let mut client = node.connect("/yjs/a");
     node.outbox(0).close(contextnexus_actors::protocol::frame::close_frame(4403, "left"));
-    let start = Instant::now();
+    client.socket.set_read_timeout(Some(LONG)).unwrap();
     assert_eq!(client.close_code(), 4403);
     assert_eq!(client.frame(), None);
-    assert!(start.elapsed() < SECOND * 3 / 2, "{:?}", start.elapsed());
     assert!(node.wait(|| node.sockets.open() == 0));
 }
 
@@ -140,7 +141,7 @@ fn a_close_while_the_session_is_busy_is_answered_and_what_came_before_it_is_not_
     client.socket.set_read_timeout(Some(SECOND / 2)).unwrap();
     assert_eq!(client.try_frame(), None, "the second message waits for the session, and the close frame behind it");
     node.release();
-    client.socket.set_read_timeout(Some(5 * SECOND)).unwrap();
+    client.socket.set_read_timeout(Some(LONG)).unwrap();
     assert_eq!(client.close_code(), 1000);
     assert_eq!(node.batches(), [1, 1]);
 
@@ -207,12 +208,12 @@ fn an_endless_continuation_is_closed_at_the_cap() {
     let start = Instant::now();
     let mut most = 0;
     let mut next = raw::frame(0x02, &[0; 10_000]);
-    while start.elapsed() < 10 * SECOND && client.send_or_closed(&next) {
+    while start.elapsed() < LONG && client.send_or_closed(&next) {
         std::thread::sleep(SECOND / 1000);
         most = most.max(node.sockets.unfinished_bytes.load(Relaxed));
         next = raw::frame(0x00, &[0; 10_000]);
     }
-    assert!(start.elapsed() < 3 * SECOND, "what still comes after the refusal is discarded for a while, not for ever");
+    assert!(start.elapsed() < LONG, "what still comes after the refusal is discarded for a while, not for ever");
     assert!(most > 0 && most <= 1 << 20, "{most} bytes were held");
     assert!(node.wait(|| node.sockets.open() == 0));
     assert!(node.batches().is_empty());
@@ -245,7 +246,7 @@ fn a_hundred_thousand_pings_are_answered_a_few_times_and_read_slowly() {
     }
     client.socket.set_nonblocking(false).unwrap();
     client.socket.set_read_timeout(Some(SECOND)).unwrap();
-    while start.elapsed() < 2 * SECOND {
+    while start.elapsed() < 2 * SECOND || (pongs == 0 && start.elapsed() < LONG) {
         match client.try_frame() {
             Some((0x8A, payload)) => {
                 assert_eq!(payload, b"ping");
@@ -261,39 +262,41 @@ fn a_hundred_thousand_pings_are_answered_a_few_times_and_read_slowly() {
 
 #[test]
 fn half_a_frame_and_silence_is_closed() {
-    let node = Node::start(|settings| settings.deadlines.message = SECOND / 2);
+    let node = Node::start(|settings| {
+        settings.deadlines.message = SECOND / 2;
+        settings.deadlines.ping = NEVER;
+    });
     let mut client = node.connect("/yjs/a");
     client.send(&raw::frame(0x82, &[0; 100])[..50]);
-    let start = Instant::now();
+    client.socket.set_read_timeout(Some(LONG)).unwrap();
     assert_eq!(client.close_code(), 1008);
-    assert!(start.elapsed() < 2 * SECOND);
 }
 
 #[test]
 fn a_frame_byte_by_byte_is_closed_too() {
-    let node = Node::start(|settings| settings.deadlines.message = SECOND / 2);
+    let node = Node::start(|settings| {
+        settings.deadlines.message = SECOND / 2;
+        settings.deadlines.ping = NEVER;
+    });
     let mut client = node.connect("/yjs/a");
-    let start = Instant::now();
-    for byte in raw::frame(0x82, &[0; 1000]) {
-        if !client.send_or_closed(&[byte]) || start.elapsed() > 3 * SECOND {
-            break;
-        }
+    let mut bytes = raw::frame(0x82, &[0; 1000]).into_iter();
+    while bytes.next().is_some_and(|byte| client.send_or_closed(&[byte])) {
         std::thread::sleep(SECOND / 50);
     }
-    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+    assert!(bytes.len() > 0, "it took the whole frame");
     assert!(node.wait(|| node.sockets.open() == 0));
 }
 
 #[test]
 fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
     let node = Node::start(|settings| {
-        settings.deadlines.ping = SECOND / 2;
-        settings.deadlines.pong = SECOND / 2;
+        settings.deadlines.ping = 3 * SECOND;
+        settings.deadlines.pong = 3 * SECOND;
     });
     let mut alive = node.connect("/yjs/a");
     let mut dead = node.connect("/yjs/b");
     let start = Instant::now();
-    while start.elapsed() < 3 * SECOND {
+    while node.sockets.open() == 2 && start.elapsed() < LONG {
         let (opcode, payload) = alive.frame().unwrap();
         assert_eq!(opcode, 0x89);
         alive.send(&raw::frame(0x8A, &payload));
@@ -305,21 +308,24 @@ fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
 
 #[test]
 fn a_client_that_never_reads_is_shut_down_and_costs_its_budget() {
-    let node = Node::start(|settings| settings.deadlines.stall = SECOND);
+    let node = Node::start(|settings| {
+        settings.deadlines.stall = SECOND;
+        settings.deadlines.ping = NEVER;
+    });
     let client = node.connect("/yjs/a");
     let outbox = node.outbox(0);
     let frame = contextnexus_actors::protocol::frame::server_frame(&[0; 10_000]);
     let start = Instant::now();
     let mut taken = 0;
     let mut most = 0;
-    while node.sockets.open() == 1 && start.elapsed() < 15 * SECOND {
+    while node.sockets.open() == 1 && start.elapsed() < LONG {
         match outbox.push(frame.clone()) {
             contextnexus_actors::outbox::Pushed::Taken => taken += 10_000,
             _ => std::thread::sleep(SECOND / 100),
         }
         most = most.max(outbox.waiting());
     }
-    assert!(start.elapsed() < 5 * SECOND, "still there after {:?}", start.elapsed());
+    assert!(node.sockets.open() == 0, "still there after {:?}", start.elapsed());
     assert!(most <= (1 << 20) + 2 * frame.len(), "{most} bytes waited");
     assert!(taken < 16 << 20, "{taken} bytes went to a client that reads nothing");
     assert!(node.wait(|| node.disconnected() == 1));
@@ -327,8 +333,8 @@ fn a_client_that_never_reads_is_shut_down_and_costs_its_budget() {
 }
 
 #[test]
-fn a_revoked_client_that_stopped_reading_is_gone_within_a_second() {
-    let node = Node::start(|_| {});
+fn a_revoked_client_that_stopped_reading_is_gone() {
+    let node = Node::start(only_its_end);
     let _client = node.connect("/yjs/a");
     let outbox = node.outbox(0);
     let frame = contextnexus_actors::protocol::frame::server_frame(&[0; 10_000]);
@@ -339,10 +345,15 @@ fn a_revoked_client_that_stopped_reading_is_gone_within_a_second() {
             _ => full_since = full_since.or(Some(Instant::now())),
         }
     }
-    let start = Instant::now();
     outbox.close(contextnexus_actors::protocol::frame::close_frame(4401, "revoked"));
     assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
-    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+}
+
+/// No other deadline ends a connection that should end at once.
+fn only_its_end(settings: &mut Settings) {
+    settings.deadlines.stall = NEVER;
+    settings.deadlines.ping = NEVER;
+    settings.deadlines.close = NEVER;
 }
 
 /// A client that takes nothing, and a frame larger than what the kernel holds: all of it is out of the outbox, and none of it through.
@@ -356,32 +367,28 @@ fn blocked_writer(node: &Node) -> (Raw, Arc<Outbox>) {
 }
 
 #[test]
-fn a_revoked_client_in_the_middle_of_a_large_frame_is_gone_within_a_second() {
-    let node = Node::start(|_| {});
+fn a_revoked_client_in_the_middle_of_a_large_frame_is_gone() {
+    let node = Node::start(only_its_end);
     let (_client, outbox) = blocked_writer(&node);
-    let start = Instant::now();
     outbox.close_now(contextnexus_actors::protocol::frame::close_frame(4401, "revoked"));
     assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
-    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
 }
 
 #[test]
 fn a_client_that_half_closes_in_the_middle_of_a_large_frame_is_gone() {
-    let node = Node::start(|_| {});
+    let node = Node::start(only_its_end);
     let (client, _) = blocked_writer(&node);
-    let start = Instant::now();
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(node.wait(|| node.disconnected() == 1 && node.sockets.open() == 0));
-    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
 }
 
 #[test]
 fn a_client_that_reads_a_large_frame_slowly_is_no_slow_consumer() {
-    let node = Node::start(|settings| settings.deadlines.stall = SECOND);
+    let node = Node::start(|settings| settings.deadlines.stall = 3 * SECOND);
     let (mut client, outbox) = blocked_writer(&node);
     assert_eq!(outbox.push(server_frame(b"behind it")), Pushed::Taken);
     let mut part = vec![0; 256 << 10];
-    for _ in 0..24 {
+    for _ in 0..36 {
         std::io::Read::read_exact(&mut client.socket, &mut part).unwrap();
         std::thread::sleep(SECOND / 8);
     }
@@ -482,7 +489,7 @@ fn addresses_that_name_no_document_are_refused() {
 fn a_node_that_goes_down_closes_everybody_in_waves() {
     let node = Node::start(|_| {});
     let clients: Vec<Raw> = (0..30).map(|_| node.connect("/yjs/a")).collect();
-    node.sockets.close_all(2 * SECOND);
+    node.sockets.close_all(4 * SECOND);
     let start = Instant::now();
     let threads: Vec<_> = clients
         .into_iter()
@@ -491,6 +498,6 @@ fn a_node_that_goes_down_closes_everybody_in_waves() {
     let ends = threads.into_iter().map(|thread| thread.join().unwrap());
     let mut ends: Vec<Duration> = ends.map(|(code, after)| (code == 1012).then_some(after).unwrap()).collect();
     ends.sort();
-    assert!(ends[29] < 4 * SECOND && ends[29] - ends[0] > SECOND / 2, "{ends:?}");
+    assert!(ends[29] < LONG && ends[29] - ends[0] > SECOND / 2, "{ends:?}");
     assert!(node.wait(|| node.sockets.open() == 0));
 }

@@ -15,9 +15,11 @@ use actix_web::http::header;
 use actix_web::web::{Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::handshake_with_protocols;
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
+use contextnexus_actors::report;
 use contextnexus_actors::session::Opening;
 use std::sync::Arc;
 
@@ -69,7 +71,8 @@ fn open(
         Ok(response) => response,
         Err(refused) => {
             metrics::counter!("contextnexus_ws_refused_upgrades_total", "reason" => refused.label()).increment(1);
-            tracing::debug!(dialect = label(dialect), reason = refused.label(), "upgrade refused: {}", refused.label());
+            let reason = refused.label();
+            report!(refused.cause(), dialect = label(dialect), reason, "upgrade refused: {reason}");
             refused.response()
         }
     }
@@ -163,6 +166,14 @@ impl Refused {
             Self::NoSeat(NoSeat::Node) => "node_full",
             Self::NoSeat(NoSeat::Address) => "address_full",
             Self::NoDescriptor => "no_descriptor",
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Draining | Self::NoWebSocket | Self::BadRoom => Cause::Client,
+            Self::Origin => Cause::Ended,
+            Self::NoSeat(_) | Self::NoDescriptor => Cause::Busy,
         }
     }
 

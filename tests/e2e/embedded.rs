@@ -13,7 +13,6 @@ mod refusals;
 use super::support::process::is_root;
 use fixture::Host;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::Duration;
 
 #[test]
 fn root_starts_it_under_a_private_directory_and_a_second_start_finds_everything() {
@@ -138,7 +137,7 @@ fn binaries_are_fetched_where_none_are_and_later_starts_use_those_that_fit_the_d
 }
 
 #[test]
-fn sigterm_ends_it_within_ten_seconds_and_the_terminal_does_not_reach_postgres() {
+fn sigterm_ends_it_and_the_terminal_does_not_reach_postgres() {
     let mut host = Host::private();
     host.start();
     let group = |pid: u32| {
@@ -146,8 +145,6 @@ fn sigterm_ends_it_within_ten_seconds_and_the_terminal_does_not_reach_postgres()
         stat.rsplit_once(") ").unwrap().1.split_whitespace().nth(2).unwrap().to_owned()
     };
     assert_ne!(group(host.postmaster()), group(host.pid()), "Ctrl-C goes to a process group");
-    let started = std::time::Instant::now();
     assert!(host.terminate().success());
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(!host.home().join("cluster/postmaster.pid").exists(), "PostgreSQL was stopped cleanly");
 }

@@ -5,7 +5,7 @@
 
 use crate::support::killer::{self, Killer};
 use crate::support::planted;
-use crate::support::process::{Running, eventually, tied};
+use crate::support::process::{PATIENCE, Running, eventually, tied};
 use crate::support::rest::typing;
 use crate::support::server::Options;
 use crate::support::world::World;
@@ -172,7 +172,7 @@ fn a_kill_in_the_middle_of_a_fold_accuses_nobody() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| planted.write(2, 0, killer::WAITS));
         // Committed, and being folded for longer than a fold may take of CPU time: it takes none, so it is let be.
-        eventually(Duration::from_secs(20), "the row is committed", || planted.seq() == 2);
+        eventually(PATIENCE, "the row is committed", || planted.seq() == 2);
         std::thread::sleep(Duration::from_secs(3));
         planted.running.as_ref().expect("it runs").signal("KILL");
         assert!(waiting.join().expect("no panic").is_none());
@@ -180,9 +180,7 @@ fn a_kill_in_the_middle_of_a_fold_accuses_nobody() {
     assert_eq!(planted.signal(), 9);
 
     planted.world.server.restart(); // the server itself, to whom it is text
-    eventually(Duration::from_secs(20), "it was tried", || {
-        planted.world.server.log().iter().any(|line| line.contains("is sound"))
-    });
+    eventually(PATIENCE, "it was tried", || planted.world.server.log().iter().any(|line| line.contains("is sound")));
     let text = planted.text();
     assert!(text.contains("before ") && text.contains(killer::WAITS), "{text}");
     assert_eq!(planted.quarantined(), Vec::<Value>::new());
@@ -199,7 +197,7 @@ fn two_rows_that_panic_close_a_document_for_writing_until_an_administrator_opens
         assert_eq!(since(), Value::Null, "once is an accident");
         let answer = planted.write(client, 0, killer::PANICS).expect("a panic ends no process");
         assert_eq!(answer.status, 503, "it was not taken");
-        eventually(Duration::from_secs(20), "it is quarantined", || planted.quarantined().len() as u64 == client - 1);
+        eventually(PATIENCE, "it is quarantined", || planted.quarantined().len() as u64 == client - 1);
     }
     assert!(since().is_string(), "twice is none");
     let refused = planted.write(4, 0, "after").expect("it serves");

@@ -5,6 +5,7 @@ use super::interop_nodes::{CLIENTS, Nodes};
 use crate::support::cluster::{Cluster, copy, number};
 use crate::support::fleet::Fleet;
 use crate::support::ledger::{Ledger, Verdict, strings};
+use crate::support::process::{PATIENCE, eventually};
 use crate::support::seed;
 use crate::support::world::World;
 use serde_json::{Value, json};
@@ -43,9 +44,9 @@ fn a_promoted_replica_forks_no_document_and_gets_back_what_it_lacks() {
     open_beside(&nodes, &mut fleet, YOUNG_ROOM);
     let log = ledger.file();
     fleet.call("load", json!({ "clients": everybody, "perSecond": 20, "prefix": "p", "log": log }));
-    std::thread::sleep(Duration::from_secs(3));
+    eventually(PATIENCE, "the replica lacks a good deal", || ledger.promises().all().len() > 300);
 
-    // Under load: the address leads to a standby first, as it does where a fail-over is slow, and then to a primary that lacks three seconds.
+    // Under load: the address leads to a standby first, as it does where a fail-over is slow, and then to a primary that lacks all of this.
     nodes.world.postgres().kill();
     let promised_before = ledger.promises().all();
     replica.take_address_of(nodes.world.postgres());
@@ -151,7 +152,7 @@ fn clients_bring_back_what_a_restored_database_lost() {
     let log = ledger.file();
     let names: Vec<&str> = CLIENTS.iter().map(|(name, ..)| *name).collect();
     fleet.call("load", json!({ "clients": names, "perSecond": 20, "prefix": "r", "log": log }));
-    std::thread::sleep(Duration::from_secs(2));
+    eventually(PATIENCE, "there is something to lose", || ledger.promises().all().len() > 150);
     fleet.call("stopLoad", json!({}));
     fleet.wait(&[], "saved", Duration::from_secs(5));
     let lost_from = nodes.world.log("restored").len();

@@ -1,6 +1,7 @@
 //! Staying connected: idle clients, presence, many documents on one socket.
 
 use crate::support::fleet::{Fleet, KINDS};
+use crate::support::process::{PATIENCE, eventually};
 use crate::support::scaled;
 use crate::support::world::World;
 use serde_json::json;
@@ -173,9 +174,8 @@ fn a_periodic_resync_is_cheap() {
         fleet.open_with(kind, kind, &world.base(), "resync-interval", &world.token(), options);
     }
     fleet.wait(&[], "synced", Duration::from_secs(10));
-    std::thread::sleep(Duration::from_secs(3));
     for kind in ["a3", "a4"] {
-        assert!(fleet.count(kind, "stepTwoIn") >= 10, "{kind} was not answered");
+        eventually(PATIENCE, &format!("{kind} is answered ten times"), || fleet.count(kind, "stepTwoIn") >= 10);
         let record = fleet.call("record", json!({ "client": kind }));
         let large = |frame: &&serde_json::Value| {
             frame["way"] == "in" && frame["hex"].as_str().is_some_and(|hex| hex.len() > 2_000)

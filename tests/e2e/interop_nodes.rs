@@ -132,7 +132,7 @@ fn the_cursors_of_a_dead_node_disappear() {
     let left: Vec<_> = ids.iter().filter(|(_, node, _)| *node == 0).map(|(_, _, id)| id.clone()).collect();
     for (name, _, node) in CLIENTS {
         if node == 0 {
-            fleet.call("waitAwareness", json!({ "client": name, "ids": left, "timeoutMs": 30_000 }));
+            fleet.call("waitAwareness", json!({ "client": name, "ids": left, "timeoutMs": 60_000 }));
         }
     }
 }

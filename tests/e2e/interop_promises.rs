@@ -2,6 +2,7 @@
 
 use crate::support::fleet::{Fleet, KINDS};
 use crate::support::ledger::strings;
+use crate::support::process::{PATIENCE, eventually};
 use crate::support::table_lock::TableLock;
 use crate::support::world::World;
 use serde_json::{Value, json};
@@ -132,7 +133,13 @@ fn after_a_reconnect_the_account_is_exact_again() {
 
 /// Nothing more comes, and nothing is missing.
 fn settle(fleet: &mut Fleet, kinds: &[&str], strict: bool) {
-    std::thread::sleep(Duration::from_millis(700));
+    for kind in kinds {
+        eventually(PATIENCE, &format!("{kind} is owed nothing"), || {
+            let status = fleet.status(kind);
+            status["owed"]["sent"] == status["owed"]["answered"]
+        });
+    }
+    std::thread::sleep(Duration::from_millis(700)); // one too many comes by then
     for kind in kinds {
         let status = fleet.status(kind);
         assert_eq!(status["owed"]["sent"], status["owed"]["answered"], "{kind}: {status}");
@@ -166,6 +173,7 @@ fn a_gap_is_owed_exactly_one_status() {
     fleet.call("rawWait", json!({ "raw": "raw", "count": 4 }));
     // Text "b" of client 1 at clock 1, behind "a" at clock 0, which nobody has sent.
     send(&mut fleet, format!("{name}0002{}", varbytes("010101018401000162", "00")));
+    fleet.call("rawWait", json!({ "raw": "raw", "count": 5 }));
     std::thread::sleep(Duration::from_millis(800));
     let heard = raw_frames(&mut fleet);
     assert_eq!(statuses(&heard, &name), 1, "only the status of the first step 2: {heard:?}");
@@ -173,6 +181,7 @@ fn a_gap_is_owed_exactly_one_status() {
     assert_eq!(asked, 1, "one step 1 asks for what is missing: {heard:?}");
     // The answer holds both.
     send(&mut fleet, format!("{name}0001{}", varbytes("01020100040101740161840100", "016200")));
+    eventually(PATIENCE, "the update that was owed has its status", || statuses(&raw_frames(&mut fleet), &name) > 1);
     std::thread::sleep(Duration::from_millis(800));
     let heard = raw_frames(&mut fleet);
     assert_eq!(statuses(&heard, &name), 2, "one status for the owed update, none for the answer: {heard:?}");
@@ -209,7 +218,10 @@ fn a_forced_sync_starts_the_account_anew() {
     for kind in HOCUSPOCUS {
         fleet.call("resync", json!({ "client": kind }));
     }
-    std::thread::sleep(Duration::from_millis(700));
+    for kind in HOCUSPOCUS {
+        eventually(PATIENCE, &format!("{kind} has nothing unsynced"), || fleet.status(kind)["unsynced"] == 0);
+    }
+    std::thread::sleep(Duration::from_millis(700)); // one status too many comes by then
     for kind in HOCUSPOCUS {
         let status = fleet.status(kind);
         assert_eq!(status["unsynced"], 0, "{kind}: {status}");

@@ -2,6 +2,7 @@
 
 use crate::support::cluster::Cluster;
 use crate::support::postgres::{TestDatabase, TestTenant, fresh};
+use crate::support::process::PATIENCE;
 use async_trait::async_trait;
 use bytes::Bytes;
 use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
@@ -15,6 +16,7 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -258,11 +260,11 @@ async fn quarantined_bytes_are_kept_for_their_author() {
     assert_eq!((&update[..], owner, seq as u64), (&b"poison"[..], user.0, at.seq));
 }
 
-/// Writes one document until then, as a document actor does: after an unknown outcome it compares the head first. Returns where
-/// it stands.
-async fn write_through(log: &PostgresLog, key: DocumentKey, until: Instant) -> Position {
+/// Writes one document until that is so, and a few rows at least, as a document actor does: after an unknown outcome it compares the head
+/// first. Returns where it stands.
+async fn write_through(log: &PostgresLog, key: DocumentKey, is_enough: &AtomicBool) -> Position {
     let mut at = Position::START;
-    while Instant::now() < until {
+    while !is_enough.load(Ordering::Relaxed) || at.seq <= 3 {
         let request = append(key, at, &[b"x"]);
         let id = request.append_id;
         match log.append(request).await {
@@ -289,11 +291,11 @@ async fn write_through(log: &PostgresLog, key: DocumentKey, until: Instant) -> P
 async fn nothing_acknowledged_is_lost_when_connections_break() {
     let world = PostgresWorld::create().await;
     let keys = join_all((0..8).map(|_| world.create())).await;
-    let until = Instant::now() + Duration::from_secs(3);
+    let (until, is_enough) = (Instant::now() + Duration::from_secs(3), AtomicBool::new(false));
     let breaking = async {
         let mut superuser = world._database.superuser().await;
         let mut broken = 0_i64;
-        while Instant::now() < until {
+        while Instant::now() < until || broken <= 20 {
             broken += sqlx::query_scalar::<_, i64>(
                 "select count(pg_terminate_backend(pid)) from pg_stat_activity
                   where datname = current_database() and pid <> pg_backend_pid()",
@@ -303,14 +305,13 @@ async fn nothing_acknowledged_is_lost_when_connections_break() {
             .expect("break connections");
             tokio::time::sleep(Duration::from_millis(70)).await;
         }
-        broken
+        is_enough.store(true, Ordering::Relaxed);
     };
-    let writing = join_all(keys.iter().map(|&key| write_through(&world.log, key, until)));
-    let (broken, finished) = tokio::join!(breaking, writing);
-    assert!(broken > 20, "only {broken} connections were broken");
+    let writing = join_all(keys.iter().map(|&key| write_through(&world.log, key, &is_enough)));
+    let ((), finished) = tokio::join!(breaking, writing);
     for (key, at) in keys.into_iter().zip(finished) {
         // The pool may still hold connections that were broken at the very end.
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + PATIENCE;
         let tail = loop {
             match world.log.tail(key, Position::START).await {
                 Err(LogError::Unavailable(_)) if Instant::now() < patience => {
@@ -320,7 +321,6 @@ async fn nothing_acknowledged_is_lost_when_connections_break() {
             }
         };
         assert_eq!(tail.head.position, at, "what its writer was told");
-        assert!(at.seq > 3, "written: {at}");
     }
 }
 
@@ -342,15 +342,15 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
     let outcome = log.append(request).await;
     // Unavailable from a connection that was not made yet.
     assert!(matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown), "hanging: {outcome:?}");
-    assert!(started.elapsed() < Duration::from_secs(6), "hanging: {:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE, "hanging: {:?}", started.elapsed());
     let started = Instant::now();
     let outcome = log.append(append(key, at, &[b"z"])).await;
     assert!(matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown), "hanging still: {outcome:?}");
-    assert!(started.elapsed() < Duration::from_secs(6), "hanging still: {:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE, "hanging still: {:?}", started.elapsed());
     cluster.thaw_all();
 
     // The first one was on its way: it may have become true, and nothing else may.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     let at = loop {
         match log.tail(key, at).await {
             Ok(tail) => break tail.head.position,
@@ -365,7 +365,7 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
     cluster.stop();
     let started = Instant::now();
     let outcomes = join_all((0..5).map(|_| log.append(append(key, at, &[b"w"])))).await;
-    assert!(started.elapsed() < Duration::from_secs(6), "gone: {:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE, "gone: {:?}", started.elapsed());
     assert!(
         outcomes.iter().all(|outcome| matches!(outcome, AppendOutcome::Unavailable | AppendOutcome::Unknown)),
         "gone: {outcomes:?}"
@@ -379,7 +379,7 @@ async fn a_database_that_hangs_or_is_gone_is_answered_in_time() {
         };
         match log.append(append(key, held, &[b"v"])).await {
             AppendOutcome::Committed(_) => break,
-            other => assert!(started.elapsed() < Duration::from_secs(5), "back: {other:?}"),
+            other => assert!(started.elapsed() < PATIENCE, "back: {other:?}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

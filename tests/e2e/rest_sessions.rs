@@ -2,7 +2,7 @@
 
 use crate::support::fleet::Fleet;
 use crate::support::postgres::TestDatabase;
-use crate::support::process::eventually;
+use crate::support::process::{PATIENCE, eventually};
 use crate::support::rest::{Company, PASSWORD, TestApp, login};
 use crate::support::server::Options;
 use crate::support::world::World;
@@ -10,7 +10,6 @@ use contextnexus::origins::Origins;
 use contextnexus::proxies::TrustedProxies;
 use contextnexus::rest::RestSettings;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 #[actix_web::test]
 async fn a_login_gives_a_token_that_is_good_until_logout() {
@@ -269,7 +268,7 @@ fn no_token_and_no_password_stands_in_the_log() {
     secrets.push(post("/doc/logged/auth", json!({ "authorization": "full" }), 200)["token"].clone());
     // The last request: once its line is there, so are those of all before it.
     secrets.push(post("/v1/tokens", json!({ "name": "x" }), 201)["token"].clone());
-    eventually(Duration::from_secs(20), "the log is heard", || {
+    eventually(PATIENCE, "the log is heard", || {
         world.server.log().iter().any(|line| line.contains("made an API token"))
     });
     let log = world.server.log().join("\n");

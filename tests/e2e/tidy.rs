@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn sources(under: &str) -> Vec<(PathBuf, String)> {
+pub fn sources(under: &str) -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -29,7 +29,7 @@ fn sources(under: &str) -> Vec<(PathBuf, String)> {
 }
 
 /// Lines of code outside tests that contain one of the words.
-fn offences(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
+pub fn offences(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in files {
         for (number, line) in text.lines().enumerate() {

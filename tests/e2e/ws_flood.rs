@@ -1,5 +1,6 @@
 //! The whole server against clients that do what no library does. The pump's own cases are tests of `src/ws`.
 
+use crate::support::process::PATIENCE;
 use crate::support::raw::{self, Raw};
 use crate::support::world::World;
 use contextnexus_gate::lib0::write_var_bytes;
@@ -42,7 +43,7 @@ fn readers_that_never_read_are_closed_and_others_do_not_notice() {
         writer.send_binary(&message);
         // Its echo is its acknowledgement.
         loop {
-            assert!(start.elapsed() < Duration::from_secs(20), "no acknowledgement");
+            assert!(start.elapsed() < PATIENCE, "no acknowledgement");
             match writer.frame().expect("the writer stays connected") {
                 (0x82, message) if message.starts_with(&[0, 2]) => return start.elapsed(),
                 (0x89, payload) => writer.send(&raw::frame(0x8A, &payload)),
@@ -58,7 +59,7 @@ fn readers_that_never_read_are_closed_and_others_do_not_notice() {
     let mut latencies = Vec::new();
     let mut most_kib = 0;
     while world.metric("contextnexus_ws_connections") > 1.0 {
-        assert!(start.elapsed() < Duration::from_secs(60), "some are still there");
+        assert!(start.elapsed() < PATIENCE, "some are still there");
         latencies.push(wrote(&mut writer, 40_000));
         most_kib = most_kib.max(world.server.memory_kib());
         std::thread::sleep(Duration::from_millis(20));
@@ -71,7 +72,8 @@ fn readers_that_never_read_are_closed_and_others_do_not_notice() {
         latencies.len(),
         most_kib - before_kib
     );
-    assert!(p99 < Duration::from_secs(1), "{p99:?}");
+    // A writer that waited for them would wait until they are cut off (`outbox_stall_s`).
+    assert!(p99 < Duration::from_secs(8), "{p99:?}");
     let text_kib = latencies.len() as u64 * 40;
     let budget_kib = READERS as u64 * 1536 + 8 * text_kib;
     assert!(most_kib < before_kib + budget_kib, "{} KiB more, of {budget_kib}", most_kib - before_kib);

@@ -1,6 +1,6 @@
 //! Limits over the wire: each has its name, and a close code or a status of its own. And who is only too fast is slowed down, not closed.
 
-use crate::support::process::eventually;
+use crate::support::process::{PATIENCE, eventually};
 use crate::support::raw::{self, Raw};
 use crate::support::server::Options;
 use crate::support::world::World;
@@ -165,7 +165,7 @@ fn who_is_one_too_many_is_turned_away_by_its_name() {
     let (_, _, mut third) = open(&world, "127.0.0.1", "a");
     assert_eq!(closed(&mut third), (1013, "too many connections of this user".to_owned()));
     drop(third);
-    eventually(Duration::from_secs(5), "the third is gone", || world.metric("contextnexus_ws_connections") == 2.0);
+    eventually(PATIENCE, "the third is gone", || world.metric("contextnexus_ws_connections") == 2.0);
     open_ones.push(Raw::request(address(&world), "/collab", "").2);
     assert!(refused("127.0.0.1").contains("address_full"));
     for from in ["127.0.0.2", "127.0.0.3"] {
@@ -208,15 +208,12 @@ fn slow_clients_hold_nothing_for_long() {
     for mut socket in half_heads {
         let _ = socket.read_to_end(&mut Vec::new()); // 408, or the end
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     let mut answer = String::new();
     body.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     // This one is the page of the metrics themselves.
-    eventually(Duration::from_secs(10), "the deaf one is gone", || {
-        world.metric("contextnexus_http_connections") <= 1.0
-    });
+    eventually(PATIENCE, "the deaf one is gone", || world.metric("contextnexus_http_connections") <= 1.0);
     assert_eq!(world.metric("contextnexus_http_stalled_total"), 1.0);
 
     let held: Vec<TcpStream> = (0..40).map(|_| connect_from(&world, "127.0.0.1")).collect();
@@ -284,7 +281,7 @@ fn a_writer_that_is_too_fast_is_slowed_down_and_not_closed() {
                 let start = Instant::now();
                 while !done(&heard.borrow()) {
                     assert!(!listening.is_finished(), "{dialect:?}: closed");
-                    assert!(start.elapsed() < Duration::from_secs(60), "{dialect:?}: {:?}", heard.borrow());
+                    assert!(start.elapsed() < PATIENCE, "{dialect:?}: {:?}", heard.borrow());
                     assert_eq!(heard.borrow().refused, None, "{dialect:?}");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }

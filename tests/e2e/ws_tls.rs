@@ -1,5 +1,6 @@
 //! TLS that ends in the server: HTTP and WebSockets, limits by the client's own address, and clients that do not speak it.
 
+use crate::support::process::PATIENCE;
 use crate::support::raw;
 use crate::support::server::{Options, TestServer};
 use crate::support::world::World;
@@ -191,7 +192,7 @@ fn who_does_not_speak_tls_is_told_so_and_who_says_nothing_is_not_waited_for() {
     for socket in [&mut silent, &mut half, &mut slow.0.sock] {
         let mut rest = Vec::new();
         let _ = socket.read_to_end(&mut rest); // the end, or a reset
-        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     }
     assert_eq!(node.tls(HERE, "first.crt").ask("/live", "").0, 200);
 }
@@ -216,7 +217,7 @@ fn a_reader_behind_tls_that_stops_reading_is_cut_off() {
     ann.wait_for(&[0, 2]);
     let start = Instant::now();
     while node.server().log().iter().all(|line| !line.contains("slow_consumer")) {
-        assert!(start.elapsed() < Duration::from_secs(15), "{}", node.server().log_tail());
+        assert!(start.elapsed() < PATIENCE, "{}", node.server().log_tail());
         std::thread::sleep(Duration::from_millis(50));
     }
     let ended = std::iter::repeat_with(|| bob.frame()).find_map(Result::err).unwrap();
@@ -235,7 +236,7 @@ fn a_renewed_certificate_is_read_at_sighup_and_a_broken_one_is_not_taken() {
         assert!(hangup.unwrap().success());
         let start = Instant::now();
         while !node.server().log().iter().skip(lines).any(|line| line.contains(said)) {
-            assert!(start.elapsed() < Duration::from_secs(10), "{}", node.server().log_tail());
+            assert!(start.elapsed() < PATIENCE, "{}", node.server().log_tail());
             std::thread::sleep(Duration::from_millis(20));
         }
     };

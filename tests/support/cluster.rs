@@ -1,6 +1,6 @@
 //! A PostgreSQL of the test's own, which it may kill, stop and promote. With fsync, as in production.
 
-use super::process::{Running, cpu_of, eventually, free_port, is_root, signal_pid, tied_unprivileged};
+use super::process::{PATIENCE, Running, cpu_of, eventually, free_port, is_root, signal_pid, tied_unprivileged};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,9 +121,7 @@ impl Cluster {
         let position = "select (pg_current_wal_insert_lsn() - '0/0')::int8";
         let sent = number(&self.superuser_url("postgres"), position);
         let replayed = "select (pg_last_wal_replay_lsn() - '0/0')::int8";
-        eventually(Duration::from_secs(30), "the replica catches up", || {
-            number(&replica.superuser_url("postgres"), replayed) >= sent
-        });
+        eventually(PATIENCE, "the replica catches up", || number(&replica.superuser_url("postgres"), replayed) >= sent);
         replica
     }
 
@@ -132,7 +130,7 @@ impl Cluster {
         let url = self.superuser_url("postgres");
         execute(&url, "alter system set primary_conninfo = ''");
         execute(&url, "select pg_reload_conf()");
-        eventually(Duration::from_secs(30), "the replica receives no more", || {
+        eventually(PATIENCE, "the replica receives no more", || {
             number(&url, "select count(*) from pg_stat_wal_receiver") == 0
         });
     }
@@ -152,7 +150,7 @@ impl Cluster {
 
     fn wait_until_gone(&self) {
         let socket = self.port;
-        eventually(Duration::from_secs(20), "PostgreSQL's processes end", || {
+        eventually(PATIENCE, "PostgreSQL's processes end", || {
             std::net::TcpStream::connect(("127.0.0.1", socket)).is_err() && workers_in(&self.data()).is_empty()
         });
     }

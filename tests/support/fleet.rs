@@ -1,10 +1,10 @@
-//! A Node process full of real clients (`tests/interop/fleet.mjs`), driven from a test.
+//! A process full of real clients, in Node (`tests/interop/fleet.mjs`) or Python (`pycrdt_fleet.py` next to it), driven from a test.
 
-use super::process::tied;
+use super::process::{PATIENCE, tied};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// The stock clients: y-websocket 3.1, @y/websocket 4.0.0-3, Hocuspocus providers 2.15, 3.4, 4.8, Y-Sweet 0.9.
 pub const KINDS: [&str; 6] = ["a3", "a4", "b2", "b3", "b4", "c"];
+
+/// Every JavaScript client that is promised to work: also y-websocket 1.5 and 2.1, y-partyserver 2.2, Hocuspocus 4.3 and Y-Sweet 0.8.
+pub const FAMILIES: [&str; 11] = ["a1", "a2", "a3", "a4", "party", "b2", "b3", "b43", "b4", "c8", "c"];
 
 pub fn interop_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
@@ -48,18 +51,28 @@ impl Pending {
 
 impl Fleet {
     pub fn start() -> Self {
-        let directory = interop_dir();
         assert!(
-            directory.join("node_modules").is_dir(),
+            interop_dir().join("node_modules").is_dir(),
             "the JavaScript clients are not installed: run tests/interop/setup.sh"
         );
-        let mut child = tied("node")
-            .arg(directory.join("fleet.mjs"))
+        Self::run(Path::new("node"), "fleet.mjs")
+    }
+
+    /// pycrdt: of the commands it knows those that `pycrdt_fleet.py` lists, and it has one kind of client.
+    pub fn python() -> Self {
+        let python = interop_dir().join(".venv/bin/python");
+        assert!(python.exists(), "pycrdt is not installed: run tests/interop/setup.sh");
+        Self::run(&python, "pycrdt_fleet.py")
+    }
+
+    fn run(interpreter: &Path, program: &str) -> Self {
+        let mut child = tied(interpreter)
+            .arg(interop_dir().join(program))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(if std::env::var_os("CNX_VERBOSE").is_some() { Stdio::inherit() } else { Stdio::null() })
             .spawn()
-            .expect("node starts");
+            .expect("the interpreter starts");
         let stdin = child.stdin.take().expect("piped");
         let stdout = child.stdout.take().expect("piped");
         let shared = Arc::new(Mutex::new(Shared::default()));
@@ -142,9 +155,10 @@ impl Fleet {
         self.call("open", arguments)["clientId"].as_u64().expect("a client id")
     }
 
-    /// Waits until the clients named (all, when none is) are `synced`, `saved`, `connected` or `disconnected`.
+    /// Waits until the clients named (all, when none is) are `synced`, `saved`, `connected`, `disconnected`, `denied` or `refused`,
+    /// [`PATIENCE`] at least.
     pub fn wait(&mut self, clients: &[&str], until: &str, within: Duration) {
-        let mut arguments = json!({ "until": until, "timeoutMs": within.as_millis() as u64 });
+        let mut arguments = json!({ "until": until, "timeoutMs": within.max(PATIENCE).as_millis() as u64 });
         if !clients.is_empty() {
             arguments["clients"] = json!(clients);
         }

@@ -11,6 +11,7 @@ pub mod process;
 #[path = "../../src/ws/tests/raw.rs"]
 pub mod raw;
 pub mod redis;
+pub mod relay;
 pub mod rest;
 pub mod server;
 pub mod table_lock;

@@ -6,6 +6,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// How long a test waits for what must come. Far longer than it takes: a machine may be slow, and no verdict is about that. What is not
+/// there by then is taken never to come.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A program that the kernel kills when the thread that started it ends. Start it from the test's own thread.
 pub fn tied(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
@@ -68,8 +72,9 @@ impl Running {
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
-    /// Waits for a line that contains `needle`.
+    /// Waits for a line that contains `needle`, [`PATIENCE`] at least.
     pub fn wait_for_line(&mut self, needle: &str, within: Duration) -> String {
+        let within = within.max(PATIENCE);
         let deadline = Instant::now() + within;
         loop {
             if let Some(line) = self.lines().into_iter().find(|line| line.contains(needle)) {
@@ -98,8 +103,9 @@ impl Running {
         let _ = self.child.wait();
     }
 
-    /// Waits for the end that something else brought about.
+    /// Waits for the end that something else brought about, [`PATIENCE`] at least.
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let within = within.max(PATIENCE);
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {

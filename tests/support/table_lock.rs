@@ -1,6 +1,7 @@
 //! A lock on one table, taken by a session of the test's own: a slow disk or a long migration for whoever needs that table, and a way to see
 //! that somebody is at that very step.
 
+use super::process::PATIENCE;
 use super::world::World;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ impl TableLock {
 
     /// Until the server stands before the lock: that step is under way now, and cannot end.
     pub fn wait_for_somebody(&mut self, within: Duration) {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + within.max(PATIENCE);
         let connection = self.connection.as_mut().expect("the lock is held");
         loop {
             let waiting: i64 = self.runtime.block_on(async {

@@ -232,7 +232,7 @@ impl World {
             }
         }
         let names: Vec<&str> = fresh.iter().map(String::as_str).collect();
-        fleet.wait(&names, "synced", std::time::Duration::from_secs(10));
+        fleet.wait(&names, "synced", super::process::PATIENCE);
         // A fresh client may tidy formats and write that; so the others are compared again with what it made of it.
         fleet.call("converge", json!({ "timeoutMs": 5_000 }));
         let update = self.as_update(fleet, room);

@@ -316,8 +316,7 @@ impl DocumentState {
             Err((_, refusal)) => self.effects.push(Effect::Answer(answer, Err(refusal))),
             Ok(update) => {
                 if self.has_room(update.bytes().len()) {
-                    let sender =
-                        Sender::Request { role: by.role, until: by.until, answer, idempotency, looked: false };
+                    let sender = Sender::Request { role: by.role, until: by.until, answer, idempotency, looked: false };
                     self.enqueue(Proposal { sender, session: by.session, user: by.user, update, is_step2: false });
                 } else {
                     self.dropped += 1;

@@ -3,13 +3,14 @@
 use super::messages::JoinRefused;
 use super::replica::{Replica, ReplicaError, Unverified};
 use super::state::{DocumentState, Unsound};
+use crate::causes::Cause;
 use crate::counted::Counted;
 use crate::ids::{DocumentKey, Tip};
 use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
+use crate::report;
 use crate::world::World;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tracing::{error, warn};
 
 /// Rows to quarantine one after the other before loading gives up and says that the document cannot be read.
 const QUARANTINES_PER_LOAD_MAX: usize = 64;
@@ -28,7 +29,7 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
             Ok(stored) => stored,
             Err(LogError::NoSuchDocument) => return Err(JoinRefused::Deleted),
             Err(error) => {
-                warn!(document.id = %key.document, "document {} cannot be loaded: {error}", key.document);
+                report!(Cause::Outage, document.id = %key.document, "document {} cannot be loaded: {error}", key.document);
                 return Err(JoinRefused::Unavailable);
             }
         };
@@ -50,7 +51,7 @@ pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
     let unsound = named(world, key, unsound);
     for _ in 0..ATTEMPTS_MAX {
         let Err(error) = try_to_mend(world, key, &unsound).await else { return };
-        warn!(document.id = %key.document, "document {} is not mended: {error}", key.document);
+        report!(Cause::Outage, document.id = %key.document, "document {} is not mended: {error}", key.document);
         let LogError::Unavailable(_) = error else { return };
         tokio::time::sleep(PAUSE).await;
     }
@@ -67,12 +68,12 @@ async fn try_to_mend(world: &World, key: DocumentKey, unsound: &Unsound) -> Resu
 fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
     match unsound {
         Unsound::Row(what) => {
-            error!(document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
+            report!(Cause::Damage, document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
             metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
             Unsound::Row(Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what })
         }
         Unsound::Snapshot { seq } => {
-            error!(document.id = %key.document, seq, "snapshot does not read back and is discarded");
+            report!(Cause::Damage, document.id = %key.document, seq, "snapshot does not read back and is discarded");
             unsound
         }
     }
@@ -90,7 +91,7 @@ pub(super) async fn load_again(world: &World, key: DocumentKey) -> Result<Stored
 
 /// Keeps bytes that never entered the log, for as long as that takes.
 pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Quarantine) {
-    warn!(document.id = %key.document, "update quarantined: {}", what.reason);
+    report!(Cause::Ended, document.id = %key.document, "update quarantined: {}", what.reason);
     metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
     while let Err(LogError::Unavailable(_)) = world.log.quarantine_refused(key, what.clone()).await {
         tokio::time::sleep(PAUSE).await;
@@ -105,7 +106,7 @@ pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Sna
     let verified = tokio::task::spawn_blocking(move || snapshot.verify()).await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
     let verified = verified.inspect_err(|error| {
-        error!(document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
+        report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
         metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
     });
     verified.ok()
@@ -116,7 +117,7 @@ pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Unv
     let started = world.clock.instant();
     let Some(snapshot) = verify(key, snapshot).await else { return (None, false) };
     if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
-        warn!(document.id = %key.document, "snapshot not stored: {error}");
+        report!(Cause::Outage, document.id = %key.document, "snapshot not stored: {error}");
         return (Some(snapshot), false);
     }
     metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);

@@ -231,8 +231,7 @@ fn message_7_goes_only_to_providers_that_tell_their_version() {
 
 #[test]
 fn everything_that_arrives_before_authentication_counts() {
-    let limits =
-        Limits { unauthenticated_messages_max: 10, unauthenticated_bytes_max: 10_000, ..Limits::default() };
+    let limits = Limits { unauthenticated_messages_max: 10, unauthenticated_bytes_max: 10_000, ..Limits::default() };
     let floods: [fn(u32) -> Bytes; 5] = [
         |_| Bytes::from_static(&[9]),
         |_| stateless("room", "x"),

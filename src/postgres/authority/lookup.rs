@@ -54,7 +54,7 @@ impl Look for Sessions {
 }
 
 /// The session in force of each token, in their order.
-#[tracing::instrument(name = "pg.authority.sessions", skip_all, fields(tokens = hashes.len()), err)]
+#[tracing::instrument(name = "pg.authority.sessions", skip_all, fields(tokens = hashes.len()), err(level = "debug"))]
 pub(super) async fn sessions(db: &mut TenantTx, hashes: &[TokenHash]) -> Result<Vec<Option<Session>>, StoreError> {
     let asked: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
     let rows = sqlx::query!(
@@ -153,7 +153,7 @@ impl Look for Places {
 
 /// What is known of each room, in their order, asked no earlier than `at`. A name is the id of a document that the
 /// caller sees, else the name of one, else a former name.
-#[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err)]
+#[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err(level = "debug"))]
 pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Result<Vec<Found>, StoreError> {
     let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();
     let users: Vec<Uuid> = rooms.iter().map(|room| room.user.0).collect();

@@ -3,12 +3,15 @@
 
 use super::read::{self, StoredRow};
 use super::{away, frames, number, snapshots};
+use crate::commands::chain;
 use crate::postgres::gather::Look;
 use crate::postgres::{Database, TenantTx, begin_snapshot};
 use async_trait::async_trait;
 use bytes::Bytes;
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::{DocumentId, Position, TenantId};
 use contextnexus_actors::ports::log::{Head, LogError, Snapshot, Stored, Tail};
+use contextnexus_actors::report;
 use uuid::Uuid;
 
 /// Answers documents with what is stored of them.
@@ -36,7 +39,9 @@ impl Look for Loads {
     const EACH_ALONE: bool = true;
 
     async fn look(&self, tenant: TenantId, documents: &[DocumentId]) -> Option<Vec<Self::Answer>> {
-        let found = load(&self.0, tenant, documents).await.ok()?;
+        let found = load(&self.0, tenant, documents).await;
+        let found =
+            found.inspect_err(|error| report!(Cause::Outage, "documents cannot be loaded: {}", chain(error))).ok()?;
         Some(found.into_iter().zip(documents).map(|(found, document)| found.checked(*document)).collect())
     }
 }
@@ -46,7 +51,7 @@ fn start(snapshot: &Option<Snapshot>) -> Position {
     snapshot.as_ref().map_or(Position::START, |snapshot| snapshot.position)
 }
 
-#[tracing::instrument(name = "pg.log.load", skip_all, fields(tenant.id = %tenant, documents = documents.len()), err)]
+#[tracing::instrument(name = "pg.log.load", skip_all, fields(tenant.id = %tenant, documents = documents.len()), err(level = "debug"))]
 async fn load(database: &Database, tenant: TenantId, documents: &[DocumentId]) -> Result<Vec<Found>, LogError> {
     let mut db = begin_snapshot(database, tenant).await?;
     let heads = read::heads(&mut db.tx, tenant, documents).await?;

@@ -1,7 +1,7 @@
 //! Whatever was killed, the next start has everything, and a running server gets its database back by itself.
 
 use super::fixture::{Host, signal_all};
-use crate::support::process::{eventually, signal_pid};
+use crate::support::process::{PATIENCE, eventually, signal_pid};
 use std::process::Command;
 use std::time::Duration;
 
@@ -46,28 +46,28 @@ fn a_killed_postgres_comes_back_on_its_port_under_a_serving_server() {
     for _ in 0..2 {
         let killed = host.postmaster();
         signal_pid(killed, "KILL");
-        eventually(Duration::from_secs(30), "PostgreSQL serves again", || {
+        eventually(PATIENCE, "PostgreSQL serves again", || {
             // Only then is the new one's file whole.
             host.is_serving_sql() && host.postmaster() != killed
         });
     }
-    eventually(Duration::from_secs(5), "/ready is true", || host.get("/ready").0 == 200);
+    eventually(PATIENCE, "/ready is true", || host.get("/ready").0 == 200);
     assert_ne!(host.postmaster(), postmaster);
     assert_eq!(host.port(), port);
     assert_eq!(host.sql_row("select count(*)::text from tenant_directory"), ["1"]);
 }
 
 #[test]
-fn a_postgres_that_hangs_makes_the_node_not_ready_within_two_seconds() {
+fn a_postgres_that_hangs_makes_the_node_not_ready() {
     let mut host = Host::private();
     host.start();
     assert_eq!(host.get("/ready").0, 200);
     signal_all(&host, "STOP");
-    eventually(Duration::from_secs(2), "/ready is false", || host.get("/ready").0 == 503);
+    eventually(PATIENCE, "/ready is false", || host.get("/ready").0 == 503);
     assert!(host.get("/ready").1.contains(r#""missing":["postgresql"]"#), "{:?}", host.get("/ready"));
     assert_eq!(host.get("/live").0, 200, "the process itself is well");
     signal_all(&host, "CONT");
-    eventually(Duration::from_secs(5), "/ready is true again", || host.get("/ready").0 == 200);
+    eventually(PATIENCE, "/ready is true again", || host.get("/ready").0 == 200);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_stale_pid_file_that_names_another_program_is_no_obstacle() {
     let postmaster = host.postmaster();
     host.kill();
     signal_all(&host, "KILL");
-    eventually(Duration::from_secs(10), "PostgreSQL is gone", || !host.is_postgres_running());
+    eventually(PATIENCE, "PostgreSQL is gone", || !host.is_postgres_running());
     // After a restart of the machine any program may have that number: PostgreSQL alone would take it for itself, if it
     // belongs to the same user.
     let mut other = crate::support::process::tied("sleep");
@@ -127,9 +127,7 @@ fn a_first_start_that_was_killed_anywhere_is_no_obstacle_to_the_next() {
         first.kill().unwrap();
         first.wait().unwrap();
         host.start();
-        eventually(Duration::from_secs(10), &format!("ready, killed after {after_ms} ms"), || {
-            host.get("/ready").0 == 200
-        });
+        eventually(PATIENCE, &format!("ready, killed after {after_ms} ms"), || host.get("/ready").0 == 200);
         assert!(host.terminate().success());
     }
 }

@@ -1,6 +1,6 @@
 //! A machine on which nobody has configured anything, as far as one test can make it one.
 
-use crate::support::process::{Running, eventually, is_root, tied};
+use crate::support::process::{PATIENCE, Running, eventually, is_root, tied};
 use crate::support::server::binary;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row};
@@ -234,7 +234,7 @@ impl Host {
 
     /// Its last process, the one that writes logs, ends a moment after the first.
     pub fn assert_no_postgres(&self, because: &str) {
-        eventually(Duration::from_secs(2), because, || !self.is_postgres_running());
+        eventually(PATIENCE, because, || !self.is_postgres_running());
     }
 
     fn url(&self, role: &str, password_of: &str) -> String {

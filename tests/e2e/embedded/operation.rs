@@ -2,7 +2,7 @@
 
 use super::fixture::{Host, execute};
 use crate::support::cluster::Cluster;
-use crate::support::process::{Running, eventually, free_port, tied};
+use crate::support::process::{PATIENCE, Running, eventually, free_port, tied};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -108,12 +108,12 @@ fn redis_is_reached_over_tls_and_its_absence_is_told_and_no_reason_to_be_unready
     host.set("SSL_CERT_FILE", place.path().join("ca.pem").to_str().unwrap());
     host.start();
     let is = |state: &str| host.get("/ready").1.contains(&format!(r#""redis":"{state}""#));
-    eventually(Duration::from_secs(5), "Redis is up", || is("up"));
+    eventually(PATIENCE, "Redis is up", || is("up"));
     assert!(host.get("/metrics").1.contains("\ncontextnexus_bus_up 1\n"));
     let (code, report) = doctor(&host);
     assert_eq!(code, Some(0), "{report}");
     redis.kill();
-    eventually(Duration::from_secs(5), "Redis is down", || is("down"));
+    eventually(PATIENCE, "Redis is down", || is("down"));
     assert_eq!(host.get("/ready").0, 200, "rights and heads are read from PostgreSQL anyway");
 }
 

@@ -1,26 +1,36 @@
-// The six stock clients behind one interface. What a client believes (connected, synced, saved) is read from the client itself;
+// The stock JavaScript clients behind one interface. What a client believes (connected, synced, saved) is read from the client itself;
 // what it was told is read from the frames.
 import * as Y from 'yjs'
 import * as Y14 from '@y/y'
-import { WebsocketProvider as WebsocketProvider3 } from 'y-websocket'
-import { WebsocketProvider as WebsocketProvider4 } from '@y/websocket'
+import * as yWebsocket1 from 'y-websocket-1'
+import * as yWebsocket2 from 'y-websocket-2'
+import * as yWebsocket3 from 'y-websocket'
+import * as yWebsocket4 from '@y/websocket'
+import PartyProvider from 'y-partyserver/provider'
 import * as hocuspocus2 from '@hocuspocus/provider-2'
 import * as hocuspocus3 from '@hocuspocus/provider-3'
+import * as hocuspocus43 from '@hocuspocus/provider-4.3'
 import * as hocuspocus4 from '@hocuspocus/provider-4'
-import { YSweetProvider } from '@y-sweet/client'
+import * as ySweet8 from '@y-sweet/client-0.8'
+import * as ySweet9 from '@y-sweet/client'
 import { WebSocket } from 'ws'
 import { Tap } from './tap.mjs'
 import { rootsOf } from './random.mjs'
 import { contentOf, hex, parseFrame, SYNC, AWARENESS, AUTH, CLOSE, SYNC_STATUS_B, SYNC_STATUS_C } from './wire.mjs'
 
-/** kind -> dialect and generation of yjs */
+/** kind -> dialect, generation of yjs and package */
 export const KINDS = {
-  a3: { dialect: 'A', generation: 13 },
-  a4: { dialect: 'A', generation: 14 },
+  a1: { dialect: 'A', generation: 13, module: yWebsocket1 },
+  a2: { dialect: 'A', generation: 13, module: yWebsocket2 },
+  a3: { dialect: 'A', generation: 13, module: yWebsocket3 },
+  a4: { dialect: 'A', generation: 14, module: yWebsocket4 },
+  party: { dialect: 'A', generation: 13 },
   b2: { dialect: 'B', generation: 13, module: hocuspocus2 },
   b3: { dialect: 'B', generation: 13, module: hocuspocus3 },
+  b43: { dialect: 'B', generation: 13, module: hocuspocus43 },
   b4: { dialect: 'B', generation: 13, module: hocuspocus4 },
-  c: { dialect: 'C', generation: 13 }
+  c8: { dialect: 'C', generation: 13, module: ySweet8 },
+  c: { dialect: 'C', generation: 13, module: ySweet9 }
 }
 
 // y-websocket's `resyncInterval` asks the global class for its constants; Node has one of its own since 22.
@@ -78,10 +88,19 @@ export class Client {
   #connect (module) {
     const { base, room, token, paths = {}, validForSeconds } = this.options
     const socketBase = base.replace(/^http/, 'ws')
+    if (this.options.kind === 'party') {
+      // Without a prefix it asks for `/parties/main/{room}`. What is called a prefix is the whole path.
+      return new PartyProvider(new URL(base).host, room, this.doc, {
+        prefix: `${paths.a ?? '/yjs'}/${encodeURIComponent(room)}`,
+        protocol: socketBase.split(':')[0],
+        params: { token },
+        WebSocketPolyfill: this.tap.Socket,
+        disableBc: true
+      })
+    }
     if (this.dialect === 'A') {
-      const Provider = this.generation === 14 ? WebsocketProvider4 : WebsocketProvider3
       const params = token && !this.options.protocols ? { token } : {}
-      return new Provider(`${socketBase}${paths.a ?? '/yjs'}`, room, this.doc, {
+      return new module.WebsocketProvider(`${socketBase}${paths.a ?? '/yjs'}`, room, this.doc, {
         params,
         protocols: this.options.protocols ?? [],
         WebSocketPolyfill: this.tap.Socket,
@@ -136,7 +155,7 @@ export class Client {
       if (!answer.ok) throw new Error(`POST /doc/…/auth answered ${answer.status}`)
       return await answer.json()
     }
-    const provider = new YSweetProvider(authEndpoint, room, this.doc, { WebSocketPolyfill: this.tap.Socket, showDebuggerLink: false })
+    const provider = new module.YSweetProvider(authEndpoint, room, this.doc, { WebSocketPolyfill: this.tap.Socket, showDebuggerLink: false })
     provider.on('local-changes', unsaved => { if (!unsaved) this.#allSaved() })
     return provider
   }

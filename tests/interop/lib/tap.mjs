@@ -44,7 +44,7 @@ export class Tap {
       }
 
       send (data, ...rest) {
-        tap.onOutgoing(new Uint8Array(data))
+        if (typeof data !== 'string') tap.onOutgoing(new Uint8Array(data))
         return super.send(data, ...rest)
       }
     }

@@ -32,8 +32,12 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 const KEY: DocumentKey = DocumentKey { tenant: TenantId(Uuid::from_u128(1)), document: DocumentId(Uuid::from_u128(2)) };
-const WRITER: Writer =
-    Writer { session: SessionId(Uuid::from_u128(3)), user: UserId(Uuid::from_u128(4)), role: Role::Editor, until: None };
+const WRITER: Writer = Writer {
+    session: SessionId(Uuid::from_u128(3)),
+    user: UserId(Uuid::from_u128(4)),
+    role: Role::Editor,
+    until: None,
+};
 
 fn world(log: &MemoryLog, limits: Limits) -> World {
     World {

@@ -70,7 +70,12 @@ fn a_full_document_says_so_over_http() {
     let mut bench = limited(|limits| limits.document_bytes_max = 2_000);
     let ann = bench.stranger(1, Dialect::YWebsocket, Role::Editor, 1);
     let (answer, mut answered) = oneshot::channel();
-    let by = Writer { session: SessionId(Uuid::from_u128(7)), user: UserId(Uuid::from_u128(7)), role: Role::Editor, until: None };
+    let by = Writer {
+        session: SessionId(Uuid::from_u128(7)),
+        user: UserId(Uuid::from_u128(7)),
+        role: Role::Editor,
+        until: None,
+    };
     let mut effects = bench.state.write(by, ann.type_at(0, &"x".repeat(3_000)), None, answer);
     effects.extend(bench.state.advance(bench.now));
     bench.perform(effects);

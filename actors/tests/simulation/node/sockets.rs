@@ -85,7 +85,8 @@ impl Node {
         let read: Vec<Bytes> = socket.inbound.drain(..count).collect();
         self.perform_session(connection, effects, shared);
         if let Some(socket) = self.sockets.get_mut(&connection) {
-            let effects = socket.session.hear(read.into_iter().map(contextnexus_actors::session::messages::Frame::Binary));
+            let effects =
+                socket.session.hear(read.into_iter().map(contextnexus_actors::session::messages::Frame::Binary));
             self.perform_session(connection, effects, shared);
         }
         if is_over && let Some(socket) = self.sockets.remove(&connection) {
@@ -126,7 +127,10 @@ impl Node {
                     }
                 }
                 SessionEffect::Authenticated { address, may_write } => {
-                    let _ = socket.outbox.push_control(encode(&address, Message::Authenticated(contextnexus_actors::document::line::scope(may_write))));
+                    let _ = socket.outbox.push_control(encode(
+                        &address,
+                        Message::Authenticated(contextnexus_actors::document::line::scope(may_write)),
+                    ));
                 }
                 SessionEffect::Leave { .. }
                 | SessionEffect::Detached { .. }
