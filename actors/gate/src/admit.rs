@@ -74,34 +74,63 @@ impl Missing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refused {
     /// Blocks that wait for each other.
-    #[error("blocks of several clients refer to each other in a circle")]
+    #[error("{}", self.reason())]
     Circular,
     /// A block names an item as its parent that is no shared type.
-    #[error("a parent is not a shared type")]
+    #[error("{}", self.reason())]
     ParentNotAType,
-    /// The origin and the right origin of a block stand in different types, or under different keys; or one is collected and the
-    /// other stands in something that lives.
-    #[error("origin and right origin stand in different places")]
+    /// The origin and the right origin of a block stand in different types, or under different keys; or one is
+    /// collected and the other stands in something that lives. A right origin in another root type, not under a key, is
+    /// none of these: yrs writes such ones, and all peers read them alike.
+    #[error("{}", self.reason())]
     DifferentPlaces,
     /// Text, a format or several values under a key, where only one value belongs.
-    #[error("text, a format or several values under a key")]
+    #[error("{}", self.reason())]
     UnfitForKey,
     /// The right origin of a block is known to stand left of its origin. The gate knows it where both are of one client and each
     /// unit from the one to the other was written behind the last; of any other order it knows nothing.
-    #[error("a right origin stands left of the origin")]
+    #[error("{}", self.reason())]
     RightOriginFirst,
     /// Shared types nested beyond the cap.
-    #[error("shared types are nested more than {max} deep")]
+    #[error("shared types are nested more than {max} deep (type_depth_max)")]
     TypesTooDeep {
         /// The cap.
         max: usize,
     },
     /// The document would have more clients than the cap.
-    #[error("the document would have more than {max} clients")]
+    #[error("the document would have more than {max} client ids (document_clients_max)")]
     TooManyClients {
         /// The cap.
         max: usize,
     },
+}
+
+impl Refused {
+    /// The cap that was exceeded, by the name of its setting; none for what no setting admits.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::TypesTooDeep { .. } => Some("type_depth_max"),
+            Self::TooManyClients { .. } => Some("document_clients_max"),
+            Self::Circular
+            | Self::ParentNotAType
+            | Self::DifferentPlaces
+            | Self::UnfitForKey
+            | Self::RightOriginFirst => None,
+        }
+    }
+
+    /// The text without numbers, for a close frame.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Circular => "blocks of several clients refer to each other in a circle",
+            Self::ParentNotAType => "a parent is not a shared type",
+            Self::DifferentPlaces => "origin and right origin are in different shared types",
+            Self::UnfitForKey => "text, a format or several values under a key",
+            Self::RightOriginFirst => "a right origin stands left of the origin",
+            Self::TypesTooDeep { .. } => "shared types are nested too deeply (type_depth_max)",
+            Self::TooManyClients { .. } => "the document has too many client ids (document_clients_max)",
+        }
+    }
 }
 
 /// Decides what of `update` follows on `index` and what stands before it in the batch, and adds that to `delta`.

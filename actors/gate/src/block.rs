@@ -1,6 +1,6 @@
 //! One block of an update: where it is, what it refers to, what it holds. Read out of the bytes when asked for, never copied.
 
-use crate::caps::Caps;
+use crate::caps::{Caps, JSON_DEPTH_MAX};
 use crate::lib0::Reader;
 use crate::malformed::Rule;
 use crate::value::{self, Mend};
@@ -302,8 +302,10 @@ fn read_content(reader: &mut Reader<'_>, kind: Kind, caps: &Caps, mends: &mut Ve
 
 fn read_json(reader: &mut Reader<'_>, caps: &Caps, mends: &mut Vec<Mend>) -> Result<(), Rule> {
     let text = reader.read_var_string()?;
-    match value::check_json_for_yrs(text, caps.any_depth_max, reader.at() - text.len(), mends) {
+    let depth_max = caps.any_depth_max.min(JSON_DEPTH_MAX);
+    match value::check_json_for_yrs(text, depth_max, reader.at() - text.len(), mends) {
         Err(rule) if !rule.is_on() => Ok(()),
+        Err(Rule::ValueTooDeep) if caps.any_depth_max > JSON_DEPTH_MAX => Err(Rule::JsonTooDeep),
         checked => checked,
     }
 }

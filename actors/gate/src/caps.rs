@@ -1,13 +1,21 @@
 //! What the gate lets pass at most.
 
+/// No cap on nesting goes beyond this. yrs recurses on what is nested: with a stack of 2 MiB it dies at some 6,250
+/// levels of values and, in the worst of its readers, at 2,950 of types, so both at this depth together take half of
+/// that. Threads of the server have 16 MiB.
+pub const DEPTH_BOUND: usize = 1_000;
+
+/// Nesting of the JSON in a format or an embed: yrs reads it with serde_json, which stops at 128.
+pub(crate) const JSON_DEPTH_MAX: usize = 127;
+
 /// Caps of one document. Each is a bound on what one sender can make every other client carry for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Bytes of one update. Positions inside an update are kept in 32 bits, so no cap goes beyond 4 GiB.
     pub update_bytes_max: usize,
-    /// Nesting of values in arrays, maps and attributes: yrs recurses on them and aborts at some 6,000.
+    /// Nesting of values in arrays, maps and attributes; at most [`DEPTH_BOUND`].
     pub any_depth_max: usize,
-    /// Nesting of shared types: yrs recurses on them and aborts at some 3,000.
+    /// Nesting of shared types; at most [`DEPTH_BOUND`].
     pub type_depth_max: usize,
     /// Bytes of the name of a root type. Root types are never removed.
     pub root_name_bytes_max: usize,
@@ -25,12 +33,12 @@ impl Default for Caps {
     fn default() -> Self {
         Self {
             update_bytes_max: 16 << 20,
-            any_depth_max: 32,
-            type_depth_max: 64,
-            root_name_bytes_max: 256,
-            map_key_bytes_max: 1024,
-            document_clients_max: 20_000,
-            awareness_state_bytes_max: 8 << 10,
+            any_depth_max: 512,
+            type_depth_max: 512,
+            root_name_bytes_max: 4 << 10,
+            map_key_bytes_max: 64 << 10,
+            document_clients_max: 1_000_000,
+            awareness_state_bytes_max: 64 << 10,
             awareness_entries_max: 20_000,
         }
     }
@@ -45,6 +53,7 @@ impl Caps {
             map_key_bytes_max: usize::MAX,
             document_clients_max: usize::MAX,
             type_depth_max: usize::MAX,
+            any_depth_max: DEPTH_BOUND,
             ..Self::default()
         }
     }

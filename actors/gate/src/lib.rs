@@ -76,7 +76,7 @@ mod walk;
 
 pub use admit::{Admission, Content, Known, Missing, Refused, admit};
 pub use awareness::{AwarenessEntry, AwarenessUpdate, encode_awareness};
-pub use caps::Caps;
+pub use caps::{Caps, DEPTH_BOUND};
 pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
 pub use merge::{diff, merge};

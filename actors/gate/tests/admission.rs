@@ -7,7 +7,10 @@ use bytes::Bytes;
 use common::{content, doc, parse, state};
 use contextnexus_gate::StateVector as Known;
 use contextnexus_gate::lib0::{write_var_string, write_var_uint};
-use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Recent, Refused, Rule, Update, admit, diff, merge};
+use contextnexus_gate::{
+    Admission, Caps, Content, DEPTH_BOUND, Delta, Index, Recent, Refused, Rule, Update, admit, diff, merge,
+};
+use yrs::types::ToJson;
 use yrs::updates::decoder::Decode;
 use yrs::updates::encoder::Encode;
 use yrs::{Array, Doc, GetString, Map, MapPrelim, ReadTxn, StateVector, Text, Transact, TransactionMut};
@@ -119,16 +122,18 @@ fn a_block_that_is_known_in_part_is_split_as_yjs_splits_it() {
 
 #[test]
 fn a_block_that_is_split_may_not_refer_to_what_is_unknown_or_stands_elsewhere() {
-    let ours = hello();
+    let ours = doc(ALICE);
+    ours.get_or_insert_map("m").insert(&mut ours.transact_mut(), "k", 1i64);
+    ours.get_or_insert_text("t").push(&mut ours.transact_mut(), "hello");
     ours.get_or_insert_text("u").push(&mut ours.transact_mut(), "other");
     let index = index_of(&ours);
     // It claims to begin at Alice's "er", which is known, and to go on.
-    let before_bob: &[u8] = &[0xc4, 10, 7, 20, 0, 4, b'e', b'r', b'x', b'y'];
-    let admission = admit_to(&index, &by_hand(&[(ALICE, 8, &[before_bob])]));
+    let before_bob: &[u8] = &[0xc4, 10, 8, 20, 0, 4, b'e', b'r', b'x', b'y'];
+    let admission = admit_to(&index, &by_hand(&[(ALICE, 9, &[before_bob])]));
     assert_eq!(admission.content, Content::Nothing);
     assert_eq!(admission.missing.unwrap().clocks, [(BOB, 1)]);
-    let before_hello: &[u8] = &[0xc4, 10, 7, 10, 0, 4, b'e', b'r', b'x', b'y'];
-    assert_eq!(refused(&index, &by_hand(&[(ALICE, 8, &[before_hello])])), Refused::DifferentPlaces);
+    let before_an_entry: &[u8] = &[0xc4, 10, 8, 10, 0, 4, b'e', b'r', b'x', b'y'];
+    assert_eq!(refused(&index, &by_hand(&[(ALICE, 9, &[before_an_entry])])), Refused::DifferentPlaces);
 }
 
 #[test]
@@ -285,9 +290,44 @@ fn a_parent_that_is_no_type_is_refused_and_one_that_is_gone_is_honest() {
 #[test]
 fn origins_in_different_places_are_refused() {
     let ours = hello();
-    ours.get_or_insert_text("u").push(&mut ours.transact_mut(), "other");
-    let between: &[u8] = &[0xc4, 10, 0, 10, 7, 1, b'x'];
-    assert_eq!(refused(&index_of(&ours), &by_hand(&[(BOB, 0, &[between])])), Refused::DifferentPlaces);
+    ours.get_or_insert_map("m").insert(&mut ours.transact_mut(), "k", "other");
+    let array = ours.get_or_insert_array("a");
+    array.push_back(&mut ours.transact_mut(), yrs::TextPrelim::new("inner"));
+    let index = index_of(&ours);
+    // Under a key, and inside a text in an array.
+    for right in [5, 7] {
+        let between: &[u8] = &[0xc4, 10, 0, 10, right, 1, b'x'];
+        assert_eq!(refused(&index, &by_hand(&[(BOB, 0, &[between])])), Refused::DifferentPlaces, "{right}");
+    }
+}
+
+/// pycrdt 0.14, which counts in bytes: 😀 in one text, something in another, and an insertion at the third byte of 😀.
+/// yrs cuts the block at its end and takes what its client wrote next for the right neighbour.
+#[test]
+fn a_right_origin_in_another_root_type_is_what_yrs_writes_and_all_peers_read_alike() {
+    let smiley: &[u8] = &[4, 1, 1, b't', 4, 0xf0, 0x9f, 0x98, 0x80];
+    let other: &[u8] = &[4, 1, 1, b'u', 1, b'o'];
+    let between: &[u8] = &[0xc4, 10, 1, 10, 2, 1, b'x'];
+    let rows = [by_hand(&[(ALICE, 0, &[smiley, other])]), by_hand(&[(BOB, 0, &[between])])];
+    // Bob's rivals, before and after him, and a delete of what he refers to.
+    let rival: &[u8] = &[0x84, 10, 1, 1, b'r'];
+    let rivals = [by_hand(&[(5, 0, &[rival])]), by_hand(&[(50, 0, &[rival])])];
+    let delete = parse(&[0, 1, 10, 1, 2, 1]);
+    for order in [[0, 1, 2, 3], [1, 0, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0], [2, 3, 0, 1]] {
+        let later = [&rows[1], &rivals[0], &rivals[1], &delete];
+        let grown = doc(3);
+        let mut index = Index::new();
+        for update in std::iter::once(&rows[0]).chain(order.map(|at| later[at])) {
+            assert_eq!(admit_to(&index, update).content, Content::Whole);
+            index.trust(update).unwrap();
+            grown.transact_mut().apply_update(yrs::Update::decode_v1(update.bytes()).unwrap()).unwrap();
+        }
+        let text = |doc: &Doc| doc.get_or_insert_text("t").get_string(&doc.transact());
+        assert_eq!(text(&grown), "😀rxr", "{order:?}");
+        let loaded = copy(&grown, 4);
+        assert_eq!(text(&loaded), "😀rxr", "{order:?}");
+        assert_eq!(index_of(&loaded).state_vector(), index.state_vector());
+    }
 }
 
 #[test]
@@ -319,7 +359,7 @@ fn types_nest_as_deep_as_the_cap_and_no_deeper() {
         if depth <= caps.type_depth_max {
             index.trust(&update).unwrap();
         } else {
-            assert_eq!(refused(&index, &update), Refused::TypesTooDeep { max: 64 });
+            assert_eq!(refused(&index, &update), Refused::TypesTooDeep { max: caps.type_depth_max });
         }
     }
 }
@@ -453,15 +493,80 @@ fn caps_are_kept_and_the_rule_that_was_broken_is_named() {
         bytes.extend([1, 126, 0]);
         bytes
     };
-    assert_eq!(rule(&rooted(&"n".repeat(257), None), &caps), Rule::RootNameTooLong);
-    assert_eq!(rule(&rooted("m", Some(&"k".repeat(1025))), &caps), Rule::MapKeyTooLong);
-    parse(&rooted(&"n".repeat(256), Some(&"k".repeat(1024))));
+    assert_eq!(rule(&rooted(&"n".repeat(4_097), None), &caps), Rule::RootNameTooLong);
+    assert_eq!(rule(&rooted("m", Some(&"k".repeat(65_537))), &caps), Rule::MapKeyTooLong);
+    parse(&rooted(&"n".repeat(4_096), Some(&"k".repeat(65_536))));
     assert_eq!(rule(&[0, 0, 0], &caps), Rule::TrailingBytes);
     assert_eq!(rule(&[], &caps), Rule::Truncated);
     assert_eq!(rule(&[1, 0, 1, 0, 0], &caps), Rule::EmptySection);
     assert_eq!(rule(&[0, 1, 1, 2, 5, 1, 3, 1], &caps), Rule::DeletesUnsorted);
     assert_eq!(rule(&[0, 1, 1, 1, 5, 0], &caps), Rule::EmptyDelete);
     assert_eq!(rule(&[0, 2, 1, 1, 5, 1, 1, 1, 7, 1], &caps), Rule::DuplicateDeletes);
+}
+
+/// Arrays in arrays, as `Any` and as the JSON of an embed.
+#[test]
+fn values_nest_as_deep_as_the_cap_and_yrs_reads_what_passes() {
+    let any = |depth: usize| {
+        let mut block = vec![8, 1, 1, b'a', 1];
+        (0..depth).for_each(|_| block.extend([117, 1]));
+        block.push(126);
+        Bytes::from([&[1, 1, 10, 0][..], &block, &[0]].concat())
+    };
+    let embed = |depth: usize| {
+        let mut block = vec![5, 1, 1, b't'];
+        write_var_string(&mut block, &format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+        Bytes::from([&[1, 1, 10, 0][..], &block, &[0]].concat())
+    };
+    let read = |bytes: &Bytes| {
+        let doc = doc(3);
+        doc.transact_mut().apply_update(yrs::Update::decode_v1(bytes).unwrap()).unwrap();
+        yrs::Update::decode_v1(&state(&doc)).unwrap();
+    };
+    let most = Caps { any_depth_max: DEPTH_BOUND, ..Caps::default() };
+    for (caps, depth) in [(&Caps::default(), 512), (&most, DEPTH_BOUND), (&Caps::of_the_log(), DEPTH_BOUND)] {
+        read(Update::parse(any(depth), caps).unwrap().bytes());
+        let refused = Update::parse(any(depth + 1), caps).unwrap_err().rule;
+        assert_eq!((refused, refused.limit()), (Rule::ValueTooDeep, Some("value_depth_max")));
+        read(Update::parse(embed(127), caps).unwrap().bytes());
+        assert_eq!(Update::parse(embed(128), caps).unwrap_err().rule, Rule::JsonTooDeep);
+    }
+    assert!(yrs::Update::decode_v1(&embed(128)).is_err(), "yrs reads deeper now: so may we");
+}
+
+/// Threads of the server have eight times this stack, and its tests this one.
+#[test]
+fn what_is_nested_as_deep_as_any_cap_takes_half_of_a_small_stack() {
+    let folds = || {
+        let (depth, ours) = (DEPTH_BOUND as u64, doc(3));
+        let mut blocks: Vec<Vec<u8>> = vec![vec![7, 1, 1, b'a', 0]];
+        for above in 0..depth - 1 {
+            let mut block = vec![7, 0, 10];
+            write_var_uint(&mut block, above);
+            block.push(0);
+            blocks.push(block);
+        }
+        let mut innermost = vec![8, 0, 10];
+        write_var_uint(&mut innermost, depth - 1);
+        innermost.push(1);
+        (0..depth).for_each(|_| innermost.extend([117, 1]));
+        innermost.push(126);
+        blocks.push(innermost);
+        let mut bytes = vec![1];
+        write_var_uint(&mut bytes, blocks.len() as u64);
+        bytes.extend([ALICE as u8, 0]);
+        bytes.extend(blocks.concat());
+        bytes.push(0);
+        let update = Update::parse(bytes.into(), &Caps::of_the_log()).unwrap();
+        ours.transact_mut().apply_update(yrs::Update::decode_v1(update.bytes()).unwrap()).unwrap();
+        let loaded = copy(&ours, 4);
+        let array = loaded.get_or_insert_array("a");
+        drop(array.to_json(&loaded.transact()));
+        // The delete of the outermost collects all that is inside.
+        array.remove(&mut loaded.transact_mut(), 0);
+        drop(copy(&loaded, 5));
+    };
+    std::thread::Builder::new().stack_size(1 << 20).spawn(folds).unwrap().join().unwrap();
 }
 
 /// An insertion of Bob's between two units of Alice's.

@@ -62,7 +62,10 @@ impl Trial {
         // Low enough that small documents meet them.
         let caps = Caps {
             update_bytes_max: 128 << 10,
+            any_depth_max: 32,
             type_depth_max: 3,
+            root_name_bytes_max: 256,
+            map_key_bytes_max: 1024,
             document_clients_max: 16,
             awareness_state_bytes_max: 200,
             awareness_entries_max: 8,
