@@ -25,9 +25,17 @@ pub struct Limits {
     pub document_connections_max: usize,
     /// Distinct client ids in one document: each is in every state vector for ever.
     pub document_clients_max: usize,
-    /// One client's awareness state.
+    /// Nesting of plain values: arrays and maps in arrays and maps.
+    pub value_depth_max: usize,
+    /// Nesting of shared types, of which a nested list in an editor takes two or three a level.
+    pub type_depth_max: usize,
+    /// Bytes of the name of a root type; root types are never removed.
+    pub root_name_bytes_max: usize,
+    /// Bytes of the key of a map entry or an attribute.
+    pub map_key_bytes_max: usize,
+    /// One client's awareness state; a larger one is left out, and its connection stays.
     pub awareness_state_bytes_max: usize,
-    /// Client ids that one connection announces.
+    /// Client ids that one connection announces; more are left out.
     pub awareness_ids_per_connection_max: usize,
     /// Longest pause between two sendings of presence; the newest state wins. Few receivers are sent it sooner.
     pub awareness_interval_ms: u64,
@@ -78,8 +86,12 @@ impl Default for Limits {
             outbox_stall_s: 10,
             document_bytes_max: 128 * MIB,
             document_connections_max: 10_000,
-            document_clients_max: 20_000,
-            awareness_state_bytes_max: 8 * 1024,
+            document_clients_max: 1_000_000,
+            value_depth_max: 512,
+            type_depth_max: 512,
+            root_name_bytes_max: 4 * 1024,
+            map_key_bytes_max: 64 * 1024,
+            awareness_state_bytes_max: 64 * 1024,
             awareness_ids_per_connection_max: 64,
             awareness_interval_ms: 20,
             awareness_wait_ms: 100,

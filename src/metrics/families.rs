@@ -39,6 +39,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ("contextnexus_http_stalled_total", "HTTP connections closed because the client took nothing of an answer."),
     ("contextnexus_log_full_total", "Appends that found no room in the log writer in time."),
     ("contextnexus_passwords_refused_total", "Logins refused because too many waited."),
+    ("contextnexus_presence_dropped_total", "States of presence (cursors) left out because of a limit."),
     ("contextnexus_show_refused_total", "Documents not shown because too many waited."),
 ];
 

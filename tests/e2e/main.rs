@@ -23,6 +23,7 @@ mod interop_names;
 mod interop_nodes;
 mod interop_outage;
 mod interop_planted;
+mod interop_presence;
 mod interop_promises;
 mod interop_rights;
 mod interop_snippets;

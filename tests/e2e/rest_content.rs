@@ -95,6 +95,19 @@ async fn a_gap_is_answered_with_what_is_known() {
 }
 
 #[actix_web::test]
+async fn an_update_beyond_a_limit_is_refused_by_the_name_of_the_limit() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    let app = TestApp::start(db.database());
+    let path = format!("/v1/documents/{}/update", company.document);
+    for (update, limit) in crate::ws_limits::beyond_the_shapes() {
+        let answer = app.post(&path).token(&company.editor.token).bytes(update).send().await.expect(400);
+        assert_eq!(answer.code(), "malformed_update");
+        assert!(answer.text().contains(limit), "{} does not name {limit}", answer.text());
+    }
+}
+
+#[actix_web::test]
 async fn what_is_no_update_is_refused_and_changes_nothing() {
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;

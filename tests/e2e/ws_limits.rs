@@ -5,7 +5,7 @@ use crate::support::raw::{self, Raw};
 use crate::support::server::Options;
 use crate::support::world::World;
 use contextnexus::config::{Config, Sources};
-use contextnexus_gate::lib0::write_var_bytes;
+use contextnexus_gate::lib0::{write_var_bytes, write_var_uint};
 use contextnexus_gate::{AwarenessEntry, encode_awareness};
 use contextnexus_loadtest::client::{self, Access, Listener, TokenIn};
 use contextnexus_loadtest::wire::dialect::Dialect;
@@ -85,6 +85,37 @@ fn awareness_message(client: u64, letters: usize) -> Vec<u8> {
     message
 }
 
+/// Updates of client 1 that nest deeper, or have longer names, than the defaults admit, and the limit that says so.
+pub fn beyond_the_shapes() -> Vec<(Vec<u8>, &'static str)> {
+    let one = |block: &[u8]| [&[1, 1, 1, 0][..], block, &[0]].concat();
+    let named = |info: u8, root: &str, key: Option<&str>| {
+        let mut block = vec![info, 1];
+        write_var_bytes(&mut block, root.as_bytes());
+        if let Some(key) = key {
+            write_var_bytes(&mut block, key.as_bytes());
+        }
+        block.extend([1, 126]);
+        one(&block)
+    };
+    let mut values = vec![8, 1, 1, b'a', 1];
+    (0..513).for_each(|_| values.extend([117, 1]));
+    values.push(126);
+    // Arrays, each in the one before.
+    let mut types = vec![1, 0x81, 4, 1, 0, 7, 1, 1, b'a', 0];
+    for clock in 0..512_u64 {
+        types.extend([7, 0, 1]);
+        write_var_uint(&mut types, clock);
+        types.push(0);
+    }
+    types.push(0);
+    vec![
+        (one(&values), "value_depth_max"),
+        (types, "type_depth_max"),
+        (named(8, &"r".repeat(4_097), None), "root_name_bytes_max"),
+        (named(0x28, "m", Some(&"k".repeat(65_537))), "map_key_bytes_max"),
+    ]
+}
+
 #[test]
 fn what_one_connection_or_document_may_is_closed_by_its_name() {
     let world = world(&[
@@ -116,11 +147,25 @@ fn what_one_connection_or_document_may_is_closed_by_its_name() {
     for client in 1..=101 {
         crowd.send_binary(&update_message(client, 1));
     }
-    assert_eq!(closed(&mut crowd), limit("the document has too many clients"));
+    assert_eq!(closed(&mut crowd), limit("the document has too many client ids (document_clients_max)"));
 
+    // What no retry helps says which limit it was.
+    for (update, limit) in beyond_the_shapes() {
+        let mut shape = joined(&world, "shapes");
+        let mut message = vec![0, 2];
+        write_var_bytes(&mut message, &update);
+        shape.send_binary(&message);
+        let (code, reason) = closed(&mut shape);
+        assert_eq!(code, 4400, "{reason}");
+        assert!(reason.contains(limit), "{reason}, not {limit}");
+    }
+
+    // Presence is no content: too much of it is not shown, and its sender goes on editing.
     let mut cursor = joined(&world, "awareness");
     cursor.send_binary(&awareness_message(1, 300));
-    assert_eq!(closed(&mut cursor), limit("awareness state too large"));
+    cursor.send_binary(&update_message(1, 10));
+    while !cursor.binary().starts_with(&[0, 2]) {}
+    eventually(Duration::from_secs(5), "it is counted", || world.metric("contextnexus_presence_dropped_total") == 1.0);
 
     let _three = [joined(&world, "connections"), joined(&world, "connections"), joined(&world, "connections")];
     let (_, _, mut fourth) = open(&world, "127.0.0.1", "connections");
@@ -358,6 +403,7 @@ fn the_tighter_profile_of_the_readme_starts_a_server_that_works() {
     let mut ann = joined(&world, "tight");
     ann.send_binary(&update_message(1, 100_000));
     while !ann.binary().starts_with(&[0, 2]) {}
-    ann.send_binary(&awareness_message(1, 3_000));
-    assert_eq!(closed(&mut ann), limit("awareness state too large"));
+    ann.send_binary(&awareness_message(1, 17_000));
+    ann.send_binary(&update_message(1, 100_010));
+    eventually(Duration::from_secs(5), "it is counted", || world.metric("contextnexus_presence_dropped_total") == 1.0);
 }

@@ -10,6 +10,8 @@ import { RawSocket } from './lib/raw.mjs'
 /** @type {Map<string, Client>} */
 const clients = new Map()
 const raws = new Map()
+/** Documents of clients that are gone, for a client that goes on with one. */
+const kept = new Map()
 
 const client = name => {
   const found = clients.get(name)
@@ -65,10 +67,15 @@ const commands = {
   open: ({ client: name, ...options }) => {
     if (clients.has(name)) throw new Error(`client ${name} is there already`)
     const socketOf = options.socketOf ? client(options.socketOf) : undefined
-    clients.set(name, new Client({ ...options, name, socketOf }))
+    const doc = kept.get(options.documentOf)
+    clients.set(name, new Client({ ...options, name, socketOf, doc }))
     return { clientId: client(name).clientId }
   },
-  close: ({ client: name }) => { client(name).close(); clients.delete(name) },
+  close: ({ client: name, keepDocument }) => {
+    if (keepDocument) kept.set(name, client(name).doc)
+    client(name).close()
+    clients.delete(name)
+  },
   vanish: ({ client: name }) => { client(name).vanish(); clients.delete(name) },
   offline: ({ client: name }) => client(name).offline(),
   online: ({ client: name }) => client(name).online(),

@@ -174,6 +174,10 @@ impl DocumentActor {
             0 => {}
             dropped => metrics::counter!("contextnexus_dropped_updates_total").increment(dropped),
         }
+        match state.take_presence_dropped() {
+            0 => {}
+            dropped => metrics::counter!("contextnexus_presence_dropped_total").increment(dropped),
+        }
         self.desk.stands_at(state.position());
         self.desk.counts(state.waiting().1, state.bytes(), state.recent_bytes(), self.lines.is_empty());
         if !self.parked.is_empty() {

@@ -107,25 +107,25 @@ impl Lines {
     /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence. Those who fell behind together
     /// share one, and for who still has something to take nothing is merged.
     pub fn catch_up(&mut self, state: &mut DocumentState) {
-        let mut behind: BTreeMap<u64, Vec<&mut Line>> = BTreeMap::new();
-        for line in self.lines.values_mut().filter(|line| line.misses_something()) {
+        let mut behind: BTreeMap<u64, Vec<(FollowerId, &mut Line)>> = BTreeMap::new();
+        for (follower, line) in self.lines.iter_mut().filter(|(_, line)| line.misses_something()) {
             if !line.is_drained() {
                 line.notify_when_drained(self.drained.clone()); // again: an acknowledgement may have come since it drained
                 continue;
             }
             if line.take_missed_presence() {
-                line.send(&Outgoing::Awareness(state.everybody()));
+                line.send(&Outgoing::Awareness(state.everybody(Some(*follower))));
             }
             if let Some(since) = line.behind_since() {
-                behind.entry(since).or_default().push(line);
+                behind.entry(since).or_default().push((*follower, line));
             }
         }
         for (since, lines) in behind {
             let Some((update, position)) = state.catch_up(since) else { return };
             let mut frames = Frames::new(Message::Update(&update));
-            for line in lines {
+            for (follower, line) in lines {
                 if line.catch_up(&mut frames, position.seq) {
-                    line.send(&Outgoing::Awareness(state.everybody()));
+                    line.send(&Outgoing::Awareness(state.everybody(Some(follower))));
                 } else {
                     line.notify_when_drained(self.drained.clone());
                 }

@@ -38,6 +38,10 @@ pub struct Member {
     pub own_client: Option<u64>,
     /// Its first announcement is behind it.
     pub announced: bool,
+    /// Its first announcement waits, or is being taken in.
+    pub is_first_announcement: bool,
+    /// When it joined.
+    pub since: Option<Instant>,
     /// It was sent a step 2, and hears every update since.
     pub receiving: bool,
     /// Highest sequence sent to it.
@@ -149,6 +153,8 @@ impl Member {
             step1_sent_at: None,
             own_client: None,
             announced: false,
+            is_first_announcement: false,
+            since: None,
             receiving: false,
             seen_seq: 0,
             waiting: 0,

@@ -1,9 +1,29 @@
 //! Who is here and where their cursors are: the newest state per client id, as raw bytes, never parsed.
 //!
 //! An id belongs to the first live connection that announces it. Honest clients re-send others' states all the time
-//! (protocols.md 2.7), so what a connection says about an id held elsewhere is dropped silently. States are sent at most once per
-//! interval, newest wins, so the cost follows what changed and not how often. The interval follows what it costs to send them: few
-//! receivers hear of a cursor at once, and many take no more than a part of the document's time.
+//! (protocols.md 2.7), so what a connection says about an id held elsewhere is dropped silently. States are sent at
+//! most once per interval, newest wins, so the cost follows what changed and not how often. The interval follows what
+//! it costs to send them: few receivers hear of a cursor at once, and many take no more than a part of the document's
+//! time.
+//!
+//! # The clock that is shown
+//!
+//! A Yjs client remembers the highest clock that it heard of each id, and takes a state only at a higher one. It
+//! forgets the states of all others, but not their clocks, when it loses its connection; and a client that comes back
+//! repeats its last state at its last clock. So what is shown after a reconnect must have a clock that nobody has heard
+//! yet. Each entry therefore has two clocks: the one that its owner gave it, by which we tell old from new, and the one
+//! that it is shown at. The shown clock only ever rises:
+//!
+//! - a state that an owner brings with a new connection is shown at the owner's next clock, or above the one at which
+//!   it was told gone;
+//! - each newcomer is shown everybody at one more than anybody was shown before;
+//! - a newer state is shown at its own clock, or at one more than the last where that is higher.
+//!
+//! An owner that hears its own state at a higher clock takes it over. One clock more is harmless: either it is the same
+//! state, or the owner has used that clock for a newer one and ignores it. An owner that is further behind is told that
+//! it is gone, at one less than the shown clock: every client keeps its own state over that and goes on from the next
+//! clock. Some announce themselves again, which [`Presence`] recognises by the clock, and Hocuspocus 4.7 and 4.8 say
+//! nothing.
 
 use super::FollowerId;
 use crate::ids::{NodeId, UserId};
@@ -17,35 +37,81 @@ const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(30);
 /// … and for each byte that each receiver is sent.
 const PAUSE_PER_BYTE: Duration = Duration::from_nanos(1);
 
+/// The largest clock that every implementation reads: yrs keeps 32 bits.
+const CLOCK_MAX: u64 = u32::MAX as u64;
+/// The same state at no higher a clock than it was shown at is an answer to that within this time, and a renewal after
+/// it. Clients renew after 15 s.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The clocks of so many ids that left are remembered, as long as clients may be away and come back with the same `Doc`
+/// …
+const DEPARTED_MAX: usize = 4_096;
+/// … and for so long.
+const DEPARTED_KEPT: Duration = Duration::from_secs(3_600);
+/// What one connection relays for others takes no more than so many of the largest states.
+const RELAYED_STATES_MAX: usize = 8;
+/// The other nodes are asked for higher clocks at most so often …
+const ASK_INTERVAL: Duration = Duration::from_millis(400);
+/// … and have answered after so long.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+
 /// The newest presence of one document.
 #[derive(Debug)]
 pub struct Presence {
     entries: HashMap<u64, Entry>,
-    /// Ids that left a moment ago: a late relay of their last state must not bring them back under another holder.
+    /// Ids that left, and the clocks at which others know them. For a while a late relay of their last state must not
+    /// bring them back.
     departed: HashMap<u64, Departed>,
     changed: BTreeSet<u64>,
+    /// Who came while the other nodes were asked for higher clocks.
+    newcomers: Vec<FollowerId>,
+    /// Who came, and has not been shown what belongs to its own subject.
+    awaiting: Vec<(FollowerId, UserId)>,
+    asked_at: Option<Instant>,
+    ask_again: bool,
     interval_max: Duration,
     timeout: Duration,
     ids_per_connection_max: usize,
+    relayed_bytes_max: usize,
+    /// States that were left out because of a limit.
+    left_out: u64,
     /// Nothing is sent before.
     next_flush: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// As its holder said it last.
+    said: u64,
+    /// As it is shown.
     clock: u64,
     state: Bytes,
     holder: Holder,
     /// The subject that alone may add blocks under this id while the entry lives; `None` for a relayed id.
     owner: Option<UserId>,
+    /// Its holder lives.
     renewed_at: Instant,
+    /// Last shown to everybody.
+    shown_at: Instant,
+}
+
+impl Entry {
+    /// Its owner knows a clock so much lower that it would take over what it hears of itself.
+    fn is_behind(&self) -> bool {
+        self.clock >= self.said + 2
+    }
+
+    fn is_answer(&self, said: &AwarenessEntry, now: Instant) -> bool {
+        said.clock <= self.clock && said.state == self.state && now < self.shown_at + ANSWER
+    }
 }
 
 #[derive(Debug)]
 struct Departed {
     clock: u64,
     user: Option<UserId>,
-    until: Instant,
+    at: Instant,
+    /// It was connected to this node, so that the others are to hear of it from here.
+    here: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +129,14 @@ pub struct Announcer {
     pub user: UserId,
     /// The id that is its own: the only one of its first announcement.
     pub own: Option<u64>,
+    /// This is its first announcement.
+    pub is_first: bool,
+    /// When it joined: what has left before, it was never told of.
+    pub since: Instant,
 }
+
+/// What connections are to be told of themselves: that they are gone, at this clock, so that they go on from the next.
+pub type ToldGone = Vec<(FollowerId, AwarenessEntry)>;
 
 /// What is to be sent now.
 #[derive(Debug, Default)]
@@ -74,110 +147,203 @@ pub struct Flush {
     pub only_from: Option<FollowerId>,
     /// Those that live on this node, with their owners, for the other nodes.
     pub local: Vec<(AwarenessEntry, Option<UserId>)>,
+    /// Owners among the receivers that must go on from a higher clock before they hear of themselves.
+    pub told: ToldGone,
 }
 
 impl Presence {
     /// Nobody is here.
-    pub fn new(interval_max: Duration, timeout: Duration, ids_per_connection_max: usize) -> Self {
+    pub fn new(
+        interval_max: Duration,
+        timeout: Duration,
+        ids_per_connection_max: usize,
+        state_bytes_max: usize,
+    ) -> Self {
         Self {
             entries: HashMap::new(),
             departed: HashMap::new(),
             changed: BTreeSet::new(),
+            newcomers: Vec::new(),
+            awaiting: Vec::new(),
+            asked_at: None,
+            ask_again: false,
             interval_max,
             timeout,
             ids_per_connection_max,
+            relayed_bytes_max: RELAYED_STATES_MAX * state_bytes_max,
+            left_out: 0,
             next_flush: None,
         }
     }
 
-    /// Takes in what a connection of this node says. Returns the ids that came back at a clock at which others were told that
-    /// they left: their owner must be told the same, so that it announces itself with a higher clock.
-    pub fn announce(&mut self, from: Announcer, said: &[AwarenessEntry], now: Instant) -> Vec<AwarenessEntry> {
-        let mut told_gone = Vec::new();
+    /// So many states were left out already.
+    pub fn leaves_out(&mut self, states: usize) {
+        self.left_out += states as u64;
+    }
+
+    /// How many states were left out because of a limit since this was asked last.
+    pub fn take_left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
+    }
+
+    /// Takes in what a connection of this node says.
+    pub fn announce(&mut self, from: Announcer, said: &[AwarenessEntry], now: Instant) -> ToldGone {
+        let mut told = ToldGone::new();
         for entry in said {
-            if self.announce_one(from, entry, now)
-                && !entry.is_null // a farewell has just departed, and others are yet to hear of it
-                && let Some(departed) = self.departed.remove(&entry.client)
-                && departed.clock >= entry.clock
-            {
-                told_gone.push(gone(entry.client, departed.clock));
-            }
-        }
-        told_gone
-    }
-
-    fn announce_one(&mut self, from: Announcer, said: &AwarenessEntry, now: Instant) -> bool {
-        let holder = Holder::Here(from.follower);
-        let owner = (from.own == Some(said.client)).then_some(from.user);
-        match self.entries.get_mut(&said.client) {
-            Some(held) if held.holder == holder => {
-                let newer = said.clock > held.clock || (said.clock == held.clock && said.is_null);
-                if !newer {
-                    return false;
-                }
-            }
-            // The same subject on another connection: a reconnect that overtook the end of the old socket.
-            Some(held) if held.owner == Some(from.user) && said.clock > held.clock && !said.is_null => {}
-            Some(_) => return false,
-            None if said.is_null => return false,
-            None => {
-                if let Some(departed) = self.departed.get(&said.client)
-                    && now < departed.until
-                    && (departed.user != Some(from.user) || owner.is_none())
-                {
-                    return false;
-                }
-                if owner.is_none() && self.held_by(from.follower) >= self.ids_per_connection_max {
-                    return false;
-                }
-            }
-        }
-        if said.is_null {
-            self.depart(said.client, said.clock, now);
-        } else {
-            let owner = owner.or_else(|| self.entries.get(&said.client).and_then(|held| held.owner));
-            self.entries.insert(
-                said.client,
-                Entry { clock: said.clock, state: said.state.clone(), holder, owner, renewed_at: now },
-            );
-            self.changed.insert(said.client);
-        }
-        true
-    }
-
-    /// Takes in what another node says of its own clients.
-    pub fn announce_remote(&mut self, node: NodeId, said: &[AwarenessEntry], owners: &[Option<UserId>], now: Instant) {
-        for (index, entry) in said.iter().enumerate() {
-            let held = self.entries.get(&entry.client);
-            if held.is_some_and(|held| matches!(held.holder, Holder::Here(_)) || held.clock > entry.clock) {
-                continue;
-            }
             if entry.is_null {
-                if held.is_some() {
-                    self.depart(entry.client, entry.clock, now);
-                }
-                continue;
+                self.hear_farewell(from, entry, now);
+            } else {
+                self.announce_one(from, entry, now, &mut told);
             }
-            let unchanged = held.is_some_and(|held| held.clock == entry.clock);
+        }
+        told
+    }
+
+    fn hear_farewell(&mut self, from: Announcer, said: &AwarenessEntry, now: Instant) {
+        let held = self.entries.get(&said.client);
+        if held.is_some_and(|held| held.holder == Holder::Here(from.follower) && said.clock >= held.said) {
+            self.depart(said.client, said.clock, now);
+        }
+    }
+
+    fn announce_one(&mut self, from: Announcer, said: &AwarenessEntry, now: Instant, told: &mut ToldGone) {
+        let holder = Holder::Here(from.follower);
+        let is_own = from.own == Some(said.client);
+        let (clock, owner) = match self.entries.get_mut(&said.client) {
+            Some(held) if held.holder == holder => {
+                if said.clock <= held.said {
+                    return;
+                }
+                let more = said.state.len().saturating_sub(held.state.len());
+                if !is_own && more > 0 && !self.has_room(from.follower, more, 0) {
+                    self.left_out += 1;
+                    return;
+                }
+                let Some(held) = self.entries.get_mut(&said.client) else { return };
+                if held.is_answer(said, now) {
+                    held.said = said.clock;
+                    return;
+                }
+                (said.clock.max(held.clock + 1), held.owner)
+            }
+            Some(held) => {
+                let is_same_user = held.owner == Some(from.user);
+                // The same subject on another connection: a reconnect that overtook the end of the old socket. Only the
+                // first announcement of a connection counts at any clock: two that relay each other's states would take
+                // them from each other for ever.
+                let takes_over = is_same_user && (said.clock > held.clock || (is_own && from.is_first));
+                // Or the owner of what somebody relayed before it came itself.
+                let comes_itself = is_own && held.owner.is_none();
+                if !takes_over && !comes_itself {
+                    return;
+                }
+                let clock = said.clock.max(held.clock) + 1;
+                if let Holder::Here(before) = held.holder {
+                    told.push((before, gone(said.client, clock - 1)));
+                }
+                (clock, held.owner.or(Some(from.user)))
+            }
+            None => {
+                let departed = self.departed.get(&said.client);
+                if let Some(departed) = departed {
+                    // A relay repeats what it was told, and it was told before the owner left. So the first
+                    // announcement of a connection that joined later is the owner's, and so is a clock that nobody was
+                    // told of.
+                    let may_be_late = now < departed.at + self.timeout;
+                    let is_new = departed.at < from.since || said.clock > departed.clock;
+                    let is_owner = is_own && (is_new || departed.user == Some(from.user) || !may_be_late);
+                    let is_relay_of_news = !may_be_late && said.clock > departed.clock;
+                    if !is_owner && !is_relay_of_news {
+                        return;
+                    }
+                }
+                if !is_own && !self.has_room(from.follower, said.state.len(), 1) {
+                    self.left_out += 1;
+                    return;
+                }
+                // Others may know this very state at this very clock from before, and from before this node knew of any
+                // of them.
+                let clock = if is_own { said.clock + 1 } else { said.clock };
+                let clock = departed.map_or(clock, |departed| clock.max(departed.clock + 1));
+                (clock, is_own.then_some(from.user))
+            }
+        };
+        let entry = Entry {
+            said: said.clock,
+            clock: clock.min(CLOCK_MAX),
+            state: said.state.clone(),
+            holder,
+            owner,
+            renewed_at: now,
+            shown_at: now,
+        };
+        if entry.owner.is_some() && entry.is_behind() {
+            told.push((from.follower, gone(said.client, entry.clock - 1)));
+        }
+        self.entries.insert(said.client, entry);
+        self.departed.remove(&said.client);
+        self.changed.insert(said.client);
+    }
+
+    /// Takes in what another node says of its own clients. Returns what is known already, at a higher clock now: only
+    /// those need to hear of it who have [just come](Self::newcomers); and whom of this node to tell that they are
+    /// gone.
+    pub fn announce_remote(
+        &mut self,
+        node: NodeId,
+        said: &[AwarenessEntry],
+        owners: &[Option<UserId>],
+        now: Instant,
+    ) -> (Vec<AwarenessEntry>, ToldGone) {
+        let (mut quiet, mut told) = (Vec::new(), ToldGone::new());
+        for (index, entry) in said.iter().enumerate() {
             let owner = owners.get(index).copied().flatten();
-            self.entries.insert(
-                entry.client,
-                Entry {
-                    clock: entry.clock,
-                    state: entry.state.clone(),
-                    holder: Holder::There(node),
-                    owner,
-                    renewed_at: now,
-                },
-            );
-            if !unchanged {
+            let (mut shown_at, mut is_news) = (now, true);
+            match self.entries.get_mut(&entry.client) {
+                // Others were told that it is gone, or there: it is here.
+                Some(held) if matches!(held.holder, Holder::Here(_)) && entry.is_null => {
+                    held.clock = held.clock.max(entry.clock + 1).min(CLOCK_MAX);
+                    self.changed.insert(entry.client);
+                    continue;
+                }
+                Some(held) if held.clock > entry.clock => continue,
+                Some(_) if entry.is_null => {
+                    self.depart(entry.client, entry.clock, now);
+                    continue;
+                }
+                Some(held) => {
+                    if let Holder::Here(follower) = held.holder {
+                        // The same subject, connected there now: the socket here is a dead one.
+                        let took_over = owner.is_some() && held.owner == owner && entry.clock > held.clock;
+                        if !took_over {
+                            continue;
+                        }
+                        told.push((follower, gone(entry.client, entry.clock.saturating_sub(1))));
+                    } else if held.clock == entry.clock {
+                        (shown_at, is_news) = (held.shown_at, false);
+                    } else if held.state == entry.state && now < held.shown_at + ANSWER {
+                        (shown_at, is_news) = (held.shown_at, false);
+                        quiet.push(entry.clone());
+                    }
+                }
+                None if entry.is_null => continue,
+                None => {}
+            }
+            let (said, clock, state, renewed_at) = (entry.clock, entry.clock, entry.state.clone(), now);
+            let holder = Holder::There(node);
+            self.entries.insert(entry.client, Entry { said, clock, state, holder, owner, renewed_at, shown_at });
+            self.departed.remove(&entry.client);
+            if is_news {
                 self.changed.insert(entry.client);
             }
         }
+        (quiet, told)
     }
 
     /// A connection of this node is gone, and its clients with it.
     pub fn leave(&mut self, follower: FollowerId, now: Instant) {
+        self.newcomers.retain(|newcomer| *newcomer != follower);
+        self.awaiting.retain(|(newcomer, _)| *newcomer != follower);
         let gone: Vec<(u64, u64)> = self
             .entries
             .iter()
@@ -186,6 +352,71 @@ impl Presence {
             .collect();
         for (client, clock) in gone {
             self.depart(client, clock, now);
+        }
+    }
+
+    /// Everybody who is here, for a connection that has just come: at clocks that it cannot have heard, wherever it was
+    /// before. And whether to ask the other nodes for higher clocks of theirs. What belongs to its own subject comes
+    /// with [`siblings`](Self::siblings): among that may be the newcomer itself, from a socket whose end nobody has
+    /// noticed, and it would take its old state over.
+    pub fn greet(&mut self, newcomer: FollowerId, user: UserId, now: Instant) -> (Vec<AwarenessEntry>, bool) {
+        self.raise();
+        if self.entries.values().any(|entry| entry.owner == Some(user)) {
+            self.awaiting.push((newcomer, user));
+        }
+        let mut ask = false;
+        if self.has_remote() {
+            self.newcomers.push(newcomer);
+            self.ask_again = true;
+            ask = self.is_to_ask(now);
+        }
+        let others = self.entries.iter().filter(|(_, entry)| entry.owner != Some(user));
+        (others.map(|(client, entry)| said(*client, entry)).collect(), ask)
+    }
+
+    /// What a newcomer has not been shown of its own subject, once it has said which of that is its own, or says
+    /// nothing.
+    pub fn siblings(&mut self, newcomer: FollowerId, own: Option<u64>) -> Vec<AwarenessEntry> {
+        let Some(at) = self.awaiting.iter().position(|(follower, _)| *follower == newcomer) else { return Vec::new() };
+        let (_, user) = self.awaiting.swap_remove(at);
+        let is_sibling = |client: u64, entry: &Entry| {
+            entry.owner == Some(user) && Some(client) != own && entry.holder != Holder::Here(newcomer)
+        };
+        let siblings = self.entries.iter().filter(|(client, entry)| is_sibling(**client, entry));
+        siblings.map(|(client, entry)| said(*client, entry)).collect()
+    }
+
+    /// Who still waits for [`siblings`](Self::siblings).
+    pub fn awaiting(&self) -> Vec<FollowerId> {
+        self.awaiting.iter().map(|(follower, _)| *follower).collect()
+    }
+
+    /// Whether to ask the other nodes for higher clocks now: at most once in an interval, for all who came in it.
+    pub fn is_to_ask(&mut self, now: Instant) -> bool {
+        let asked = self.asked_at;
+        if self.ask_again && asked.is_none_or(|at| now >= at + ASK_INTERVAL) {
+            self.ask_again = false;
+            self.asked_at = Some(now);
+            return true;
+        }
+        if !self.ask_again && asked.is_some_and(|at| now >= at + ANSWERED_WITHIN) {
+            self.newcomers.clear();
+        }
+        false
+    }
+
+    /// Those who wait for what other nodes answer.
+    pub fn newcomers(&self) -> &[FollowerId] {
+        &self.newcomers
+    }
+
+    /// Every client that is connected to this node goes on at a clock that nobody has heard. Those whose states were
+    /// only relayed keep theirs: nobody could tell the owner.
+    fn raise(&mut self) {
+        for entry in self.entries.values_mut() {
+            if matches!(entry.holder, Holder::Here(_)) && entry.owner.is_some() {
+                entry.clock = (entry.clock + 1).min(CLOCK_MAX);
+            }
         }
     }
 
@@ -201,7 +432,7 @@ impl Presence {
         for (client, clock) in gone {
             self.depart(client, clock, now);
         }
-        self.departed.retain(|_, departed| now < departed.until);
+        self.departed.retain(|_, departed| now < departed.at + DEPARTED_KEPT);
     }
 
     /// Somebody here is connected to another node, and expires unless renewed.
@@ -230,12 +461,19 @@ impl Presence {
                         Holder::There(_) => None,
                     };
                     holders.insert(follower);
+                    // It was raised for newcomers since its owner said it.
+                    if let Some(follower) = follower
+                        && held.owner.is_some()
+                        && held.is_behind()
+                    {
+                        flush.told.push((follower, gone(client, held.clock - 1)));
+                    }
                     (said(client, held), follower.map(|_| held.owner))
                 }
                 None => {
                     holders.insert(None);
                     let Some(departed) = self.departed.get(&client) else { continue };
-                    (gone(client, departed.clock), Some(departed.user))
+                    (gone(client, departed.clock), departed.here.then_some(departed.user))
                 }
             };
             if let Some(owner) = local {
@@ -250,16 +488,21 @@ impl Presence {
         if holders.len() == 1 {
             flush.only_from = holders.into_iter().next().flatten();
         }
+        if flush.only_from.is_some() {
+            flush.told.clear(); // it does not hear of itself
+        }
         Some(flush)
     }
 
-    /// Everybody who is here, for somebody who has just come.
-    pub fn all(&self) -> Vec<AwarenessEntry> {
-        self.entries.iter().map(|(client, entry)| said(*client, entry)).collect()
+    /// Everybody who is here, for one connection; what it would take over of itself is left out.
+    pub fn all(&self, to: Option<FollowerId>) -> Vec<AwarenessEntry> {
+        let is_for = |entry: &Entry| !entry.is_behind() || to.is_none_or(|to| entry.holder != Holder::Here(to));
+        self.entries.iter().filter(|(_, entry)| is_for(entry)).map(|(client, entry)| said(*client, entry)).collect()
     }
 
-    /// Everybody who is connected to this node, for another node that asks.
-    pub fn local(&self) -> Vec<(AwarenessEntry, Option<UserId>)> {
+    /// Everybody who is connected to this node, for another node that asks, at clocks that nobody there has heard.
+    pub fn local(&mut self) -> Vec<(AwarenessEntry, Option<UserId>)> {
+        self.raise();
         self.entries
             .iter()
             .filter(|(_, entry)| matches!(entry.holder, Holder::Here(_)))
@@ -272,13 +515,31 @@ impl Presence {
         self.entries.get(&client).and_then(|entry| entry.owner)
     }
 
-    fn held_by(&self, follower: FollowerId) -> usize {
-        self.entries.values().filter(|entry| entry.holder == Holder::Here(follower)).count()
+    /// Whether a connection may hold so much more that is not its own.
+    fn has_room(&self, follower: FollowerId, bytes: usize, ids: usize) -> bool {
+        let held = self.entries.values().filter(|entry| entry.holder == Holder::Here(follower));
+        let (ids, bytes) = held.fold((ids, bytes), |(ids, bytes), entry| {
+            let relayed = if entry.owner.is_none() { entry.state.len() } else { 0 };
+            (ids + 1, bytes + relayed)
+        });
+        ids <= self.ids_per_connection_max && bytes <= self.relayed_bytes_max
     }
 
     fn depart(&mut self, client: u64, clock: u64, now: Instant) {
-        let user = self.entries.remove(&client).and_then(|entry| entry.owner);
-        self.departed.insert(client, Departed { clock, user, until: now + self.timeout });
+        let entry = self.entries.remove(&client);
+        if self.departed.len() >= DEPARTED_MAX && !self.departed.contains_key(&client) {
+            let mut times: Vec<Instant> = self.departed.values().map(|departed| departed.at).collect();
+            let (_, median, _) = times.select_nth_unstable(DEPARTED_MAX / 2);
+            let median = *median;
+            self.departed.retain(|_, departed| departed.at > median);
+        }
+        let departed = Departed {
+            clock: entry.as_ref().map_or(clock, |entry| entry.clock.max(clock)),
+            here: entry.as_ref().is_some_and(|entry| matches!(entry.holder, Holder::Here(_))),
+            user: entry.and_then(|entry| entry.owner),
+            at: now,
+        };
+        self.departed.insert(client, departed);
         self.changed.insert(client);
     }
 }

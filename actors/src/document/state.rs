@@ -7,7 +7,7 @@
 use super::batch::{Batch, Proposal, RowOf, Sender, Verdict};
 use super::member::{Gap, HeldPresence, Member, Receipts};
 use super::messages::{Effect, Input, Outgoing, Renew};
-use super::presence::{Announcer, Presence};
+use super::presence::{Announcer, Presence, ToldGone};
 use super::replica::{Replica, ReplicaError, Unfolded, Unverified};
 use super::{FollowerId, close};
 use crate::access::Role;
@@ -21,8 +21,8 @@ use crate::ports::log::{AppendOutcome, Head, IdempotencyKey, LogError, NewRow, Q
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::{
-    Admission, AwarenessUpdate, Caps, Content, Delta, Index, Malformed, Recent, Refused, Rule, StateVector, Update,
-    admit, merge,
+    Admission, AwarenessUpdate, Caps, Content, DEPTH_BOUND, Delta, Index, Malformed, Recent, Refused, Rule,
+    StateVector, Update, admit, merge,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -47,6 +47,8 @@ const RACES_MAX: u32 = 3;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Updates of one batch.
 const BATCH_UPDATES_MAX: usize = 4_096;
+/// About what a client id takes in the index and the tree besides its content.
+const CLIENT_BYTES: usize = 512;
 /// Slow matters (gaps, withheld marks, expiry, age of the tail) are looked at so often, while there are any.
 const SLOW_TICK: Duration = Duration::from_millis(500);
 
@@ -117,10 +119,15 @@ impl DocumentState {
             Duration::from_millis(limits.awareness_interval_ms),
             Duration::from_secs(limits.awareness_timeout_s),
             limits.awareness_ids_per_connection_max,
+            limits.awareness_state_bytes_max,
         );
         let caps = Caps {
             update_bytes_max: limits.update_bytes_max,
             document_clients_max: limits.document_clients_max,
+            any_depth_max: limits.value_depth_max.min(DEPTH_BOUND),
+            type_depth_max: limits.type_depth_max.min(DEPTH_BOUND),
+            root_name_bytes_max: limits.root_name_bytes_max,
+            map_key_bytes_max: limits.map_key_bytes_max,
             awareness_state_bytes_max: limits.awareness_state_bytes_max,
             ..Caps::default()
         };
@@ -188,8 +195,13 @@ impl DocumentState {
         std::mem::take(&mut self.dropped)
     }
 
+    /// How many presence states were left out because of a limit since this was asked last.
+    pub fn take_presence_dropped(&mut self) -> u64 {
+        self.presence.take_left_out()
+    }
+
     /// Memory in use, guessed: an index takes about as much as a state, the tree eight times as much, or three bytes for each that was
-    /// folded; the rest is counted.
+    /// folded. A client id costs more than that, however little it wrote. The rest is counted.
     pub fn bytes(&self) -> usize {
         let encoded = self.encoded.as_ref().map_or(0, Encoded::bytes);
         let folded = if self.replica.is_packed() {
@@ -197,7 +209,8 @@ impl DocumentState {
         } else {
             (9 * self.packed_bytes).max(3 * self.folded_bytes)
         };
-        folded + self.latest_bytes + self.waiting_bytes + encoded
+        let clients = self.index.clients_len() * CLIENT_BYTES;
+        folded + clients + self.latest_bytes + self.waiting_bytes + encoded
     }
 
     /// PostgreSQL is away.
@@ -244,10 +257,11 @@ impl DocumentState {
             member.asked(now);
         }
         self.right_due(member.right_due());
+        member.since = Some(now);
         self.members.insert(follower, member);
         if dialect != Dialect::Hocuspocus {
             self.send(follower, Outgoing::Step1(self.index.state_vector()));
-            self.send_everybody(follower);
+            self.greet(follower, now);
         }
         self.take_effects()
     }
@@ -340,7 +354,8 @@ impl DocumentState {
             BusEvent::Gap => {
                 self.look_at_the_log();
                 self.effects.push(Effect::QueryPresence);
-                self.effects.push(Effect::PublishPresence(self.presence.local()));
+                let local = self.presence.local();
+                self.effects.push(Effect::PublishPresence(local));
             }
             BusEvent::Message(BusMessage::Committed { from, through, updates, .. }) => {
                 if through.seq <= self.position.seq {
@@ -356,13 +371,20 @@ impl DocumentState {
             }
             BusEvent::Message(BusMessage::Presence { node, update, owners, .. }) => {
                 if let Ok(entries) = AwarenessUpdate::parse(&update, &self.caps) {
-                    self.presence.announce_remote(node, &entries, &owners, now);
+                    let (quiet, told) = self.presence.announce_remote(node, &entries, &owners, now);
+                    if !quiet.is_empty() {
+                        for newcomer in self.presence.newcomers().to_vec() {
+                            self.send(newcomer, Outgoing::Awareness(quiet.clone()));
+                        }
+                    }
+                    self.tell_gone(told);
                     self.wake_slowly(now);
                     self.flush_presence(now);
                 }
             }
             BusEvent::Message(BusMessage::PresenceQuery { .. }) => {
-                self.effects.push(Effect::PublishPresence(self.presence.local()));
+                let local = self.presence.local();
+                self.effects.push(Effect::PublishPresence(local));
             }
             BusEvent::Message(BusMessage::AccessChanged { .. }) => {}
         }
@@ -396,6 +418,12 @@ impl DocumentState {
         if self.slow_at.is_some_and(|at| now >= at) {
             self.slow_at = None;
             self.presence.expire(now);
+            if self.presence.is_to_ask(now) {
+                self.effects.push(Effect::QueryPresence);
+            }
+            for silent in self.presence.awaiting() {
+                self.send_siblings(silent);
+            }
             self.ask_about_gaps(now);
             self.reassure(now);
             self.consider_snapshot(now);
@@ -408,9 +436,9 @@ impl DocumentState {
         self.take_effects()
     }
 
-    /// Everybody who is here.
-    pub fn everybody(&self) -> Vec<contextnexus_gate::AwarenessEntry> {
-        self.presence.all()
+    /// Everybody who is here; for one connection without what it must not hear of itself.
+    pub fn everybody(&self, to: Option<FollowerId>) -> Vec<contextnexus_gate::AwarenessEntry> {
+        self.presence.all(to)
     }
 
     /// A connection takes nothing at the moment: what it has seen does not grow.
@@ -496,10 +524,39 @@ impl DocumentState {
         self.effects.push(Effect::Send(to, what));
     }
 
+    /// A connection that has just come is told who is here.
+    fn greet(&mut self, newcomer: FollowerId, now: Instant) {
+        let Some(user) = self.members.get(&newcomer).map(|member| member.user) else { return };
+        let (everybody, ask) = self.presence.greet(newcomer, user, now);
+        if !everybody.is_empty() {
+            self.send(newcomer, Outgoing::Awareness(everybody));
+        }
+        if ask {
+            self.effects.push(Effect::QueryPresence);
+        }
+        if self.presence.has_remote() || !self.presence.awaiting().is_empty() {
+            self.wake_slowly(now);
+        }
+    }
+
+    fn send_siblings(&mut self, to: FollowerId) {
+        let own = self.members.get(&to).and_then(|member| member.own_client);
+        let siblings = self.presence.siblings(to, own);
+        if !siblings.is_empty() {
+            self.send(to, Outgoing::Awareness(siblings));
+        }
+    }
+
     fn send_everybody(&mut self, to: FollowerId) {
-        let everybody = self.presence.all();
+        let everybody = self.everybody(Some(to));
         if !everybody.is_empty() {
             self.send(to, Outgoing::Awareness(everybody));
+        }
+    }
+
+    fn tell_gone(&mut self, told: ToldGone) {
+        for (follower, gone) in told {
+            self.send(follower, Outgoing::Awareness(vec![gone]));
         }
     }
 

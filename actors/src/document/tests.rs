@@ -8,5 +8,6 @@ mod committing;
 mod limits;
 mod presence;
 mod reading;
+mod reconnecting;
 mod recovering;
 mod rights;

@@ -212,9 +212,9 @@ impl Editor {
         self.say(Message::Awareness(&encode_awareness(&[entry])))
     }
 
-    /// The cursor's last clock, if it was ever shown.
-    pub fn cursor(&self) -> Option<u64> {
-        (self.cursor > 0).then_some(self.cursor)
+    /// The cursor, if it was ever shown.
+    pub fn cursor(&self) -> Option<Bytes> {
+        (self.cursor > 0).then(|| Bytes::from(format!("{{\"at\":{}}}", self.cursor)))
     }
 
     /// C: sends the newest mark, if something was edited after the last.

@@ -7,6 +7,7 @@ use crate::node::{Node, Shared};
 use crate::schedule::{Luck, Post, Setting, Step};
 use crate::service::Service;
 use crate::store::Store;
+use bytes::Bytes;
 use contextnexus_actors::budget::Budget;
 use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{ConnectionId, DocumentId, DocumentKey, Position, TenantId, UserId};
@@ -325,7 +326,8 @@ impl World {
         for (index, editor) in self.editors.iter().enumerate() {
             same(&format!("editor {index}"), &truth, &content(&editor.doc))?;
         }
-        let mut cursors: BTreeMap<u64, u64> = BTreeMap::new();
+        // What is shown, not at which clock: a server shows a state at a clock of its own.
+        let mut cursors: BTreeMap<u64, Bytes> = BTreeMap::new();
         cursors.extend(self.editors.iter().filter_map(|editor| Some((editor.client, editor.cursor()?))));
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let Some(state) = &mut node.state else { return Err(format!("node {index} is not open")) };
@@ -337,8 +339,8 @@ impl World {
             if state.rights().count() != connected {
                 return Err(format!("node {index} keeps {} members of {connected}", state.rights().count()));
             }
-            let there: BTreeMap<u64, u64> =
-                state.everybody().into_iter().map(|entry| (entry.client, entry.clock)).collect();
+            let there: BTreeMap<u64, Bytes> =
+                state.everybody(None).into_iter().map(|entry| (entry.client, entry.state)).collect();
             if there != cursors {
                 return Err(format!("node {index} sees the cursors {there:?}, there are {cursors:?}"));
             }

@@ -169,6 +169,13 @@ fn cursor(client: u64, clock: u32) -> String {
     )
 }
 
+/// Which state of its writer a cursor is.
+pub(super) fn cursor_clock(json: &str) -> Option<u32> {
+    let (_, behind) = json.split_once("\"clock\":")?;
+    let digits = behind.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(behind.len());
+    behind.get(..digits)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +206,7 @@ mod tests {
         crate::wire::dialect::awareness_states(&states, |_, clock, json| {
             assert_eq!(clock, 1);
             assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{json}");
+            assert_eq!(cursor_clock(json), Some(0));
         });
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::sync::oneshot;
 
 use super::Payload;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, cursor_clock};
 use crate::client::Listener;
 use crate::received::Received;
 use crate::wire::dialect::{Dialect, awareness_states};
@@ -92,13 +92,16 @@ impl Listener for Peer {
         }
         let now = fleet.now();
         let mut deliveries = 0;
-        let readable = awareness_states(states, |client, clock, json| {
+        let readable = awareness_states(states, |client, _, json| {
             let Some((writer, place)) = self.place(&fleet, client) else { return };
             if self.own == Some(writer) || json == "null" {
                 return; // an echo is no delivery, and neither is a goodbye
             }
-            let known = fleet.sent[writer].len() as u64;
-            self.received[place].take(0, clock.min(known) as u32, |clocks| {
+            // A server may show a state at a clock of its own (y-protocols compares them and nothing else): the state
+            // says which one it is.
+            let known = fleet.sent[writer].len() as u32;
+            let through = cursor_clock(json).map_or(0, |clock| clock.saturating_add(1));
+            self.received[place].take(0, through.min(known), |clocks| {
                 deliveries += u64::from(clocks.end - clocks.start);
                 fleet.delivered(writer, clocks, now);
             });

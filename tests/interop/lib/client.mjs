@@ -10,6 +10,7 @@ import PartyProvider from 'y-partyserver/provider'
 import * as hocuspocus2 from '@hocuspocus/provider-2'
 import * as hocuspocus3 from '@hocuspocus/provider-3'
 import * as hocuspocus43 from '@hocuspocus/provider-4.3'
+import * as hocuspocus47 from '@hocuspocus/provider-4.7'
 import * as hocuspocus4 from '@hocuspocus/provider-4'
 import * as ySweet8 from '@y-sweet/client-0.8'
 import * as ySweet9 from '@y-sweet/client'
@@ -29,6 +30,7 @@ export const KINDS = {
   b3: { dialect: 'B', generation: 13, module: hocuspocus3 },
   b43: { dialect: 'B', generation: 13, module: hocuspocus43 },
   b4: { dialect: 'B', generation: 13, module: hocuspocus4 },
+  b47: { dialect: 'B', generation: 13, module: hocuspocus47 },
   c8: { dialect: 'C', generation: 13, module: ySweet8 },
   c: { dialect: 'C', generation: 13, module: ySweet9 }
 }
@@ -45,7 +47,7 @@ export class Client {
   /**
    * @param {{kind: string, base: string, room: string, token?: string, name?: string, user?: string, readOnly?: boolean,
    *   paths?: {a?: string, b?: string}, dropUpdates?: boolean, record?: boolean, socketOf?: Client, sessionAwareness?: boolean,
-   *   protocols?: string[], resyncInterval?: number, clientToken?: object, awareness?: boolean}} options
+   *   protocols?: string[], resyncInterval?: number, clientToken?: object, awareness?: boolean, doc?: Y.Doc}} options
    */
   constructor (options) {
     this.options = options
@@ -54,7 +56,7 @@ export class Client {
     this.dialect = dialect
     this.generation = generation
     this.Y = generation === 14 ? Y14 : Y
-    this.doc = new this.Y.Doc()
+    this.doc = options.doc ?? new this.Y.Doc()
     if (options.clientId) this.doc.clientID = options.clientId
     this.roots = rootsOf(this.doc, generation)
     this.tap = new Tap()

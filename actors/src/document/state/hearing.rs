@@ -27,7 +27,7 @@ impl DocumentState {
         }
         self.effects.push(Effect::Welcome(from, diff));
         if ask && first {
-            self.send_everybody(from);
+            self.greet(from, now);
         }
     }
 
@@ -61,22 +61,17 @@ impl DocumentState {
     }
 
     pub(super) fn hear_awareness(&mut self, from: FollowerId, update: &Bytes, now: Instant) {
-        let entries = match AwarenessUpdate::parse(update, &self.caps) {
-            Ok(entries) => entries,
-            Err(malformed) => {
-                return match malformed.rule {
-                    Rule::AwarenessStateTooLarge => self.close(from, close::LIMIT, "awareness state too large"),
-                    Rule::TooManyAwarenessEntries => self.close(from, close::LIMIT, "too many awareness entries"),
-                    _ => self.close(from, close::MALFORMED, "malformed awareness"),
-                };
-            }
+        let Ok((entries, left_out)) = AwarenessUpdate::parse_within(update, &self.caps) else {
+            return self.close(from, close::MALFORMED, "malformed awareness");
         };
+        self.presence.leaves_out(left_out);
         let Some(member) = self.members.get_mut(&from) else { return };
         if !entries.is_empty() && !std::mem::replace(&mut member.announced, true) {
             member.own_client = match entries.as_slice() {
                 [own] if !own.is_null => Some(own.client),
                 _ => None,
             };
+            member.is_first_announcement = member.own_client.is_some();
         }
         let after = member.next_ordinal();
         if member.is_settled_before(after) && member.held_presence.is_none() {
@@ -90,8 +85,11 @@ impl DocumentState {
             held.entries.retain(|older| older.client != entry.client);
             held.entries.push(entry);
         }
-        held.entries.truncate(self.limits.awareness_ids_per_connection_max.max(1) * 4);
+        let room = self.limits.awareness_ids_per_connection_max.max(1) * 4;
+        let too_many = held.entries.len().saturating_sub(room);
+        held.entries.truncate(room);
         let until = held.until;
+        self.presence.leaves_out(too_many);
         self.hold_until = Some(self.hold_until.map_or(until, |at| at.min(until)));
     }
 
@@ -128,12 +126,17 @@ impl DocumentState {
     }
 
     pub(super) fn announce(&mut self, from: FollowerId, entries: &[contextnexus_gate::AwarenessEntry], now: Instant) {
-        let Some(member) = self.members.get(&from) else { return };
-        let announcer = Announcer { follower: from, user: member.user, own: member.own_client };
-        let told_gone = self.presence.announce(announcer, entries, now);
-        if !told_gone.is_empty() {
-            self.send(from, Outgoing::Awareness(told_gone));
-        }
+        let Some(member) = self.members.get_mut(&from) else { return };
+        let announcer = Announcer {
+            follower: from,
+            user: member.user,
+            own: member.own_client,
+            is_first: std::mem::take(&mut member.is_first_announcement),
+            since: member.since.unwrap_or(now),
+        };
+        let told = self.presence.announce(announcer, entries, now);
+        self.tell_gone(told);
+        self.send_siblings(from);
     }
 
     pub(super) fn release_presence(&mut self, now: Instant) {
@@ -162,6 +165,7 @@ impl DocumentState {
 
     pub(super) fn flush_presence(&mut self, now: Instant) {
         if let Some(flush) = self.presence.flush(self.members.len(), now) {
+            self.tell_gone(flush.told);
             self.effects.push(Effect::ShowPresence { entries: flush.entries, except: flush.only_from });
             if !flush.local.is_empty() {
                 self.effects.push(Effect::PublishPresence(flush.local));

@@ -71,7 +71,7 @@ impl DocumentState {
             Ok(admission) => admission,
             Err(refused) => {
                 let refusal = match refused {
-                    Refused::TooManyClients { .. } => WriteRefused::Full("the document has too many clients"),
+                    Refused::TooManyClients { .. } => WriteRefused::Full(refused.reason()),
                     refused => WriteRefused::Malformed(refused.to_string()),
                 };
                 return self.refuse(proposal, &refusal, now);

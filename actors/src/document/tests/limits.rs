@@ -7,6 +7,8 @@ use crate::limits::Limits;
 use crate::ports::documents::{WriteRefused, Writer};
 use crate::protocol::Dialect;
 use bytes::Bytes;
+use contextnexus_gate::lib0::write_var_uint;
+use contextnexus_gate::{AwarenessEntry, encode_awareness};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -92,12 +94,52 @@ fn one_client_too_many_is_over_a_limit_and_not_malformed() {
     }
 }
 
+/// Years of pages that wrote once, all of it deleted and collected: Yjs keeps their ids, and none of them locks the
+/// document.
 #[test]
-fn an_awareness_state_has_the_size_that_is_set() {
+fn a_document_that_thirty_thousand_pages_have_written_takes_one_more() {
+    const DEPARTED: u64 = 30_000;
+    let mut bytes = Vec::new();
+    write_var_uint(&mut bytes, DEPARTED);
+    for client in (1_000..1_000 + DEPARTED).rev() {
+        bytes.push(1);
+        write_var_uint(&mut bytes, client);
+        bytes.extend([0, 0, 1]); // from clock 0: one collected unit
+    }
+    bytes.push(0);
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(bytes.into()));
+    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    bench.say(&bob, Input::Update(bob.type_at(0, "and one more")));
+    assert_eq!(bench.text(), "and one more");
+    assert_eq!((bench.count(&ann, &FULL), bench.count(&bob, &FULL)), (0, 0));
+}
+
+#[test]
+fn presence_beyond_its_size_is_left_out_and_its_sender_stays() {
     let mut bench = limited(|limits| limits.awareness_state_bytes_max = 300);
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Awareness(ann.announcement(1, &format!("\"{}\"", "x".repeat(298)))));
-    assert_eq!(bench.count(&ann, &FULL), 0);
-    bench.say(&ann, Input::Awareness(ann.announcement(2, &format!("\"{}\"", "x".repeat(299)))));
-    assert_eq!(bench.count(&ann, &FULL), 1);
+    assert_eq!(bench.state.everybody(None)[0].state.len(), 300);
+    assert_eq!(bench.state.take_presence_dropped(), 0);
+    bench.say(&ann, Input::Awareness(ann.announcement(2, &format!("\"{}\"", "y".repeat(299)))));
+    assert_eq!(bench.state.take_presence_dropped(), 1);
+    assert_eq!(bench.state.everybody(None)[0].state[1], b'x', "the last that fits is shown");
+    assert!(!bench.inbox(&ann).iter().any(|sent| matches!(sent, Sent::Closed(_))));
+    bench.say(&ann, Input::Update(ann.type_at(0, "still here")));
+    assert_eq!(bench.text(), "still here");
+}
+
+#[test]
+fn one_connection_relays_a_bounded_number_of_others() {
+    let mut bench = limited(|limits| limits.awareness_ids_per_connection_max = 2);
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Awareness(ann.announcement(1, "{}")));
+    let relayed: Vec<_> = (10..15)
+        .map(|client| AwarenessEntry { client, clock: 1, state: Bytes::from_static(b"{}"), is_null: false })
+        .collect();
+    bench.say(&ann, Input::Awareness(encode_awareness(&relayed)));
+    assert_eq!((bench.state.everybody(None).len(), bench.state.take_presence_dropped()), (2, 4));
+    assert!(!bench.inbox(&ann).iter().any(|sent| matches!(sent, Sent::Closed(_))));
 }

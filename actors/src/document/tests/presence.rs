@@ -49,7 +49,7 @@ fn presence_that_waited_goes_with_its_connection() {
     bench.perform(effects);
     bench.time_passes(Duration::from_millis(200));
     bench.log_answers();
-    assert!(bench.state.everybody().is_empty(), "a cursor of nobody");
+    assert!(bench.state.everybody(None).is_empty(), "a cursor of nobody");
     assert_eq!(bench.count(&bob, &Sent::Awareness(1)), 0);
 }
 
@@ -60,12 +60,12 @@ fn a_closing_sockets_clients_are_gone_at_once() {
     let bob = bench.editor(2, Dialect::Hocuspocus, Role::Viewer);
     bench.say(&ann, Input::Awareness(ann.announcement(1, "{}")));
     bench.time_passes(Duration::from_millis(50));
-    assert_eq!(bench.state.everybody().len(), 1);
+    assert_eq!(bench.state.everybody(None).len(), 1);
     bench.forget_inboxes();
     let effects = bench.state.leave(ann.follower, bench.now);
     bench.perform(effects);
     assert_eq!(bench.count(&bob, &Sent::Awareness(1)), 1);
-    assert!(bench.state.everybody().is_empty());
+    assert!(bench.state.everybody(None).is_empty());
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn who_says_farewell_is_gone_before_the_socket_closes() {
     bench.say(&ann, Input::Awareness(ann.announcement(2, "null")));
     bench.time_passes(Duration::from_millis(50));
     assert_eq!(bench.count(&bob, &Sent::Awareness(1)), 1);
-    assert!(bench.state.everybody().is_empty());
+    assert!(bench.state.everybody(None).is_empty());
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn an_id_held_by_another_connection_is_dropped_and_its_sender_stays() {
     bench.say(&ann, Input::Awareness(ann.announcement(1, r#"{"name":"Ann"}"#)));
     bench.say(&bob, Input::Awareness(ann.announcement(u64::from(u32::MAX), r#"{"name":"Eve"}"#)));
     bench.say(&bob, Input::Awareness(ann.announcement(u64::from(u32::MAX), "null")));
-    let here = bench.state.everybody();
-    assert_eq!((here.len(), here[0].clock, &here[0].state[..]), (1, 1, br#"{"name":"Ann"}"#.as_slice()));
+    let here = bench.state.everybody(None);
+    assert_eq!((here.len(), here[0].clock, &here[0].state[..]), (1, 2, br#"{"name":"Ann"}"#.as_slice()));
     assert!(!bench.inbox(&bob).iter().any(|sent| matches!(sent, Sent::Closed(_))));
 }
 
@@ -105,19 +105,24 @@ fn states_within_an_interval_are_sent_once_and_the_newest_wins() {
     }
     bench.time_passes(Duration::from_millis(50));
     assert_eq!(bench.count(&bob, &Sent::Awareness(1)), 2, "the first at once, the last after the interval");
-    assert_eq!(bench.state.everybody()[0].clock, 10);
+    assert_eq!(bench.state.everybody(None)[0].clock, 10);
 }
 
 #[test]
 fn the_fewer_hear_of_it_the_sooner_they_do() {
     let pause = |receivers| {
-        let mut presence = Presence::new(Duration::from_millis(20), Duration::from_secs(30), 64);
+        let mut presence = Presence::new(Duration::from_millis(20), Duration::from_secs(30), 64, 8_192);
         let from = Announcer {
             follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
             user: UserId(Uuid::nil()),
             own: Some(1),
+            is_first: false,
+            since: Instant::now(),
         };
-        let said = |clock| [AwarenessEntry { client: 1, clock, state: Bytes::from_static(b"{}"), is_null: false }];
+        let said = |clock: u64| {
+            let state = Bytes::from(format!("{{\"at\":{clock}}}"));
+            [AwarenessEntry { client: 1, clock, state, is_null: false }]
+        };
         let now = Instant::now();
         presence.announce(from, &said(1), now);
         assert!(presence.flush(receivers, now).is_some());
