@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::task::noop_waker;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use tokio::sync::mpsc;
 
 const PIECE: usize = 1_024;
@@ -110,7 +110,7 @@ fn taken(outbox: &Outbox) -> Vec<Incoming> {
     let waker = noop_waker();
     let mut context = Context::from_waker(&waker);
     let mut all = Vec::new();
-    while let Poll::Ready(_) = outbox.poll_drain(&mut context, usize::MAX, &mut frames) {
+    while outbox.poll_drain(&mut context, usize::MAX, &mut frames).is_ready() {
         all.extend(frames.drain(..).map(|frame| {
             let header = if frame[1] < 126 { 2 } else { 4 };
             decode(Dialect::YWebsocket, &frame.slice(header..)).unwrap().1
