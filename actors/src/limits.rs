@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Largest update from a client. The largest honest one is a whole document that comes back from offline work.
+    /// Largest update from a client, and largest body over HTTP.
     pub update_bytes_max: usize,
+    /// Largest step 2 from a client. The largest honest one is a whole document that the database lost, so this is above
+    /// `document_bytes_max`.
+    pub step2_bytes_max: usize,
     /// Updates of one document that wait for PostgreSQL; beyond it they are dropped unadmitted and asked for again later.
     pub document_waiting_bytes_max: usize,
     /// The same, for all documents of the node.
@@ -17,6 +20,8 @@ pub struct Limits {
     pub connection_window_bytes: usize,
     /// Outgoing bytes of one connection that wait; beyond it the connection falls behind and gets one diff when it drains.
     pub outbox_bytes_max: usize,
+    /// An update that is larger, or a step 2 four times as large, goes out in pieces of about this size: each counts for itself, and arrives before its client gives up.
+    pub sync_piece_bytes: usize,
     /// A connection that takes nothing for so long while bytes wait is closed.
     pub outbox_stall_s: u64,
     /// A document as it is stored; beyond it, what only adds is refused.
@@ -74,15 +79,51 @@ pub struct Limits {
     pub document_recent_bytes: usize,
 }
 
+/// Two settings that cannot hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// This one …
+    pub less: &'static str,
+    /// … must be at least as large as this one …
+    pub than: &'static str,
+    /// … because otherwise this happens.
+    pub else_what: &'static str,
+    /// Their values.
+    pub values: (usize, usize),
+}
+
+impl Limits {
+    /// The first settings that cannot hold together.
+    pub fn contradiction(&self) -> Option<Contradiction> {
+        let at_least = [
+            (
+                ("step2_bytes_max", self.step2_bytes_max),
+                ("document_bytes_max", self.document_bytes_max),
+                "no client could bring back a document that the database lost",
+            ),
+            (
+                ("step2_bytes_max", self.step2_bytes_max),
+                ("update_bytes_max", self.update_bytes_max),
+                "what a client may send while it is connected it could not send after it was offline",
+            ),
+        ];
+        at_least.into_iter().find(|((_, value), (_, least), _)| value < least).map(
+            |((less, value), (than, least), else_what)| Contradiction { less, than, else_what, values: (value, least) },
+        )
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const MIB: usize = 1 << 20;
         Self {
             update_bytes_max: 16 * MIB,
+            step2_bytes_max: 160 * MIB,
             document_waiting_bytes_max: 32 * MIB,
             node_waiting_bytes_max: 256 * MIB,
             connection_window_bytes: MIB,
             outbox_bytes_max: MIB,
+            sync_piece_bytes: 64 * 1024,
             outbox_stall_s: 10,
             document_bytes_max: 128 * MIB,
             document_connections_max: 10_000,

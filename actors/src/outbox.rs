@@ -44,7 +44,8 @@ struct Queue {
     closing: bool,
     /// The writer is gone or the close frame is taken: what is pushed is dropped.
     closed: bool,
-    on_drained: Option<tokio::sync::mpsc::Sender<()>>,
+    /// Who is told when it is empty: each document of the connection that waits.
+    on_drained: Vec<tokio::sync::mpsc::Sender<()>>,
     sink: Option<Arc<dyn Sink>>,
     /// The writer has written all that it took, and waits: who writes now does not overtake it.
     writer_waits: bool,
@@ -118,7 +119,12 @@ impl Outbox {
         self.lock().sink = Some(sink);
     }
 
-    /// Queues the state of a document, however large. Full where twice the budget waits already: it is never one of many.
+    /// Whether a frame would be taken.
+    pub fn has_room(&self) -> bool {
+        self.waiting() < self.budget
+    }
+
+    /// Queues a state or an update for this connection alone, however large. Full where twice the budget waits already: it is never one of many.
     pub fn push_state(&self, frame: Bytes) -> Pushed {
         self.push_if(frame, |waiting, _| waiting < 2 * self.budget)
     }
@@ -167,7 +173,7 @@ impl Outbox {
         let mut queue = self.lock();
         queue.closed = true;
         queue.frames.clear();
-        queue.on_drained = None;
+        queue.on_drained = Vec::new();
         queue.sink = None;
         self.waiting.store(0, Ordering::Relaxed);
         drop(queue);
@@ -190,13 +196,13 @@ impl Outbox {
         queue.closed || queue.closing
     }
 
-    /// Asks for one `()` on `sender` when the queue is next empty. At most one asker; a newer one replaces it.
+    /// Asks for one `()` on `sender` when the queue is next empty. Each channel asks once: there are as many as the connection has documents.
     pub fn notify_when_drained(&self, sender: tokio::sync::mpsc::Sender<()>) {
         let mut queue = self.lock();
         if queue.frames.is_empty() {
             let _ = sender.try_send(()); // full means that the news is there already
-        } else {
-            queue.on_drained = Some(sender);
+        } else if !queue.on_drained.iter().any(|asker| asker.same_channel(&sender)) {
+            queue.on_drained.push(sender);
         }
     }
 
@@ -239,7 +245,7 @@ impl Outbox {
         }
         if queue.frames.is_empty() {
             queue.closed = queue.closing;
-            if let Some(asker) = queue.on_drained.take() {
+            for asker in std::mem::take(&mut queue.on_drained) {
                 let _ = asker.try_send(()); // as above
             }
         }
@@ -354,6 +360,20 @@ mod tests {
         assert!(news.try_recv().is_err());
         frames(&outbox, 1);
         assert!(news.try_recv().is_ok());
+    }
+
+    #[test]
+    fn every_document_of_a_connection_hears_that_it_has_drained() {
+        let outbox = Outbox::new(100);
+        let (one, mut of_one) = tokio::sync::mpsc::channel(1);
+        let (two, mut of_two) = tokio::sync::mpsc::channel(1);
+        assert_eq!(outbox.push(frame(0)), Pushed::Taken);
+        for _ in 0..3 {
+            outbox.notify_when_drained(one.clone());
+            outbox.notify_when_drained(two.clone());
+        }
+        frames(&outbox, 100);
+        assert!(of_one.try_recv().is_ok() && of_two.try_recv().is_ok());
     }
 
     /// Takes so many bytes.

@@ -160,9 +160,28 @@ fn from_table(merged: Table, origins: &HashMap<String, String>) -> Result<Config
             reason: format!("cannot be used: {}", error.message().trim()),
         })?;
     }
-    Config::deserialize(Value::Table(merged)).map_err(|error| ConfigError::Malformed {
+    let config = Config::deserialize(Value::Table(merged)).map_err(|error| ConfigError::Malformed {
         origin: "the configuration".into(),
         reason: error.message().trim().to_owned(),
+    })?;
+    check_together(&config, origins)?;
+    Ok(config)
+}
+
+/// Limits that are each in their range may still rule each other out.
+fn check_together(config: &Config, origins: &HashMap<String, String>) -> Result<(), ConfigError> {
+    let Some(contradiction) = config.limits.contradiction() else { return Ok(()) };
+    let (value, least) = contradiction.values;
+    let (name, other) = (format!("limits.{}", contradiction.less), format!("limits.{}", contradiction.than));
+    // One of the two was set: the defaults hold together.
+    let origin = origins.get(&name).or_else(|| origins.get(&other)).cloned();
+    Err(ConfigError::Invalid {
+        origin: origin.unwrap_or_else(|| "the configuration".into()),
+        reason: format!(
+            "is {value} and must be at least `{other}`, which is {least}: else {}",
+            contradiction.else_what
+        ),
+        name,
     })
 }
 

@@ -151,6 +151,34 @@ fn each_bad_value_is_refused_by_name_in_one_line() {
 }
 
 #[test]
+fn limits_that_cannot_hold_together_are_refused_by_both_names() {
+    let refused = refusal(&[("CONTEXTNEXUS_LIMITS__STEP2_BYTES_MAX", "33554432")]);
+    assert_eq!(
+        refused,
+        "CONTEXTNEXUS_LIMITS__STEP2_BYTES_MAX: `limits.step2_bytes_max` is 33554432 and must be at least \
+         `limits.document_bytes_max`, which is 134217728: else no client could bring back a document that the database lost"
+    );
+    for (name, value, than) in [
+        ("DOCUMENT_BYTES_MAX", "200000000", "document_bytes_max"),
+        ("UPDATE_BYTES_MAX", "200000000", "update_bytes_max"),
+    ] {
+        let refused = refusal(&[(&format!("CONTEXTNEXUS_LIMITS__{name}"), value)]);
+        assert!(refused.starts_with(&format!("CONTEXTNEXUS_LIMITS__{name}: ")), "{refused}");
+        assert!(refused.contains(&format!("must be at least `limits.{than}`")), "{refused}");
+    }
+}
+
+#[test]
+fn the_tighter_profile_of_the_readme_can_be_used() {
+    let readme = include_str!("../../README.md");
+    let (_, profile) = readme.split_once("# tighter.toml\n").unwrap();
+    let file = file(profile.split_once("```").unwrap().0);
+    let config = Config::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).unwrap();
+    assert!(config.limits.update_bytes_max < Limits::default().update_bytes_max);
+    assert!(config.limits.step2_bytes_max < Limits::default().step2_bytes_max);
+}
+
+#[test]
 fn lists_are_separated_by_commas() {
     let config = load(&[("CONTEXTNEXUS_SERVER__ALLOWED_ORIGINS", "https://a.example, https://b.example")]).unwrap();
     assert_eq!(config.server.allowed_origins, ["https://a.example", "https://b.example"]);

@@ -87,8 +87,12 @@ pub struct Facts {
     pub reading: bool,
     /// Since when an unfinished message is waited for.
     pub partial_since: Option<Instant>,
-    /// Bytes of it so far.
-    pub partial_bytes: usize,
+    /// Since when its progress is measured …
+    pub progress_since: Instant,
+    /// … and how many bytes of it have come since.
+    pub progress_bytes: usize,
+    /// Y-Sweet: when its client was last told that we are there, while it sends a long message.
+    pub reassured_at: Instant,
     /// When the peer last sent anything.
     pub heard_at: Instant,
     /// When it was last asked whether it lives.
@@ -113,7 +117,9 @@ impl Facts {
         Self {
             reading: true,
             partial_since: None,
-            partial_bytes: 0,
+            progress_since: now,
+            progress_bytes: 0,
+            reassured_at: now,
             heard_at: now,
             asked_at: now,
             unanswered: false,

@@ -48,9 +48,9 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// Connections of this node, and of one address on it.
     pub seats: Seats,
-    /// Largest message: the largest update and its envelope.
+    /// Largest message: the largest step 2 and its envelope.
     pub message_bytes_max: usize,
-    /// Memory of this node for messages that have not come whole.
+    /// Memory of this node for messages that have not come whole, or one of them.
     pub unfinished_bytes_max: usize,
     /// What may wait to be written to one connection.
     pub outbox_bytes_max: usize,
@@ -64,7 +64,7 @@ impl Settings {
         Self {
             trusted_proxies: server.trusted_proxies.clone(),
             seats: Seats { node: server.connections_per_node_max, address: server.connections_per_address_max },
-            message_bytes_max: limits.update_bytes_max + ENVELOPE_BYTES_MAX,
+            message_bytes_max: limits.step2_bytes_max.max(limits.update_bytes_max) + ENVELOPE_BYTES_MAX,
             // As many bytes as may wait for PostgreSQL: what has not come whole has no better claim.
             unfinished_bytes_max: limits.node_waiting_bytes_max,
             outbox_bytes_max: limits.outbox_bytes_max,

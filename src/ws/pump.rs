@@ -173,9 +173,9 @@ impl Pump {
         self.link.note(|facts| {
             facts.reading = true;
             facts.heard_at = now;
-            facts.partial_since = is_partial.then(|| facts.partial_since.unwrap_or(now));
-            if !is_partial {
-                facts.partial_bytes = 0;
+            if !is_partial || facts.partial_since.is_none() {
+                facts.partial_since = is_partial.then_some(now);
+                (facts.progress_since, facts.progress_bytes) = (now, 0);
             }
         });
         let mut bytes = std::mem::take(&mut self.ahead_bytes);
@@ -190,10 +190,14 @@ impl Pump {
         if bytes == 0 {
             return Err(End::Over);
         }
+        let enough = self.link.sockets().settings.deadlines.message_progress_bytes;
         self.link.note(|facts| {
             facts.reading = false;
             facts.unanswered = false;
-            facts.partial_bytes += bytes;
+            facts.progress_bytes += bytes;
+            if facts.progress_bytes >= enough {
+                (facts.progress_since, facts.progress_bytes) = (Instant::now(), 0);
+            }
         });
         Ok(())
     }
@@ -218,7 +222,7 @@ impl Pump {
     fn count(&self, messages: usize) {
         self.link.sockets().traffic.received_messages.increment(messages as u64);
         // Whatever is unfinished now began after them.
-        self.link.note(|facts| (facts.partial_since, facts.partial_bytes) = (None, 0));
+        self.link.note(|facts| facts.partial_since = None);
     }
 
     async fn hand_over(&mut self, messages: Vec<Frame>, session: &SessionHandle) -> Result<(), End> {
@@ -254,7 +258,8 @@ struct Held {
 }
 
 impl Held {
-    /// Whether the node has room for it. Little is always held: it is bounded by the number of connections.
+    /// Whether the node has room for it. Little is always held: it is bounded by the number of connections. And one is held however large:
+    /// what fits no budget would never arrive.
     fn set(&mut self, bytes: usize) -> bool {
         const LITTLE: usize = 2 * READ_BYTES_MAX;
         let bytes = bytes.saturating_sub(LITTLE);
@@ -265,7 +270,7 @@ impl Held {
             metrics::gauge!("contextnexus_ws_unfinished_bytes").increment(bytes as f64 - self.bytes as f64);
         }
         self.bytes = bytes;
-        bytes == 0 || others + bytes <= self.sockets.settings.unfinished_bytes_max
+        bytes == 0 || others == 0 || others + bytes <= self.sockets.settings.unfinished_bytes_max
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Event {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
     /// A message larger than allowed.
-    #[error("message too large (update_bytes_max)")]
+    #[error("message too large (step2_bytes_max)")]
     TooBig,
     /// Not WebSocket as RFC 6455 has it.
     #[error("protocol error")]

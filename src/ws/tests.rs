@@ -287,6 +287,22 @@ fn a_frame_byte_by_byte_is_closed_too() {
     assert!(node.wait(|| node.sockets.open() == 0));
 }
 
+/// Slower than any fixed rate that one might expect, and as long as it takes.
+#[test]
+fn a_large_message_over_a_slow_line_arrives() {
+    let node = Node::start(|settings| {
+        settings.deadlines.message = 4 * SECOND;
+        settings.deadlines.message_progress_bytes = 1_024;
+    });
+    let mut client = node.connect("/yjs/a");
+    let frame = raw::frame(0x82, &vec![7; 160_000]);
+    for piece in frame.chunks(2_000) {
+        assert!(client.send_or_closed(piece), "it makes progress");
+        std::thread::sleep(SECOND / 10);
+    }
+    assert_eq!(client.binary().len(), 160_000);
+}
+
 #[test]
 fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
     let node = Node::start(|settings| {

@@ -6,6 +6,8 @@
 
 use super::link::{Facts, Link};
 use super::socket::Socket;
+use contextnexus_actors::protocol::Dialect;
+use contextnexus_actors::protocol::codec::{EMPTY_AWARENESS, Message, encode};
 use contextnexus_actors::protocol::frame::{close_frame, ping_frame};
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -23,10 +25,13 @@ const TURNS: usize = 5;
 pub struct Deadlines {
     /// What is to be written does not move for so long: slow consumer.
     pub stall: Duration,
-    /// A message is to be whole after so long …
+    /// An unfinished message makes progress within so long, or is refused …
     pub message: Duration,
-    /// … and the time that its bytes take at this rate per second: a slow line may deliver a large document.
-    pub message_bytes_per_s: usize,
+    /// … and this many bytes are progress. As long as it is made, a message may take as long as it takes: a slow line may deliver a large
+    /// document, and a byte now and then holds no memory for ever.
+    pub message_progress_bytes: usize,
+    /// Y-Sweet: while its client sends a long message, it is sent something so often. It closes after 3 s without.
+    pub reassure: Duration,
     /// How often the peer is asked whether it lives.
     pub ping: Duration,
     /// How long it may take to send something after that.
@@ -44,7 +49,8 @@ impl Default for Deadlines {
         Self {
             stall: Duration::from_secs(10),
             message: Duration::from_secs(10),
-            message_bytes_per_s: 64 * 1024,
+            message_progress_bytes: 32 * 1024,
+            reassure: Duration::from_millis(1_200),
             ping: Duration::from_secs(20),
             pong: Duration::from_secs(20),
             close: Duration::from_secs(10),
@@ -91,11 +97,8 @@ pub fn judge(now: Instant, facts: &Facts, is_closing: bool, deadlines: &Deadline
     if is_closing || !facts.reading {
         return Verdict::Fine;
     }
-    if let Some(partial) = facts.partial_since {
-        let transfer = Duration::from_millis((facts.partial_bytes * 1000 / deadlines.message_bytes_per_s) as u64);
-        if since(partial) > deadlines.message + transfer {
-            return Verdict::Close("message took too long");
-        }
+    if facts.partial_since.is_some() && since(facts.progress_since) > deadlines.message {
+        return Verdict::Close("message took too long");
     }
     if facts.unanswered && since(facts.asked_at.max(facts.heard_at)) > deadlines.pong {
         return Verdict::Shut("no_pong");
@@ -104,6 +107,12 @@ pub fn judge(now: Instant, facts: &Facts, is_closing: bool, deadlines: &Deadline
         return Verdict::Ping;
     }
     Verdict::Fine
+}
+
+/// Whether a client that hears nothing for 3 s takes us for dead while it sends one long message.
+fn needs_reassurance(now: Instant, facts: &Facts, deadlines: &Deadlines) -> bool {
+    let since = |instant: Instant| now.saturating_duration_since(instant);
+    facts.partial_since.is_some_and(|partial| since(partial.max(facts.reassured_at)) >= deadlines.reassure)
 }
 
 /// What waits in connections of one thread.
@@ -263,7 +272,13 @@ fn look_at(link: &Link, now: Instant) {
     if sockets.must_go(link.connection, now) {
         outbox.close(close_frame(1012, "server restarts"));
     }
-    match judge(now, &link.facts(), outbox.is_closed(), &sockets.settings.deadlines) {
+    let deadlines = &sockets.settings.deadlines;
+    if link.dialect() == Dialect::YSweet && needs_reassurance(now, &link.facts(), deadlines) {
+        // Its heartbeat waits behind the message, and so does our answer. Full, the outbox says enough.
+        let _ = outbox.push(encode(&[], Message::Awareness(EMPTY_AWARENESS)));
+        link.note(|facts| facts.reassured_at = now);
+    }
+    match judge(now, &link.facts(), outbox.is_closed(), deadlines) {
         Verdict::Fine => {}
         Verdict::Ping => {
             // Full, it is stuck, which is seen without a ping.
@@ -291,7 +306,6 @@ mod tests {
     use contextnexus_actors::clock::{Clock as _, SystemClock};
     use contextnexus_actors::ids::ConnectionId;
     use contextnexus_actors::outbox::{Outbox, Pushed};
-    use contextnexus_actors::protocol::Dialect;
     use contextnexus_actors::session::Opening;
 
     fn facts(change: impl FnOnce(&mut Facts, Instant)) -> impl Fn(u64) -> Verdict {
@@ -454,13 +468,31 @@ mod tests {
     }
 
     #[test]
-    fn half_a_message_is_waited_for_as_long_as_its_bytes_may_take() {
+    fn half_a_message_is_waited_for_as_long_as_it_makes_progress() {
         let at = facts(|facts, now| facts.partial_since = Some(now));
-        assert_eq!(at(9_999), Verdict::Fine);
+        assert_eq!(at(10_000), Verdict::Fine);
         assert_eq!(at(10_001), Verdict::Close("message took too long"));
-        let large = facts(|facts, now| (facts.partial_since, facts.partial_bytes) = (Some(now), 9 * 64 * 1024));
-        assert_eq!(large(19_000), Verdict::Fine);
-        assert_eq!(large(19_001), Verdict::Close("message took too long"));
+        let slow = facts(|facts, now| {
+            facts.partial_since = Some(now);
+            facts.progress_since = now + Duration::from_secs(300);
+        });
+        assert_eq!(slow(309_000), Verdict::Ping, "it has been coming for five minutes");
+        assert_eq!(slow(310_001), Verdict::Close("message took too long"));
+    }
+
+    #[test]
+    fn a_y_sweet_client_hears_something_while_it_sends_a_long_message() {
+        let start = Instant::now();
+        let deadlines = Deadlines::default();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut facts = Facts::new(start);
+        assert!(!needs_reassurance(after(60_000), &facts, &deadlines), "nothing is under way");
+        facts.partial_since = Some(after(5_000));
+        assert!(!needs_reassurance(after(6_100), &facts, &deadlines), "what is short needs none");
+        assert!(needs_reassurance(after(6_200), &facts, &deadlines));
+        facts.reassured_at = after(6_200);
+        assert!(!needs_reassurance(after(7_300), &facts, &deadlines));
+        assert!(needs_reassurance(after(7_400), &facts, &deadlines));
     }
 
     #[test]

@@ -109,22 +109,8 @@ impl<'a> Pieces<'a> {
             self.offset += len;
             return;
         }
-        let flags = view.info() & !(kind as u8);
         let as_kind = if is_deleted { Kind::Deleted } else { kind };
-        if offset == 0 {
-            into.push(flags | as_kind as u8);
-            into.extend_from_slice(view.link_bytes());
-        } else {
-            into.push(flags | as_kind as u8 | HAS_ORIGIN);
-            write_var_uint(into, self.client);
-            write_var_uint(into, u64::from(view.block.clock + offset - 1));
-            if view.info() & HAS_RIGHT_ORIGIN != 0
-                && let Some(right_origin) = view.links().and_then(|links| links.right_origin)
-            {
-                write_var_uint(into, right_origin.client);
-                write_var_uint(into, u64::from(right_origin.clock));
-            }
-        }
+        write_head(into, self.client, view, offset, as_kind);
         let (text, values) = self.take(len);
         match as_kind {
             Kind::Deleted => write_var_uint(into, u64::from(len)),
@@ -147,6 +133,49 @@ impl<'a> Pieces<'a> {
             let _ = (0..len).try_for_each(|_| skip_any(&mut self.values, usize::MAX)); // as above
         }
         (text, before.get(..before.len() - self.values.remaining()).unwrap_or_default())
+    }
+}
+
+/// What stands before the content of a block that begins `offset` units into this one.
+fn write_head(into: &mut Vec<u8>, client: u64, view: View<'_>, offset: u32, as_kind: Kind) {
+    let flags = view.info() & !(view.kind() as u8);
+    if offset == 0 {
+        into.push(flags | as_kind as u8);
+        into.extend_from_slice(view.link_bytes());
+        return;
+    }
+    into.push(flags | as_kind as u8 | HAS_ORIGIN);
+    write_var_uint(into, client);
+    write_var_uint(into, u64::from(view.block.clock + offset - 1));
+    if view.info() & HAS_RIGHT_ORIGIN != 0
+        && let Some(right_origin) = view.links().and_then(|links| links.right_origin)
+    {
+        write_var_uint(into, right_origin.client);
+        write_var_uint(into, u64::from(right_origin.clock));
+    }
+}
+
+/// Some units of a text or of a list of values.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// Units before it.
+    pub from: u32,
+    pub len: u32,
+    /// Where it is in the text, or in the content.
+    pub bytes: Range<usize>,
+}
+
+/// Writes a part of a block as a block of its own.
+pub(crate) fn write_part(into: &mut Vec<u8>, client: u64, view: View<'_>, part: &Part) {
+    let kind = view.kind();
+    write_head(into, client, view, part.from, kind);
+    if kind == Kind::String {
+        // Not as a text, which would be checked from its beginning for each part.
+        let text = Reader::new(view.content()).read_var_bytes().unwrap_or_default();
+        write_var_bytes(into, text.get(part.bytes.clone()).unwrap_or_default());
+    } else {
+        write_var_uint(into, u64::from(part.len));
+        into.extend_from_slice(view.content().get(part.bytes.clone()).unwrap_or_default());
     }
 }
 

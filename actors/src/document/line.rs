@@ -1,12 +1,14 @@
 //! The way out to one connection: puts the dialect on and pushes into its outbox.
 
 use super::messages::{Detached, Outgoing};
+use super::pieces::InPieces;
 use crate::outbox::{Outbox, Pushed};
 use crate::protocol::Dialect;
 use crate::protocol::codec::{EMPTY_AWARENESS, Message, encode};
 use crate::protocol::frame::close_frame;
 use bytes::Bytes;
 use contextnexus_gate::encode_awareness;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One follower's way out.
@@ -20,13 +22,26 @@ pub struct Line {
     detached: Arc<Detached>,
     /// B: the provider understands message 7.
     knows_close: bool,
-    /// It was sent a step 2.
+    /// Pieces of something large that have found no room yet. Meanwhile it is behind.
+    rest: VecDeque<Piece>,
+    /// Among them is an update for it alone.
+    is_echoing: bool,
+    /// It was sent a step 2, or its pieces are on the way.
     receiving: bool,
     /// Its outbox was full: the last sequence it was sent; it gets one merged update when it drains.
     behind_since: Option<u64>,
     /// Its outbox was full of other things: it gets everybody's presence when it drains.
     missed_presence: bool,
     sent_seq: u64,
+}
+
+/// A piece that waits. The bytes are shared with all who wait for the same.
+#[derive(Debug)]
+enum Piece {
+    /// A finished frame.
+    Frame(Bytes),
+    Update(Bytes),
+    Step2(Bytes),
 }
 
 impl Line {
@@ -38,6 +53,8 @@ impl Line {
             outbox,
             detached,
             knows_close: false,
+            rest: VecDeque::new(),
+            is_echoing: false,
             receiving: false,
             behind_since: None,
             missed_presence: false,
@@ -53,8 +70,9 @@ impl Line {
     }
 
     /// A message for it alone. Acknowledgements may stand above the outbox's budget; when even that is full, the connection is lost.
-    pub fn send(&self, what: &Outgoing) {
+    pub fn send(&mut self, what: &Outgoing) {
         let frame = match what {
+            Outgoing::LargeUpdate(update) => return self.echo(update),
             Outgoing::Step1(state_vector) => encode(&self.address, Message::Step1(state_vector)),
             Outgoing::Update(update) => encode(&self.address, Message::Update(update)),
             Outgoing::Awareness(entries) => encode(&self.address, Message::Awareness(&encode_awareness(entries))),
@@ -75,15 +93,79 @@ impl Line {
         }
     }
 
-    /// The step 2, through `seq`. Everything after it follows.
-    pub fn welcome(&mut self, update: &[u8], seq: u64) {
-        let frame = encode(&self.address, Message::Step2(update));
+    /// Repeats a large update that it sent.
+    fn echo(&mut self, update: &InPieces) {
+        if self.is_echoing {
+            return self.outbox.close_now(close_frame(super::close::TRY_AGAIN_LATER, "too slow"));
+        }
+        self.is_echoing = true;
+        self.rest.extend(update.iter().cloned().map(Piece::Update));
+        if self.behind_since.is_none() {
+            self.begin(self.sent_seq);
+        }
+    }
+
+    /// The step 2, through `seq`, or what goes before it. Everything after it follows.
+    pub fn welcome(&mut self, update: &InPieces, seq: u64) {
+        self.rest.clear(); // of the answer to the step 1 before this one
+        self.is_echoing = false;
+        if !update.before.is_empty() {
+            self.rest.extend(update.before.iter().cloned().map(Piece::Update));
+            self.rest.push_back(Piece::Step2(update.last.clone()));
+            self.receiving = true;
+            return self.begin(seq);
+        }
+        let frame = encode(&self.address, Message::Step2(&update.last));
         if self.outbox.push_state(frame) == Pushed::Full {
             return self.outbox.close_now(close_frame(super::close::TRY_AGAIN_LATER, "too slow"));
         }
         self.receiving = true;
         self.behind_since = None;
         self.sent_seq = seq;
+    }
+
+    /// Sends what is in `rest`, with which the connection has everything through `seq`.
+    fn begin(&mut self, seq: u64) {
+        self.behind_since = Some(seq);
+        self.go_on(seq);
+    }
+
+    /// Sends more of what is in `rest`, as far as there is room: about a budget at a time. `seq` is the newest there is.
+    pub fn go_on(&mut self, seq: u64) {
+        while let Some(piece) = self.rest.front() {
+            if !self.outbox.has_room() {
+                return;
+            }
+            let frame = match piece {
+                Piece::Frame(frame) => frame.clone(),
+                Piece::Update(update) => encode(&self.address, Message::Update(update)),
+                Piece::Step2(update) => encode(&self.address, Message::Step2(update)),
+            };
+            match self.outbox.push(frame) {
+                Pushed::Taken => self.rest.pop_front(),
+                Pushed::Full => return,
+                Pushed::Closed => return self.rest.clear(),
+            };
+        }
+        self.is_echoing = false;
+        if let Some(since) = self.behind_since {
+            self.sent_seq = since;
+            self.behind_since = (since != seq).then_some(since);
+        }
+    }
+
+    /// Something large is on its way to it.
+    pub fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// As [`show`](Self::show), for an update in pieces. It never falls behind with it.
+    pub fn show_pieces(&mut self, pieces: &mut [Frames<'_>], seq: u64) {
+        if !self.receiving || self.behind_since.is_some() {
+            return;
+        }
+        self.rest.extend(pieces.iter_mut().map(|frames| Piece::Frame(frames.for_line(&self.address))));
+        self.begin(seq);
     }
 
     /// A committed update for everybody who is receiving. Returns the sequence before it when the connection fell behind with it.
@@ -148,7 +230,12 @@ impl Line {
     }
 
     /// What it missed, as one update. False: its outbox is still full.
-    pub fn catch_up(&mut self, frames: &mut Frames<'_>, seq: u64) -> bool {
+    pub fn catch_up(&mut self, pieces: &mut [Frames<'_>], seq: u64) -> bool {
+        let [frames] = pieces else {
+            self.rest.extend(pieces.iter_mut().map(|frames| Piece::Frame(frames.for_line(&self.address))));
+            self.begin(seq);
+            return self.behind_since.is_none();
+        };
         match self.outbox.push(frames.for_line(&self.address)) {
             Pushed::Taken => {
                 self.behind_since = None;
@@ -170,6 +257,7 @@ impl Line {
     pub fn close(&mut self, code: u16, reason: &str, whole_socket: bool) {
         use super::close::{EXPIRED, TRY_AGAIN_LATER, is_about_content};
         self.receiving = false;
+        self.rest.clear();
         self.detached.set(code);
         metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
         if self.dialect == Dialect::Hocuspocus && is_about_content(code) {

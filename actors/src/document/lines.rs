@@ -2,12 +2,12 @@
 
 use super::line::{Frames, Line};
 use super::messages::Outgoing;
+use super::pieces::InPieces;
 use super::state::DocumentState;
 use super::{FollowerId, close};
 use crate::ids::Position;
 use crate::protocol::Dialect;
 use crate::protocol::codec::Message;
-use bytes::Bytes;
 use contextnexus_gate::{AwarenessEntry, encode_awareness};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -47,28 +47,35 @@ impl Lines {
     }
 
     /// A message for one alone.
-    pub fn send(&self, to: FollowerId, what: &Outgoing) {
-        if let Some(line) = self.lines.get(&to) {
+    pub fn send(&mut self, to: FollowerId, what: &Outgoing) {
+        if let Some(line) = self.lines.get_mut(&to) {
             line.send(what);
+            if line.has_rest() {
+                line.notify_when_drained(self.drained.clone());
+            }
         }
     }
 
-    /// The step 2, through `seq`.
-    pub fn welcome(&mut self, to: FollowerId, update: &[u8], seq: u64) {
+    /// The step 2, through `seq`. One that is large goes out as its connection takes it.
+    pub fn welcome(&mut self, to: FollowerId, update: &InPieces, seq: u64) {
         if let Some(line) = self.lines.get_mut(&to) {
             line.welcome(update, seq);
+            if line.has_rest() {
+                line.notify_when_drained(self.drained.clone());
+            }
         }
     }
 
     /// A committed update for everybody who is receiving; to how many it was shown. `state` hears who fell behind with it.
     pub fn show(
         &mut self,
-        update: &Bytes,
+        update: &InPieces,
         through: Position,
         sole_sender: Option<FollowerId>,
         state: &mut DocumentState,
     ) -> u64 {
-        let mut frames = Frames::new(Message::Update(update));
+        let mut frames = Frames::new(Message::Update(&update.last));
+        let mut pieces: Vec<_> = if update.before.is_empty() { Vec::new() } else { frames_of(update) };
         let mut shown = 0;
         for (follower, line) in &mut self.lines {
             if Some(*follower) == sole_sender && line.dialect != Dialect::YWebsocket {
@@ -76,6 +83,13 @@ impl Lines {
                 continue;
             }
             shown += 1;
+            if !pieces.is_empty() {
+                line.show_pieces(&mut pieces, through.seq);
+                if line.has_rest() {
+                    line.notify_when_drained(self.drained.clone());
+                }
+                continue;
+            }
             if let Some(before) = line.show(&mut frames, through.seq) {
                 line.notify_when_drained(self.drained.clone());
                 state.fell_behind(*follower, before);
@@ -86,7 +100,7 @@ impl Lines {
     }
 
     /// The whole state, after the document was loaded anew; to how many it was shown.
-    pub fn show_anew(&mut self, update: &Bytes, through: Position, state: &mut DocumentState) -> u64 {
+    pub fn show_anew(&mut self, update: &InPieces, through: Position, state: &mut DocumentState) -> u64 {
         for line in self.lines.values_mut() {
             line.forget_numbers();
         }
@@ -105,7 +119,7 @@ impl Lines {
     }
 
     /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence. Those who fell behind together
-    /// share one, and for who still has something to take nothing is merged.
+    /// share one, and for who still has something to take nothing is merged. What is on its way in pieces goes on.
     pub fn catch_up(&mut self, state: &mut DocumentState) {
         let mut behind: BTreeMap<u64, Vec<(FollowerId, &mut Line)>> = BTreeMap::new();
         for (follower, line) in self.lines.iter_mut().filter(|(_, line)| line.misses_something()) {
@@ -116,15 +130,25 @@ impl Lines {
             if line.take_missed_presence() {
                 line.send(&Outgoing::Awareness(state.everybody(Some(*follower))));
             }
+            if line.has_rest() {
+                line.go_on(state.position().seq);
+                if line.has_rest() {
+                    line.notify_when_drained(self.drained.clone());
+                    continue;
+                }
+                if line.behind_since().is_none() {
+                    line.send(&Outgoing::Awareness(state.everybody(Some(*follower))));
+                }
+            }
             if let Some(since) = line.behind_since() {
                 behind.entry(since).or_default().push((*follower, line));
             }
         }
         for (since, lines) in behind {
             let Some((update, position)) = state.catch_up(since) else { return };
-            let mut frames = Frames::new(Message::Update(&update));
+            let mut pieces = frames_of(&update);
             for (follower, line) in lines {
-                if line.catch_up(&mut frames, position.seq) {
+                if line.catch_up(&mut pieces, position.seq) {
                     line.send(&Outgoing::Awareness(state.everybody(Some(follower))));
                 } else {
                     line.notify_when_drained(self.drained.clone());
@@ -147,6 +171,10 @@ impl Lines {
         }
         self.lines.clear();
     }
+}
+
+fn frames_of(update: &InPieces) -> Vec<Frames<'_>> {
+    update.iter().map(|piece| Frames::new(Message::Update(piece))).collect()
 }
 
 impl Drop for Lines {

@@ -1,6 +1,7 @@
 //! What a document hears, and what it wants done.
 
 use super::FollowerId;
+use super::pieces::InPieces;
 use super::state::Unsound;
 use crate::access::Role;
 use crate::ids::{Position, SessionId, UserId};
@@ -224,11 +225,11 @@ pub enum Effect {
     /// Put something into one connection's outbox.
     Send(FollowerId, Outgoing),
     /// Step 2: from now on the connection hears every update.
-    Welcome(FollowerId, Bytes),
+    Welcome(FollowerId, InPieces),
     /// An update, committed, for everybody who is receiving.
     Show {
         /// Encoded once per dialect.
-        update: Bytes,
+        update: InPieces,
         /// The log stands here with it.
         through: Position,
         /// B and C: the only sender, who has it already. (A hears it: the echo is the acknowledgement.)
@@ -238,7 +239,7 @@ pub enum Effect {
     /// its numbers may stand for other updates now.
     ShowAnew {
         /// Encoded once per dialect.
-        state: Bytes,
+        state: InPieces,
         /// The log stands here with it.
         through: Position,
     },
@@ -301,6 +302,8 @@ pub enum Outgoing {
     Step1(Bytes),
     /// An update to this connection alone (the echo of what was known already).
     Update(Bytes),
+    /// A large one.
+    LargeUpdate(InPieces),
     /// Presence.
     Awareness(Vec<AwarenessEntry>),
     /// B: SyncStatus.

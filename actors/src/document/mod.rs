@@ -6,7 +6,7 @@
 //! next batch.
 //!
 //! Read [`messages`] (what it hears), [`state`] (what it decides), [`actor`] (what it does). [`member`] keeps what is owed to one
-//! connection, [`batch`] one append, [`presence`] who is here, [`replica`] the yrs document, [`line`] and [`lines`] the way out,
+//! connection, [`batch`] one append, [`pieces`] a large update, [`presence`] who is here, [`replica`] the yrs document, [`line`] and [`lines`] the way out,
 //! `storage` loads, mends and snapshots. [`witness`] hears of every fold, because one may end the process.
 //! The document never knows a database, a socket library or a clock.
 
@@ -16,6 +16,7 @@ pub mod line;
 pub mod lines;
 pub mod member;
 pub mod messages;
+pub mod pieces;
 pub mod presence;
 pub mod replica;
 pub mod state;

@@ -7,6 +7,7 @@
 use super::batch::{Batch, Proposal, RowOf, Sender, Verdict};
 use super::member::{Gap, HeldPresence, Member, Receipts};
 use super::messages::{Effect, Input, Outgoing, Renew};
+use super::pieces::InPieces;
 use super::presence::{Announcer, Presence, ToldGone};
 use super::replica::{Replica, ReplicaError, Unfolded, Unverified};
 use super::{FollowerId, close};
@@ -39,7 +40,7 @@ mod writing;
 
 use log::LogWork;
 pub use log::{HeldDecision, News, Unsound};
-use showing::{Encoded, TailSinceSnapshot};
+use showing::{Encoded, EncodedInPieces, TailSinceSnapshot};
 
 /// The appends that a document may lose to other nodes before it takes the head's lock.
 const RACES_MAX: u32 = 3;
@@ -84,6 +85,8 @@ pub struct DocumentState {
     tail: TailSinceSnapshot,
     /// The whole state as it was encoded last, for whoever joins next.
     encoded: Option<Encoded>,
+    /// The same in pieces, where it is large.
+    in_pieces: Option<EncodedInPieces>,
     /// When the tree was needed last; `None` where there is none, or it was made for a snapshot alone, or it cannot go.
     used_at: Option<Instant>,
     /// A snapshot is being read back, or stored.
@@ -122,7 +125,7 @@ impl DocumentState {
             limits.awareness_state_bytes_max,
         );
         let caps = Caps {
-            update_bytes_max: limits.update_bytes_max,
+            update_bytes_max: limits.step2_bytes_max,
             document_clients_max: limits.document_clients_max,
             any_depth_max: limits.value_depth_max.min(DEPTH_BOUND),
             type_depth_max: limits.type_depth_max.min(DEPTH_BOUND),
@@ -155,6 +158,7 @@ impl DocumentState {
             look_again: false,
             tail: TailSinceSnapshot::default(),
             encoded: None,
+            in_pieces: None,
             used_at: None,
             reading_back: false,
             packed_bytes: 0,
@@ -203,7 +207,8 @@ impl DocumentState {
     /// Memory in use, guessed: an index takes about as much as a state, the tree eight times as much, or three bytes for each that was
     /// folded. A client id costs more than that, however little it wrote. The rest is counted.
     pub fn bytes(&self) -> usize {
-        let encoded = self.encoded.as_ref().map_or(0, Encoded::bytes);
+        let encoded =
+            self.encoded.as_ref().map_or(0, Encoded::bytes) + self.in_pieces.as_ref().map_or(0, EncodedInPieces::bytes);
         let folded = if self.replica.is_packed() {
             2 * self.folded_bytes
         } else {
@@ -290,7 +295,7 @@ impl DocumentState {
             Input::Update(update) => self.hear_update(from, update, false, now),
             Input::Awareness(update) => self.hear_awareness(from, &update, now),
             Input::QueryAwareness => self.send_everybody(from),
-            Input::TooLarge => self.close(from, close::TOO_LARGE, "message too large (update_bytes_max)"),
+            Input::TooLarge => self.close(from, close::TOO_LARGE, "message too large (step2_bytes_max)"),
             Input::Mark(payload) => {
                 if let Some(member) = self.members.get_mut(&from) {
                     let receipts = member.marked(payload, now);
@@ -310,7 +315,12 @@ impl DocumentState {
         idempotency: Option<IdempotencyKey>,
         answer: oneshot::Sender<Result<Written, WriteRefused>>,
     ) -> Vec<Effect> {
+        let is_too_long = update.len() > self.limits.update_bytes_max;
         let refused = match Update::parse(update, &self.caps) {
+            Ok(_) if is_too_long => {
+                self.effects.push(Effect::Answer(answer, Err(WriteRefused::TooLarge)));
+                return self.take_effects();
+            }
             Ok(update) if self.is_log_away() => Err((update, WriteRefused::Unavailable { retry_after_s: 5 })),
             Ok(update) if self.has_quarantined(&update) => {
                 Err((update, WriteRefused::Malformed("it was quarantined".into())))
@@ -506,6 +516,7 @@ impl DocumentState {
     fn has_slow_matters(&self) -> bool {
         self.tail_updates() > 0
             || self.encoded.is_some()
+            || self.in_pieces.is_some()
             || self.replica.has_parsed()
             || self.used_at.is_some()
             || self.presence.has_remote()

@@ -6,6 +6,7 @@ mod acknowledging;
 mod actor;
 mod committing;
 mod limits;
+mod pieces;
 mod presence;
 mod reading;
 mod reconnecting;

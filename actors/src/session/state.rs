@@ -314,7 +314,7 @@ impl SessionState {
 
     /// Hocuspocus: the document that a message names which is too large is refused, and no other.
     fn hear_too_large(&mut self, begins: &Bytes, effects: &mut Vec<Effect>) {
-        let (code, reason) = (close::TOO_LARGE, "message too large (update_bytes_max)");
+        let (code, reason) = (close::TOO_LARGE, "message too large (step2_bytes_max)");
         match address_of(begins) {
             Some(address) if self.channels.get(&address).is_some_and(|channel| channel.phase == Phase::Joined) => {
                 self.hear_input(address, Input::TooLarge, effects);

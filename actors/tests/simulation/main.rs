@@ -133,7 +133,7 @@ fn a_failing_schedule_becomes_short() {
 }
 
 /// What sixty worlds are full of, and how much of it there is at least: a simulation in which nothing happens finds nothing.
-const TROUBLE: [(&str, u64); 18] = [
+const TROUBLE: [(&str, u64); 19] = [
     ("a bus message followed on", 100),
     ("a bus message left a gap", 30),
     ("a bus message was old", 100),
@@ -152,6 +152,7 @@ const TROUBLE: [(&str, u64); 18] = [
     ("an append was committed", 300),
     ("an append's outcome was unknown", 20),
     ("somebody caught up", 10),
+    ("something went out in pieces", 10),
 ];
 
 #[test]

@@ -11,6 +11,7 @@ use contextnexus_actors::document::line::Line;
 use contextnexus_actors::document::lines::Lines;
 use contextnexus_actors::document::member::Member;
 use contextnexus_actors::document::messages::{Detached, Effect, Input, Outgoing};
+use contextnexus_actors::document::pieces::InPieces;
 use contextnexus_actors::document::replica::Unverified;
 use contextnexus_actors::document::state::{DocumentState, HeldDecision, News, Unsound};
 use contextnexus_actors::ids::{AppendId, ConnectionId, NodeId, Position, SessionId, UserId};
@@ -241,24 +242,26 @@ impl Node {
                 *self.given.entry(to).or_default() -= 1;
             }
             Effect::Send(to, what) => {
-                if let Outgoing::Update(update) = &what {
-                    self.is_committed(update, "sent", shared);
+                match &what {
+                    Outgoing::Update(update) => self.is_committed(update, "sent", shared),
+                    Outgoing::LargeUpdate(update) => self.are_committed(update, "sent", shared),
+                    _ => {}
                 }
                 self.lines.send(to, &what);
             }
             Effect::Welcome(to, update) => {
-                self.is_committed(&update, "sent at a join", shared);
+                self.are_committed(&update, "sent at a join", shared);
                 let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
                 self.lines.welcome(to, &update, seq);
             }
             Effect::Show { update, through, sole_sender } => {
-                self.is_committed(&update, "shown", shared);
+                self.are_committed(&update, "shown", shared);
                 if let Some(state) = &mut self.state {
                     self.lines.show(&update, through, sole_sender, state);
                 }
             }
             Effect::ShowAnew { state: whole, through } => {
-                self.is_committed(&whole, "shown", shared);
+                self.are_committed(&whole, "shown", shared);
                 if let Some(state) = &mut self.state {
                     self.lines.show_anew(&whole, through, state);
                 }
@@ -304,6 +307,13 @@ impl Node {
         }
     }
 
+    fn are_committed(&self, update: &InPieces, how: &str, shared: &mut Shared) {
+        if !update.before.is_empty() {
+            shared.saw("something went out in pieces");
+        }
+        update.iter().for_each(|piece| self.is_committed(piece, how, shared));
+    }
+
     fn is_committed(&self, update: &Bytes, how: &str, shared: &mut Shared) {
         if !shared.store.holds(update) {
             shared.must_not_be(format!("something was {how} that is not in the log"));
@@ -317,7 +327,7 @@ impl Node {
         }
         if shared.fault == Some(Fault::ShownBeforeCommit) {
             for update in rows.iter().flat_map(|row| row.updates.clone()) {
-                self.perform(Effect::Show { update, through: held, sole_sender: None }, shared);
+                self.perform(Effect::Show { update: update.into(), through: held, sole_sender: None }, shared);
             }
         }
         let request = AppendRequest { key: shared.store.key, held, append_id, rows };
@@ -434,7 +444,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Recover { .. } => "a recovery began",
         Effect::Rebuild => "a document was rebuilt",
         Effect::Send(_, Outgoing::Step1(_)) => "somebody was asked for what is missing",
-        Effect::Send(_, Outgoing::Update(_)) => "a repetition was echoed",
+        Effect::Send(_, Outgoing::Update(_) | Outgoing::LargeUpdate(_)) => "a repetition was echoed",
         Effect::Send(_, Outgoing::Status(_)) => "a status was given",
         Effect::Send(_, Outgoing::Mark(_)) => "a mark was returned",
         Effect::Send(..) => "something else was sent",

@@ -1,7 +1,7 @@
 //! Honest histories of several editors, and how they are delivered: nothing is refused, nothing is lost, nothing waits in yrs.
 
 use bytes::Bytes;
-use contextnexus_gate::{Admission, Caps, Content, Delta, Index, StateVector, Update, admit, diff, merge};
+use contextnexus_gate::{Admission, Caps, Content, Delta, Index, StateVector, Update, admit, diff, merge, pieces};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -91,6 +91,7 @@ pub fn play(seed: u64) -> Outcomes {
     check_fold(seed, &server, &expected);
     check_seeding(seed, &server);
     check_packed(seed, &server, &expected);
+    check_pieces(seed, &server, &expected, &mut rng);
     outcomes.edits = edits.into();
     outcomes
 }
@@ -143,6 +144,41 @@ fn check_packed(seed: u64, server: &Server, expected: &str) {
         let known = StateVector::parse(&server.index.state_vector()).unwrap();
         assert!(!parse(&diff(&parts, &known)).has_structs(), "seed {seed}: who has everything gets deletes alone");
     }
+}
+
+/// Whoever is sent a state in pieces has it in the end, loses nothing when the connection breaks between two, and never has to wait for what
+/// is to come, but where several pieces appear together.
+fn check_pieces(seed: u64, server: &Server, expected: &str, rng: &mut StdRng) {
+    let rows: Vec<Update> = server.log.iter().map(|row| parse(row)).collect();
+    let bytes_max = rng.random_range(16..400);
+    let reader = doc(2);
+    for row in &server.log[..rng.random_range(0..=server.log.len() / 2)] {
+        reader.transact_mut().apply_update(yrs::Update::decode_v1(row).unwrap()).unwrap();
+    }
+    let mut cuts = 3;
+    loop {
+        let known = StateVector::parse(&reader.transact().state_vector().encode_v1()).unwrap();
+        let pieces = pieces(&parse(&diff(&rows, &known)), bytes_max);
+        let taken = if cuts > 0 { rng.random_range(0..=pieces.len()) } else { pieces.len() };
+        for (number, piece) in pieces[..taken].iter().enumerate() {
+            let piece = parse(piece);
+            assert!(piece.bytes().len() < 4 * bytes_max + 64, "seed {seed}: a piece of {}", piece.bytes().len());
+            let known = reader.transact().state_vector();
+            let waits =
+                piece.clients().all(|(client, from, _)| u64::from(known.get(&yrs::ClientID::new(client))) < from);
+            let mut txn = reader.transact_mut();
+            txn.apply_update(yrs::Update::decode_v1(piece.bytes()).unwrap()).unwrap();
+            assert!(waits || txn.state_vector() != known, "seed {seed}: piece {number} brings nothing");
+        }
+        if taken == pieces.len() {
+            break;
+        }
+        cuts -= 1;
+    }
+    assert!(!reader.transact().has_missing_updates(), "seed {seed}");
+    assert_eq!(content(&reader), expected, "seed {seed}, pieces of {bytes_max}");
+    assert_eq!(reader.transact().state_vector(), server.doc.transact().state_vector(), "seed {seed}");
+    assert_eq!(reader.transact().snapshot().delete_set, server.doc.transact().snapshot().delete_set, "seed {seed}");
 }
 
 /// An index made from the state says the same as the one that grew with the log.

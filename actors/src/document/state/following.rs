@@ -113,7 +113,7 @@ impl DocumentState {
         let snapshot = stored.snapshot.map(|snapshot| (snapshot.position.seq, snapshot.state));
         self.replica.pack(snapshot, unfolded);
         self.position = stored.tail.head.position;
-        self.encoded = None;
+        self.forget_whole_state();
         self.used_at = None;
         if self.has_slow_matters() {
             self.wake_slowly(now);

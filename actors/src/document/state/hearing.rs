@@ -9,10 +9,11 @@ impl DocumentState {
         };
         let has_nothing = theirs.iter().next().is_none();
         let diff = if has_nothing {
-            self.whole_state(now)
+            self.whole_state_in_pieces(now)
         } else {
             self.wake_slowly(now);
-            self.read_replica(|replica| replica.diff(state_vector))
+            let diff = self.read_replica(|replica| replica.diff(state_vector));
+            diff.map(|diff| self.step2_in_pieces(diff))
         };
         let Some(diff) = diff else { return };
         let position = self.position;
@@ -32,10 +33,14 @@ impl DocumentState {
     }
 
     pub(super) fn hear_update(&mut self, from: FollowerId, bytes: Bytes, is_step2: bool, now: Instant) {
+        let is_too_long = !is_step2 && bytes.len() > self.limits.update_bytes_max;
         let update = match Update::parse(bytes, &self.caps) {
+            Ok(_) if is_too_long => return self.close(from, close::TOO_LARGE, "update too large (update_bytes_max)"),
             Ok(update) => update,
             Err(malformed) if is_too_large(&malformed) => {
-                return self.close(from, close::TOO_LARGE, "update too large (update_bytes_max)");
+                let what =
+                    if is_step2 { "step 2 too large (step2_bytes_max)" } else { "update too large (update_bytes_max)" };
+                return self.close(from, close::TOO_LARGE, what);
             }
             Err(malformed) => return self.close(from, close::MALFORMED, malformed.to_string()),
         };

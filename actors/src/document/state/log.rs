@@ -182,6 +182,7 @@ impl DocumentState {
             for member in self.members.values_mut().filter(|member| member.receiving) {
                 member.seen_seq = through.seq;
             }
+            let state = InPieces::cut(state, self.limits.sync_piece_bytes);
             self.effects.push(Effect::ShowAnew { state, through });
         }
         let state_vector = self.index.state_vector();

@@ -13,6 +13,12 @@ pub(super) struct TailSinceSnapshot {
 /// How long an encoded state is kept for the next who joins: a storm of joins takes about so long, and an idle document should be small.
 const ENCODED_KEPT: Duration = Duration::from_secs(1);
 
+/// An update without blocks and without deletes.
+const NOTHING: &[u8] = &[0, 0];
+
+/// A step 2 of so many pieces is sent whole. A Y-Sweet client, which is the least patient, has no deadline before its first step 2.
+const STEP2_PIECES_WHOLE: usize = 4;
+
 /// The whole state at a position.
 #[derive(Debug)]
 pub(super) struct Encoded {
@@ -24,6 +30,20 @@ pub(super) struct Encoded {
 impl Encoded {
     pub(super) fn bytes(&self) -> usize {
         self.state.len()
+    }
+}
+
+/// The same, cut.
+#[derive(Debug)]
+pub(super) struct EncodedInPieces {
+    at: Position,
+    state: InPieces,
+    since: Instant,
+}
+
+impl EncodedInPieces {
+    pub(super) fn bytes(&self) -> usize {
+        self.state.bytes()
     }
 }
 
@@ -63,7 +83,7 @@ impl DocumentState {
     pub fn snapshot(&mut self) -> (Option<Unverified>, Vec<Effect>) {
         let position = self.position;
         if self.replica.has_unfolded() {
-            self.encoded = None; // what the gate made of the parts
+            self.forget_whole_state(); // what the gate made of the parts
         }
         let taken = self.read_replica(|replica| {
             replica.unpack()?;
@@ -73,7 +93,7 @@ impl DocumentState {
     }
 
     /// What somebody lacks who was sent everything through `seq`: the recent updates merged, or the whole state.
-    pub fn catch_up(&mut self, seq: u64) -> Option<(Bytes, Position)> {
+    pub fn catch_up(&mut self, seq: u64) -> Option<(InPieces, Position)> {
         let covered = self.latest.front().is_some_and(|(first, _)| *first <= seq + 1);
         let update = if covered {
             let missing: Vec<Update> =
@@ -82,7 +102,29 @@ impl DocumentState {
         } else {
             self.read_replica(Replica::state)?
         };
-        Some((update, self.position))
+        Some((InPieces::cut(update, self.limits.sync_piece_bytes), self.position))
+    }
+
+    /// The [whole state](Self::whole_state), cut once for all who join before it changes.
+    pub(super) fn whole_state_in_pieces(&mut self, now: Instant) -> Option<InPieces> {
+        if let Some(held) = self.in_pieces.as_ref().filter(|held| held.at == self.position) {
+            return Some(held.state.clone());
+        }
+        self.in_pieces = None; // before there are two of them
+        let state = self.whole_state(now)?;
+        let state = self.step2_in_pieces(state);
+        if !state.before.is_empty() {
+            self.in_pieces = Some(EncodedInPieces { at: self.position, state: state.clone(), since: now });
+            self.encoded = None; // the pieces hold all of it
+            self.wake_slowly(now);
+        }
+        Some(state)
+    }
+
+    /// What answers a step 1. One that is not much larger than a piece stays whole: it arrives in time, and most documents are small.
+    pub(super) fn step2_in_pieces(&self, update: Bytes) -> InPieces {
+        let piece = self.limits.sync_piece_bytes;
+        if update.len() <= STEP2_PIECES_WHOLE * piece { update.into() } else { InPieces::cut(update, piece) }
     }
 
     /// The whole state, encoded once for all who join before it changes.
@@ -102,8 +144,16 @@ impl DocumentState {
 
     /// It has changed since, or nobody has asked for it lately.
     pub(super) fn forget_encoded(&mut self, now: Instant) {
-        self.encoded.take_if(|encoded| encoded.at != self.position || now >= encoded.since + ENCODED_KEPT);
+        let is_old = |at, since| at != self.position || now >= since + ENCODED_KEPT;
+        self.encoded.take_if(|encoded| is_old(encoded.at, encoded.since));
+        self.in_pieces.take_if(|held| is_old(held.at, held.since));
         self.replica.forget_parsed();
+    }
+
+    /// What is encoded stands for nothing any more.
+    pub(super) fn forget_whole_state(&mut self) {
+        self.encoded = None;
+        self.in_pieces = None;
     }
 
     pub(super) fn remember(&mut self, seq: u64, update: Update, now: Instant) {
@@ -123,11 +173,18 @@ impl DocumentState {
     }
 
     pub(super) fn show(&mut self, updates: &[Update], sole_sender: Option<FollowerId>) {
-        let update = match updates {
+        let large = self.limits.sync_piece_bytes;
+        let mut update = match updates {
             [] => return,
-            [one] => one.bytes().clone(),
-            many => merge(many),
+            [one] if one.bytes().len() <= large => one.bytes().clone().into(),
+            [one] => InPieces::of(one, large),
+            many => InPieces::cut(merge(many), large),
         };
+        if update.last.as_ref() == NOTHING
+            && let Some(last) = update.before.pop()
+        {
+            update.last = last; // no step 2 is needed
+        }
         let seq = self.position.seq;
         for member in self.members.values_mut().filter(|member| member.receiving) {
             member.seen_seq = seq;
@@ -165,7 +222,7 @@ impl DocumentState {
     /// The tree goes: this is the state at our position, and it reads back.
     fn pack(&mut self, snapshot: Snapshot) {
         self.used_at = None;
-        self.encoded = None;
+        self.forget_whole_state();
         self.folded_bytes = snapshot.state.len();
         self.packed_bytes = snapshot.state.len();
         self.replica.pack(Some((snapshot.position.seq, snapshot.state)), Vec::new());
@@ -183,7 +240,7 @@ impl DocumentState {
         if !self.replica.has_unfolded() {
             return true;
         }
-        self.encoded = None;
+        self.forget_whole_state();
         self.unpack(now)
     }
 

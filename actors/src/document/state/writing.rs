@@ -224,6 +224,14 @@ impl DocumentState {
         self.consider_snapshot(now);
     }
 
+    /// What a sender is told that repeats what is known.
+    fn echo_of(&self, update: &Update) -> Outgoing {
+        match self.limits.sync_piece_bytes {
+            large if update.bytes().len() > large => Outgoing::LargeUpdate(InPieces::of(update, large)),
+            _ => Outgoing::Update(update.bytes().clone()),
+        }
+    }
+
     /// Tells each sender what became of its update, and takes it off the books.
     pub(super) fn settle(&mut self, items: Vec<(Proposal, Verdict)>, through: Position, now: Instant) {
         for (proposal, verdict) in items {
@@ -258,7 +266,7 @@ impl DocumentState {
                 let receipts = member.settled(ordinal, proposal.is_step2);
                 self.send_receipts(follower, receipts);
                 if echo {
-                    self.send(follower, Outgoing::Update(proposal.update.bytes().clone()));
+                    self.send(follower, self.echo_of(&proposal.update));
                 }
             } else {
                 member.owe(ordinal);

@@ -315,6 +315,10 @@ impl Bench {
                     let sent = match what {
                         Outgoing::Step1(state_vector) => Sent::Step1(state_vector),
                         Outgoing::Update(update) => Sent::Update(update),
+                        Outgoing::LargeUpdate(update) => {
+                            update.iter().for_each(|piece| self.put(to, Sent::Update(piece.clone())));
+                            continue;
+                        }
                         Outgoing::Awareness(entries) => Sent::Awareness(entries.len()),
                         Outgoing::Status(stored) => Sent::Status(stored),
                         Outgoing::Mark(payload) => Sent::Mark(payload),
@@ -325,19 +329,22 @@ impl Bench {
                     };
                     self.put(to, sent);
                 }
-                Effect::Welcome(to, update) => self.put(to, Sent::Step2(update)),
+                Effect::Welcome(to, update) => {
+                    update.before.into_iter().for_each(|piece| self.put(to, Sent::Update(piece)));
+                    self.put(to, Sent::Step2(update.last));
+                }
                 Effect::Show { update, sole_sender, .. } => {
                     let welcomed: Vec<FollowerId> = self.inboxes.keys().copied().collect();
                     for to in welcomed {
                         let skipped = Some(to) == sole_sender && self.dialects[&to] != Dialect::YWebsocket;
                         if !skipped {
-                            self.put(to, Sent::Update(update.clone()));
+                            update.iter().for_each(|piece| self.put(to, Sent::Update(piece.clone())));
                         }
                     }
                 }
                 Effect::ShowAnew { state, .. } => {
                     for inbox in self.inboxes.values_mut() {
-                        inbox.0.push(Sent::Update(state.clone()));
+                        inbox.0.extend(state.iter().cloned().map(Sent::Update));
                     }
                 }
                 Effect::ShowPresence { entries, except } => {

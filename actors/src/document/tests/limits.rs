@@ -143,3 +143,28 @@ fn one_connection_relays_a_bounded_number_of_others() {
     assert_eq!((bench.state.everybody(None).len(), bench.state.take_presence_dropped()), (2, 4));
     assert!(!bench.inbox(&ann).iter().any(|sent| matches!(sent, Sent::Closed(_))));
 }
+
+#[test]
+fn a_step_2_may_be_larger_than_an_update_because_it_brings_a_document_back() {
+    for dialect in [Dialect::YWebsocket, Dialect::Hocuspocus, Dialect::YSweet] {
+        let mut bench = limited(|limits| {
+            limits.update_bytes_max = 1_000;
+            limits.step2_bytes_max = 5_000;
+            limits.document_bytes_max = 5_000;
+        });
+        let ann = bench.editor(1, dialect, Role::Editor);
+        ann.type_at(0, &"x".repeat(3_000));
+        bench.say(&ann, Input::Step2(ann.step2(&[0])));
+        bench.log_answers();
+        assert_eq!(bench.text().len(), 3_000, "{dialect:?}");
+        let too_large = Sent::Closed(close::TOO_LARGE);
+        assert_eq!(bench.count(&ann, &too_large), 0, "{dialect:?}");
+        let bob = bench.editor(2, dialect, Role::Editor);
+        bench.say(&bob, Input::Update(bob.type_at(0, &"y".repeat(1_500))));
+        assert_eq!(bench.count(&bob, &too_large), 1, "{dialect:?}: an update has a limit of its own");
+        let cid = bench.editor(3, dialect, Role::Editor);
+        cid.type_at(0, &"z".repeat(6_000));
+        bench.say(&cid, Input::Step2(cid.step2(&[0])));
+        assert_eq!(bench.count(&cid, &too_large), 1, "{dialect:?}: and so has a step 2");
+    }
+}

@@ -116,7 +116,7 @@ fn whoever_fell_behind_is_caught_up_from_the_recent_updates() {
         }
     }
     let (rest, position) = bench.state.catch_up(2).unwrap();
-    bob.apply(&rest);
+    bob.apply(&rest.last);
     assert_eq!((bob.text().as_str(), position.seq), ("xxxxx", 5));
 }
 
@@ -201,11 +201,11 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     let outbox = Arc::new(Outbox::new(10));
     let mut lines = Lines::new(mpsc::channel(1).0);
     lines.insert(bob.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
-    lines.welcome(bob.follower, &[0, 0], 0);
+    lines.welcome(bob.follower, &Bytes::from_static(&[0, 0]).into(), 0);
     for (at, word) in [(0, "lost "), (5, "for "), (9, "ever")] {
         let update = ann.type_at(at, word);
         bench.say(&ann, Input::Update(update.clone()));
-        lines.show(&update, bench.state.position(), None, &mut bench.state);
+        lines.show(&update.into(), bench.state.position(), None, &mut bench.state);
     }
 
     bench.log.restore(backup);
@@ -219,7 +219,7 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     bench.log_answers();
     let (through, state) = bench.state.read(bench.now).unwrap();
     assert_eq!(through, Position { seq: 2, ..other.state.position() });
-    lines.show_anew(&state, through, &mut bench.state);
+    lines.show_anew(&state.into(), through, &mut bench.state);
 
     let before = updates_on(&outbox);
     lines.catch_up(&mut bench.state);
@@ -238,7 +238,7 @@ fn who_had_no_room_for_a_cursor_gets_everybodys_last_one_when_it_has_drained() {
     let (drained, mut news) = mpsc::channel(1);
     let mut lines = Lines::new(drained);
     lines.insert(bob.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
-    lines.welcome(bob.follower, &[0; 20], 0);
+    lines.welcome(bob.follower, &Bytes::from_static(&[0; 20]).into(), 0);
     for clock in 1..4 {
         bench.say(&ann, Input::Awareness(encode_awareness(&[cursor(1, clock)])));
         lines.show_presence(&[cursor(1, clock)], None);
@@ -263,12 +263,12 @@ fn who_fell_behind_together_shares_one_update_and_nothing_is_merged_for_who_take
     let mut lines = Lines::new(mpsc::channel(1).0);
     for (reader, outbox) in readers.iter().zip(&outboxes) {
         lines.insert(reader.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
-        lines.welcome(reader.follower, &[0, 0], 0);
+        lines.welcome(reader.follower, &Bytes::from_static(&[0, 0]).into(), 0);
     }
     for (at, word) in [(0, "one "), (4, "two "), (8, "three")] {
         let update = ann.type_at(at, word);
         bench.say(&ann, Input::Update(update.clone()));
-        lines.show(&update, bench.state.position(), None, &mut bench.state);
+        lines.show(&update.into(), bench.state.position(), None, &mut bench.state);
     }
     bench.log_answers();
     let [first, second] = &outboxes;
