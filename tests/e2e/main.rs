@@ -26,6 +26,7 @@ mod interop_planted;
 mod interop_presence;
 mod interop_promises;
 mod interop_rights;
+mod interop_slow_links;
 mod interop_snippets;
 mod log_levels;
 mod metrics;

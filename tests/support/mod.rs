@@ -15,6 +15,7 @@ pub mod relay;
 pub mod rest;
 pub mod server;
 pub mod table_lock;
+pub mod throttle;
 pub mod world;
 
 /// The long forms were asked for.
