@@ -4,7 +4,7 @@ mod families;
 mod process;
 mod requests;
 
-pub use requests::timed;
+pub use requests::{route, timed};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::time::Duration;

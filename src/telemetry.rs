@@ -53,7 +53,7 @@ impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
         use actix_web::HttpMessage;
         let id = request.extensions().get::<RequestId>().copied();
-        let route = request.match_pattern().unwrap_or_else(|| "unmatched".into());
+        let route = crate::metrics::route(request);
         tracing::info_span!(
             "http",
             request.id = id.map(tracing::field::display),

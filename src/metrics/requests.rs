@@ -19,7 +19,7 @@ pub async fn timed<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<B>, Error> {
     let started = Instant::now();
     let method = method(request.method());
-    let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let route = route(&request);
     let outcome = next.call(request).await;
     let status = match &outcome {
         Ok(response) => response.status(),
@@ -28,6 +28,20 @@ pub async fn timed<B: MessageBody + 'static>(
     let labels = [("method", method.to_owned()), ("route", route), ("status", status.as_u16().to_string())];
     metrics::histogram!(SECONDS, &labels).record(started.elapsed());
     outcome
+}
+
+/// The route of a request as the OpenAPI description writes it, or `unmatched`: `/d/{id}/as-update`, whatever an `{id}` may be here.
+pub fn route(request: &ServiceRequest) -> String {
+    let Some(pattern) = request.match_pattern() else { return "unmatched".to_owned() };
+    let mut route = String::with_capacity(pattern.len());
+    let mut is_expression = false;
+    for letter in pattern.chars() {
+        is_expression = (is_expression || letter == ':') && letter != '}';
+        if !is_expression {
+            route.push(letter);
+        }
+    }
+    route
 }
 
 /// A method is any word that a client likes.

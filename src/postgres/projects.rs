@@ -162,7 +162,7 @@ pub async fn default(db: &mut TenantTx, caller: &Caller) -> Result<Project, Stor
 }
 
 /// The project of this slug, or the default one, as far as the caller sees it.
-#[tracing::instrument(name = "pg.projects.visible", skip_all, err)]
+#[tracing::instrument(name = "pg.projects.visible", skip_all, err(level = "debug"))]
 pub async fn visible(db: &mut TenantTx, caller: &Caller, slug: Option<&str>) -> Result<Option<ProjectId>, StoreError> {
     let id = sqlx::query_scalar!(
         "select p.id from projects p

@@ -21,6 +21,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -54,6 +55,8 @@ pub struct Link {
     pub connection: ConnectionId,
     /// What waits to be written.
     pub outbox: Arc<Outbox>,
+    /// Set by the session once a token was good.
+    pub is_authenticated: Arc<AtomicBool>,
     /// The connection is over, or its close frame is written: the reading half hands nothing more on.
     pub over: Notify,
     dialect: Dialect,
@@ -149,6 +152,7 @@ impl Link {
         let link = Rc::new(Self {
             connection,
             outbox,
+            is_authenticated: Arc::default(),
             over: Notify::new(),
             dialect,
             socket: Arc::new(socket),

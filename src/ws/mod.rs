@@ -50,6 +50,8 @@ pub struct Settings {
     pub seats: Seats,
     /// Largest message: the largest step 2 and its envelope.
     pub message_bytes_max: usize,
+    /// Largest message before a token was good.
+    pub strange_bytes_max: usize,
     /// Memory of this node for messages that have not come whole, or one of them.
     pub unfinished_bytes_max: usize,
     /// What may wait to be written to one connection.
@@ -65,6 +67,7 @@ impl Settings {
             trusted_proxies: server.trusted_proxies.clone(),
             seats: Seats { node: server.connections_per_node_max, address: server.connections_per_address_max },
             message_bytes_max: limits.step2_bytes_max.max(limits.update_bytes_max) + ENVELOPE_BYTES_MAX,
+            strange_bytes_max: limits.unauthenticated_bytes_max,
             // As many bytes as may wait for PostgreSQL: what has not come whole has no better claim.
             unfinished_bytes_max: limits.node_waiting_bytes_max,
             outbox_bytes_max: limits.outbox_bytes_max,

@@ -43,7 +43,7 @@ enum End {
 /// Reads until the connection ends, and tells the session. `early` is what actix-http had read before the socket was ours.
 pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
     let reads_past = link.dialect() == Dialect::Hocuspocus;
-    let mut reader = Reader::new(link.sockets().settings.message_bytes_max).reading_past(reads_past);
+    let mut reader = Reader::new(message_bytes_max(&link)).reading_past(reads_past);
     let mut ahead_bytes = 0;
     while let Some(Some(Ok(bytes))) = early.next().now_or_never() {
         reader.feed(&bytes);
@@ -89,6 +89,15 @@ pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
     }
 }
 
+/// What a message may have now: of a stranger, little.
+fn message_bytes_max(link: &Link) -> usize {
+    let settings = &link.sockets().settings;
+    match link.is_authenticated.load(Ordering::Acquire) {
+        true => settings.message_bytes_max,
+        false => settings.message_bytes_max.min(settings.strange_bytes_max),
+    }
+}
+
 struct Pump {
     reader: Reader,
     held: Held,
@@ -104,6 +113,7 @@ impl Pump {
     async fn pump(&mut self, session: &SessionHandle) -> Result<Infallible, End> {
         loop {
             self.read().await?;
+            self.reader.allow(message_bytes_max(&self.link));
             let mut messages = Vec::new();
             let mut ping = None;
             let mut controls = 0_usize;

@@ -110,6 +110,14 @@ impl Reader {
         }
     }
 
+    /// From now on messages may have so many bytes.
+    pub fn allow(&mut self, message_bytes_max: usize) {
+        if self.message_bytes_max != message_bytes_max {
+            self.message_bytes_max = message_bytes_max;
+            self.codec = std::mem::take(&mut self.codec).max_size(message_bytes_max);
+        }
+    }
+
     /// A message that is too large does not end the connection: it is told by how it begins, once all of it has gone by.
     #[must_use]
     pub fn reading_past(mut self, reads_past: bool) -> Self {
@@ -137,7 +145,7 @@ impl Reader {
                 Claim::Frame { is_control: true, payload, .. } if payload > CONTROL_PAYLOAD_MAX => {
                     return Err(Refusal::Invalid);
                 }
-                Claim::Frame { is_control: false, header, payload } if payload > self.message_bytes_max - used => {
+                Claim::Frame { is_control: false, header, payload } if payload > self.message_bytes_max.saturating_sub(used) => {
                     if !self.reads_past {
                         return Err(Refusal::TooBig);
                     }
@@ -219,12 +227,15 @@ impl Reader {
             }
             match claimed(&self.buffer) {
                 Claim::Frame { is_control: false, header, payload } => {
+                    if self.buffer.len() < header {
+                        return Ok(false);
+                    }
                     if self.buffer[0] & OPCODE != 0 {
                         return Err(Refusal::Invalid); // only its next piece, or a control frame, may come
                     }
                     past.is_last = self.buffer[0] & FIN != 0;
                     past.left = payload;
-                    self.buffer.advance(header.min(self.buffer.len()));
+                    self.buffer.advance(header);
                 }
                 Claim::Frame { is_control: true, .. } => return Ok(true),
                 Claim::Partial | Claim::Broken => return Ok(true),

@@ -95,7 +95,7 @@ await t.run('truth', async (test) => {
         });
         await openDocument(page, id);
         await rootNamed(page, 'content').getByText(words).waitFor();
-        assert.equal(await shown(page), 'View only');
+        await t.eventually(async () => assert.equal(await shown(page), 'View only'));
         assert.equal(await page.locator('.tiptap, .cm-content').count(), 0, 'no editor');
       } finally {
         program.kill();

@@ -263,6 +263,7 @@ fn a_refusal_on_a_shared_socket_refuses_one_document() {
         ("DOCUMENTS_PER_CONNECTION_MAX", "3"),
         ("UPDATE_BYTES_MAX", "131072"),
         ("DOCUMENT_BYTES_MAX", "131072"),
+        ("STEP2_BYTES_MAX", "140000"),
     ]);
     let mut fleet = Fleet::start();
     for kind in HOCUSPOCUS {
@@ -278,7 +279,7 @@ fn a_refusal_on_a_shared_socket_refuses_one_document() {
         fleet.wait(&[&many], "denied", PATIENCE);
         fleet.call("insert", json!({ "client": large, "at": 0, "text": "x".repeat(300_000) }));
         eventually(PATIENCE, "the page is told which limit it was", || {
-            fleet.status(&large)["stateless"][0].as_str().is_some_and(|told| told.contains("update_bytes_max"))
+            fleet.status(&large)["stateless"][0].as_str().is_some_and(|told| told.contains("step2_bytes_max"))
         });
         write(&mut fleet, kind, &format!("tok-{kind}"));
         fleet.wait(&[kind], "saved", PATIENCE);

@@ -87,7 +87,7 @@ fn oversized_messages_are_refused() {
     let world = World::start();
     let before_kib = world.server.memory_kib();
     let mut client = connect(&world, "a");
-    client.send(&[0x82, 0xFF, 0, 0, 0, 0, 1, 0x80, 0, 0]); // 24 MiB are to come
+    client.send(&[0x82, 0xFF, 0, 0, 0, 0, 0x0C, 0x80, 0, 0]); // 200 MiB are to come
     loop {
         match client.frame().expect("a close frame comes") {
             (0x88, payload) => {

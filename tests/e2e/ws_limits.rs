@@ -141,7 +141,7 @@ fn what_one_connection_or_document_may_is_closed_by_its_name() {
     full.send_binary(&update_message(1, 65_000));
     while !full.binary().starts_with(&[0, 2]) {}
     full.send_binary(&update_message(2, 1_000));
-    assert_eq!(closed(&mut full), limit("the document is too large"));
+    assert_eq!(closed(&mut full), limit("the document is too large (document_bytes_max)"));
 
     let mut crowd = joined(&world, "clients");
     for client in 1..=101 {

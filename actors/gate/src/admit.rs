@@ -80,8 +80,7 @@ pub enum Refused {
     #[error("{}", self.reason())]
     ParentNotAType,
     /// The origin and the right origin of a block stand in different types, or under different keys; or one is
-    /// collected and the other stands in something that lives. A right origin in another root type, not under a key, is
-    /// none of these: yrs writes such ones, and all peers read them alike.
+    /// collected and the other stands in something that lives. pycrdt makes such a block of an insertion inside a character.
     #[error("{}", self.reason())]
     DifferentPlaces,
     /// Text, a format or several values under a key, where only one value belongs.
@@ -124,7 +123,9 @@ impl Refused {
         match self {
             Self::Circular => "blocks of several clients refer to each other in a circle",
             Self::ParentNotAType => "a parent is not a shared type",
-            Self::DifferentPlaces => "origin and right origin are in different shared types",
+            Self::DifferentPlaces => {
+                "origin and right origin are in different shared types; write it again from a fresh document"
+            }
             Self::UnfitForKey => "text, a format or several values under a key",
             Self::RightOriginFirst => "a right origin stands left of the origin",
             Self::TypesTooDeep { .. } => "shared types are nested too deeply (type_depth_max)",

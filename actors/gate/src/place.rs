@@ -37,16 +37,6 @@ impl Place {
         self.key != 0
     }
 
-    /// Known, and not under a key.
-    pub fn is_sequence(&self) -> bool {
-        !self.is_gone() && !self.has_key()
-    }
-
-    /// Directly in a root type, and not under a key.
-    pub fn is_root_sequence(&self) -> bool {
-        self.client == ROOT && !self.has_key()
-    }
-
     /// The item whose type this is inside; none for a root type.
     pub fn item(&self) -> Option<Id> {
         (self.client < ROOT).then_some(Id { client: self.client, clock: self.clock })

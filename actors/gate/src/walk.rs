@@ -274,13 +274,6 @@ impl<'d, 'a> Walk<'d, 'a> {
             Parent::OfOrigin => {
                 let place = |id: Option<Id>| id.map(|id| self.unit(id).place);
                 match (place(links.origin), place(links.right_origin)) {
-                    // yrs splits a text at the end of a block when it is given a byte inside its last character, and
-                    // takes whatever its client wrote next for what is right of it. Every peer finds the parent by the
-                    // origin, never meets the right origin on the way, and so inserts as if there were none. Only
-                    // content of a root type is never collected, so that it stays known.
-                    (Some(left), Some(right)) if left != right && left.is_sequence() && right.is_root_sequence() => {
-                        Ok(left)
-                    }
                     (Some(left), Some(right)) if self.are_apart(left, right) => {
                         self.refuse(Refused::DifferentPlaces, Check::DifferentPlaces)
                     }

@@ -253,7 +253,7 @@ impl Line {
     }
 
     /// Closes the connection (A, C), or detaches the document from it (B) unless the whole socket is meant. What still waits to be
-    /// shown is dropped when a right ended (44xx, 4501), and flushed otherwise.
+    /// shown is dropped when a right ended, and flushed otherwise.
     pub fn close(&mut self, code: u16, reason: &str, whole_socket: bool) {
         use super::close::{EXPIRED, TRY_AGAIN_LATER, is_about_content};
         self.receiving = false;
@@ -280,8 +280,9 @@ impl Line {
     }
 
     fn close_socket(&self, code: u16, reason: &str) {
+        use super::close::{EXPIRED, FORBIDDEN, NOT_FOUND, UNAUTHORIZED};
         match code {
-            4400..4600 => self.outbox.close_now(close_frame(code, reason)),
+            UNAUTHORIZED | FORBIDDEN | NOT_FOUND | EXPIRED => self.outbox.close_now(close_frame(code, reason)),
             _ => self.outbox.close(close_frame(code, reason)),
         }
     }

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tracing::debug;
@@ -41,6 +42,7 @@ pub struct Session {
     checked: Option<(Token, Caller)>,
     user: Option<UserId>,
     outbox: Arc<Outbox>,
+    is_authenticated: Arc<AtomicBool>,
     services: Arc<Services>,
     state: SessionState,
     attached: HashMap<Bytes, Attached>,
@@ -92,6 +94,7 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         checked: None,
         user: None,
         outbox: opening.outbox,
+        is_authenticated: opening.is_authenticated,
         services,
         state,
         attached: HashMap::new(),
@@ -186,7 +189,8 @@ impl Session {
             knows_close,
         };
         let presented = token.clone();
-        let opening = async move { open_room(&services, presented, checked, &room, join).await };
+        let is_authenticated = self.is_authenticated.clone();
+        let opening = async move { open_room(&services, (presented, checked), &room, join, &is_authenticated).await };
         // The mailbox waits: what comes meanwhile stays in order, and a flood stays in the socket.
         ctx.wait(opening.into_actor(self).map(move |opened, actor, ctx| {
             let effects = match opened {
@@ -361,10 +365,10 @@ fn when_taken(mut deliveries: Vec<oneshot::Receiver<()>>) -> Response<()> {
 
 async fn open_room(
     services: &Services,
-    token: Option<Token>,
-    checked: Option<Caller>,
+    (token, checked): (Option<Token>, Option<Caller>),
     room: &RoomName,
     mut join: Join,
+    is_authenticated: &AtomicBool,
 ) -> Result<Opened, AccessDenied> {
     if services.is_draining() {
         return Err(AccessDenied::Unavailable);
@@ -376,6 +380,8 @@ async fn open_room(
         (None, None) => return Err(AccessDenied::BadToken),
     };
     let grant = authority.open(&caller, room).await?;
+    // Before the document asks for anything: the answer may be large.
+    is_authenticated.store(true, Ordering::Release);
     let key = DocumentKey { tenant: caller.tenant, document: grant.document };
     (join.user, join.session, join.role, join.until) = (caller.user, caller.session, grant.role, grant.until);
     // An instance that ends in the very moment of the join is replaced by the next.

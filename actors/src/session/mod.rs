@@ -38,6 +38,8 @@ pub struct Opening {
     pub token: Option<Token>,
     /// Where finished WebSocket frames go.
     pub outbox: Arc<Outbox>,
+    /// Set once a token was good: until then the pump takes only small messages.
+    pub is_authenticated: Arc<AtomicBool>,
 }
 
 /// What sessions of a node share.

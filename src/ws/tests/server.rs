@@ -70,6 +70,7 @@ impl Node {
             trusted_proxies: TrustedProxies::default(),
             seats: Seats { node: 1_000, address: 1_000 },
             message_bytes_max: 4 << 20,
+            strange_bytes_max: 4 << 20,
             unfinished_bytes_max: 256 << 20,
             outbox_bytes_max: 1 << 20,
             deadlines: Deadlines::default(),

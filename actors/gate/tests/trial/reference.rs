@@ -436,8 +436,6 @@ impl Model {
                 _ => return broken("a parent that is no type"),
             },
             Parent::OfOrigin => match (place_of(item.origin), place_of(item.right)) {
-                // A right origin in another root type is one that nobody meets.
-                (Some(left), Some((Ok(_), None))) if left.1.is_none() => Some(left),
                 (Some(left), Some(right)) if left != right => return broken("origins in two places"),
                 (Some(place), None) | (None, Some(place)) if are_both && !is_dead(&place) => {
                     return broken("one origin is collected, and what the other stands in lives");

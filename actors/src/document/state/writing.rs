@@ -108,7 +108,7 @@ impl DocumentState {
             let refusal = if self.dead {
                 WriteRefused::Unavailable { retry_after_s: 1 }
             } else {
-                WriteRefused::Full("the document is too large")
+                WriteRefused::Full("the document is too large (document_bytes_max)")
             };
             return self.refuse(proposal, &refusal, now);
         }

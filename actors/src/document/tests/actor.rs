@@ -164,6 +164,7 @@ async fn whoever_comes_while_the_node_goes_is_told_that_it_restarts() {
         room: Some("notes".to_owned()),
         token: Some(Token("any".to_owned())),
         outbox: outbox.clone(),
+        is_authenticated: Arc::default(),
     };
     let _session = session::start(opening, services);
     let mut frames = VecDeque::new();

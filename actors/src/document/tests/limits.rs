@@ -81,7 +81,7 @@ fn a_full_document_says_so_over_http() {
     let mut effects = bench.state.write(by, ann.type_at(0, &"x".repeat(3_000)), None, answer);
     effects.extend(bench.state.advance(bench.now));
     bench.perform(effects);
-    assert_eq!(answered.try_recv().unwrap(), Err(WriteRefused::Full("the document is too large")));
+    assert_eq!(answered.try_recv().unwrap(), Err(WriteRefused::Full("the document is too large (document_bytes_max)")));
 }
 
 #[test]
