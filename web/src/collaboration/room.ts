@@ -57,6 +57,7 @@ export class Room {
     this.socket = new HocuspocusProviderWebsocket({
       url: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/collab`,
       maxDelay: 10_000, // A person waits for this: half a minute is too long.
+      autoConnect: false,
     });
     this.provider = new HocuspocusProvider({
       websocketProvider: this.socket,
@@ -91,6 +92,7 @@ export class Room {
     window.addEventListener('offline', this.onNetwork);
     window.addEventListener('beforeunload', this.onLeave);
     this.onPeople();
+    void this.connect();
   }
 
   /** How others see this user from now on. */
@@ -103,7 +105,7 @@ export class Room {
     if (this.closed) return;
     this.state.set({ ...this.state.value, refusal: null });
     this.leave();
-    void this.socket.connect();
+    void this.connect();
   }
 
   close(): void {
@@ -116,6 +118,12 @@ export class Room {
     this.provider.destroy();
     this.socket.destroy();
     this.doc.destroy();
+  }
+
+  /** Asks first whether there is such a document: a connection would create one of this id, where that is allowed. */
+  private async connect(): Promise<void> {
+    await this.askWhy();
+    if (!this.closed && this.state.value.refusal === null) void this.socket.connect();
   }
 
   private opened(): void {
