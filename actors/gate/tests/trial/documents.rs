@@ -69,7 +69,6 @@ impl Trial {
             document_clients_max: 16,
             awareness_state_bytes_max: 200,
             awareness_entries_max: 8,
-            ..Caps::default()
         };
         let hex = include_bytes!("../hostile/base.hex").trim_ascii();
         let sample =
