@@ -145,7 +145,9 @@ impl Reader {
                 Claim::Frame { is_control: true, payload, .. } if payload > CONTROL_PAYLOAD_MAX => {
                     return Err(Refusal::Invalid);
                 }
-                Claim::Frame { is_control: false, header, payload } if payload > self.message_bytes_max.saturating_sub(used) => {
+                Claim::Frame { is_control: false, header, payload }
+                    if payload > self.message_bytes_max.saturating_sub(used) =>
+                {
                     if !self.reads_past {
                         return Err(Refusal::TooBig);
                     }

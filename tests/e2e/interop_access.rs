@@ -6,32 +6,17 @@ use crate::support::process::{PATIENCE, eventually, is_established};
 use crate::support::scaled;
 use crate::support::server::Options;
 use crate::support::world::World;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
-
-fn wrong_token(world: &World) -> String {
-    let token = world.token();
-    format!("{}{}", &token[..token.len() - 43], "A".repeat(43))
-}
-
-/// Options that let a Y-Sweet client come with a token as it is: its own authorisation call would be refused first.
-fn as_is(world: &World, kind: &str, room: &str, token: &str) -> Value {
-    if kind == "c" {
-        let url = format!("{}/d/{room}/ws", world.server.socket_base());
-        json!({ "clientToken": { "url": url, "docId": room, "token": token, "authorization": "full" } })
-    } else {
-        json!({})
-    }
-}
 
 /// Only y-websocket 3.1 (by code) and Hocuspocus 2.15 can be told to stop; the others retry whatever they hear and must stay cheap.
 #[test]
 fn a_wrong_token_is_refused_and_stubborn_clients_are_slowed() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    let token = wrong_token(&world);
+    let token = world.wrong_token();
     for kind in KINDS {
-        let options = as_is(&world, kind, "refused", &token);
+        let options = world.as_is(kind, "refused", &token);
         fleet.open_with(kind, kind, &world.base(), "refused", &token, options);
     }
     let seconds = scaled(15, 60);

@@ -5,7 +5,7 @@ use crate::support::ledger::strings;
 use crate::support::process::eventually;
 use crate::support::server::Options;
 use crate::support::world::World;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 const HOCUSPOCUS: [&str; 3] = ["b2", "b3", "b4"];
@@ -31,16 +31,6 @@ fn logged(world: &World, fleet: &mut Fleet, room: &str) -> Vec<String> {
     strings(&fleet.call("tokensOf", json!({ "update": folded })))
 }
 
-/// A client token as Y-Sweet's own would be, but with this token of ours.
-fn as_is(world: &World, kind: &str, room: &str, token: &str) -> Value {
-    if kind == "c" {
-        let url = format!("{}/d/{room}/ws", world.server.socket_base());
-        json!({ "clientToken": { "url": url, "docId": room, "token": token, "authorization": "full" } })
-    } else {
-        json!({})
-    }
-}
-
 #[test]
 fn a_token_that_runs_out_neither_reads_nor_writes_on_open_sockets() {
     let world = World::start();
@@ -49,7 +39,7 @@ fn a_token_that_runs_out_neither_reads_nor_writes_on_open_sockets() {
     fleet.wait(&["owner"], "synced", PATIENCE);
     let member = world.member_for("petra", "editor", "8 seconds");
     for kind in KINDS {
-        let options = as_is(&world, kind, "passing", &member.token);
+        let options = world.as_is(kind, "passing", &member.token);
         fleet.open_with(kind, kind, &world.base(), "passing", &member.token, options);
     }
     for kind in KINDS {
@@ -86,7 +76,7 @@ fn a_client_with_a_fresh_token_comes_back_by_itself() {
     let member = world.member_for("frank", "editor", "20 seconds");
     let fresh = world.fresh_token(&member);
     for kind in KINDS {
-        let options = as_is(&world, kind, "refreshed", &member.token);
+        let options = world.as_is(kind, "refreshed", &member.token);
         fleet.open_with(kind, kind, &world.base(), "refreshed", &member.token, options);
     }
     fleet.wait(&[], "synced", Duration::from_secs(15));
@@ -149,7 +139,7 @@ fn a_right_token_soon_after_a_wrong_one_is_not_refused_later() {
     let world = World::start();
     let mut fleet = Fleet::start();
     let right = world.token();
-    let wrong = format!("{}{}", &right[..right.len() - 43], "A".repeat(43));
+    let wrong = world.wrong_token();
     for kind in ["b3", "b4"] {
         // Once, so that the second refusal is said late.
         let first = format!("first-{kind}");
@@ -177,13 +167,13 @@ fn a_right_token_soon_after_a_wrong_one_is_not_refused_later() {
 fn nobody_slows_down_somebody_elses_login() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    let wrong = format!("{}{}", &world.token()[..world.token().len() - 43], "B".repeat(43));
+    let wrong = world.wrong_token();
     for n in 0..6 {
         let name = format!("stranger-{n}");
         fleet.open(&name, "b4", &world.base(), "busy", &wrong);
     }
     fleet.wait(&["stranger-0"], "denied", PATIENCE);
-    let honest = format!("{}{}", &world.token()[..world.token().len() - 43], "C".repeat(43));
+    let honest = wrong.replace("AAAA", "CCCC");
     fleet.open("mistaken", "b4", &world.base(), "busy", &honest);
     fleet.wait(&["mistaken"], "denied", PATIENCE);
     let late = (0..6).filter(|n| fleet.count(&format!("stranger-{n}"), "denied") == 0).count();

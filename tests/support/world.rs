@@ -120,66 +120,63 @@ impl World {
     /// The same, with a token that runs out by itself after this time of the database.
     pub fn member_for(&self, name: &str, role: &str, lasts: &str) -> Member {
         let tenant = self.tenant();
-        let token = contextnexus::tokens::fresh(TenantId(tenant)).expect("random bytes");
-        let (user, session) = (fresh_id(&token.0), fresh_id(&format!("session of {}", token.0)));
-        let hash: String = contextnexus::tokens::hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
-        execute(
-            &self.database.superuser,
-            &format!(
-                "begin; set local app.current_tenant_id = '{tenant}';
-                 insert into users (tenant_id, id, kind, email, name)
-                 values ('{tenant}', '{user}', 'person', '{name}@demo.local', '{name}');
-                 insert into project_memberships (tenant_id, project_id, user_id, role)
-                 select '{tenant}', id, '{user}', '{role}' from projects where tenant_id = '{tenant}' and slug = 'playground';
-                 insert into user_sessions (tenant_id, id, user_id, kind, name, token_hash, expires_at)
-                 values ('{tenant}', '{session}', '{user}', 'api', 'test', '\\x{hash}', now() + interval '{lasts}');
-                 commit"
-            ),
-        );
-        Member { user, session, token: token.0 }
+        let user = fresh_id(&format!("{name} of {}", self.server.base));
+        self.in_tenant(&format!(
+            "insert into users (tenant_id, id, kind, email, name)
+             values ('{tenant}', '{user}', 'person', '{name}@demo.local', '{name}');
+             insert into project_memberships (tenant_id, project_id, user_id, role)
+             select '{tenant}', id, '{user}', '{role}' from projects where tenant_id = '{tenant}' and slug = 'playground'"
+        ));
+        let (session, token) = self.user_session(user, lasts);
+        Member { user, session, token }
     }
 
     /// One more token of the same person, good for a day.
     pub fn fresh_token(&self, member: &Member) -> String {
+        self.user_session(member.user, "1 day").1
+    }
+
+    fn user_session(&self, user: Uuid, lasts: &str) -> (Uuid, String) {
         let tenant = self.tenant();
         let token = contextnexus::tokens::fresh(TenantId(tenant)).expect("random bytes");
         let session = fresh_id(&format!("session of {}", token.0));
         let hash: String = contextnexus::tokens::hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
-        execute(
-            &self.database.superuser,
-            &format!(
-                "begin; set local app.current_tenant_id = '{tenant}';
-                 insert into user_sessions (tenant_id, id, user_id, kind, name, token_hash, expires_at)
-                 values ('{tenant}', '{session}', '{}', 'api', 'fresh', '\\x{hash}', now() + interval '1 day');
-                 commit",
-                member.user
-            ),
-        );
-        token.0
+        self.in_tenant(&format!(
+            "insert into user_sessions (tenant_id, id, user_id, kind, name, token_hash, expires_at)
+             values ('{tenant}', '{session}', '{user}', 'api', 'test', '\\x{hash}', now() + interval '{lasts}')"
+        ));
+        (session, token.0)
+    }
+
+    /// Runs statements as the demo tenant.
+    fn in_tenant(&self, statements: &str) {
+        let tenant = self.tenant();
+        let sql = format!("begin; set local app.current_tenant_id = '{tenant}'; {statements}; commit");
+        execute(&self.database.superuser, &sql);
+    }
+
+    /// A token of the right form that nobody has.
+    pub fn wrong_token(&self) -> String {
+        let token = self.token();
+        format!("{}{}", &token[..token.len() - 43], "A".repeat(43))
+    }
+
+    /// Options that let a Y-Sweet client come with a token as it is: its own authorisation call would be refused first.
+    pub fn as_is(&self, kind: &str, room: &str, token: &str) -> Value {
+        if kind == "c" {
+            let url = format!("{}/d/{room}/ws", self.server.socket_base());
+            json!({ "clientToken": { "url": url, "docId": room, "token": token, "authorization": "full" } })
+        } else {
+            json!({})
+        }
     }
 
     pub fn set_role(&self, member: &Member, role: &str) {
-        let tenant = self.tenant();
-        execute(
-            &self.database.superuser,
-            &format!(
-                "begin; set local app.current_tenant_id = '{tenant}';
-                 update project_memberships set role = '{role}' where user_id = '{}'; commit",
-                member.user
-            ),
-        );
+        self.in_tenant(&format!("update project_memberships set role = '{role}' where user_id = '{}'", member.user));
     }
 
     pub fn revoke(&self, member: &Member) {
-        let tenant = self.tenant();
-        execute(
-            &self.database.superuser,
-            &format!(
-                "begin; set local app.current_tenant_id = '{tenant}';
-                 update user_sessions set revoked_at = now() where id = '{}'; commit",
-                member.session
-            ),
-        );
+        self.in_tenant(&format!("update user_sessions set revoked_at = now() where id = '{}'", member.session));
     }
 
     /// The document that this room of the default project leads to.
