@@ -114,6 +114,11 @@ impl Outbox {
         self.push(frame)
     }
 
+    /// Queues more of what the frame before it began, whatever waits: an update in pieces is taken as one frame would be.
+    pub fn push_more(&self, frame: Bytes) -> Pushed {
+        self.push_if(frame, |_, _| true)
+    }
+
     /// The connection, for what is [written through](Self::write_through); until then everything is the writer's.
     pub fn connect(&self, sink: Arc<dyn Sink>) {
         self.lock().sink = Some(sink);

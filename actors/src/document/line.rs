@@ -159,13 +159,25 @@ impl Line {
         !self.rest.is_empty()
     }
 
-    /// As [`show`](Self::show), for an update in pieces. It never falls behind with it.
-    pub fn show_pieces(&mut self, pieces: &mut [Frames<'_>], seq: u64) {
+    /// As [`show`](Self::show), for an update in pieces: where there is room for the first, all are taken, as one frame would be. A
+    /// connection that takes what it is sent never falls behind because an update is large.
+    pub fn show_pieces(&mut self, pieces: &mut [Frames<'_>], seq: u64) -> Option<u64> {
         if !self.receiving || self.behind_since.is_some() {
-            return;
+            return None;
         }
-        self.rest.extend(pieces.iter_mut().map(|frames| Piece::Frame(frames.for_line(&self.address))));
-        self.begin(seq);
+        for (place, frames) in pieces.iter_mut().enumerate() {
+            let frame = frames.for_line(&self.address);
+            match if place == 0 { self.outbox.push(frame) } else { self.outbox.push_more(frame) } {
+                Pushed::Taken => {}
+                Pushed::Full => {
+                    self.behind_since = Some(self.sent_seq);
+                    return self.behind_since;
+                }
+                Pushed::Closed => return None,
+            }
+        }
+        self.sent_seq = seq;
+        None
     }
 
     /// A committed update for everybody who is receiving. Returns the sequence before it when the connection fell behind with it.

@@ -83,14 +83,11 @@ impl Lines {
                 continue;
             }
             shown += 1;
-            if !pieces.is_empty() {
-                line.show_pieces(&mut pieces, through.seq);
-                if line.has_rest() {
-                    line.notify_when_drained(self.drained.clone());
-                }
-                continue;
-            }
-            if let Some(before) = line.show(&mut frames, through.seq) {
+            let before = match pieces.is_empty() {
+                true => line.show(&mut frames, through.seq),
+                false => line.show_pieces(&mut pieces, through.seq),
+            };
+            if let Some(before) = before {
                 line.notify_when_drained(self.drained.clone());
                 state.fell_behind(*follower, before);
                 metrics::counter!("contextnexus_behind_total").increment(1);

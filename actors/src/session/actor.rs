@@ -230,6 +230,9 @@ impl Session {
         let Opened { caller, key, document, may_write } = opened;
         let user = caller.user;
         debug!(connection.id = %self.connection, user.id = %user, "joined a document");
+        // First of all: whatever comes of it, the document is left when the connection ends.
+        self.attached.insert(address.clone(), Attached { key, follower, document, detached, token: token.clone() });
+        self.attachments.set_count(self.attached.len());
         if self.user.is_none() {
             if !self.services.admit_user(user) {
                 let (code, reason) = (close::TRY_AGAIN_LATER, "too many connections of this user");
@@ -237,11 +240,9 @@ impl Session {
             }
             self.user = Some(user);
         }
-        if let Some(token) = &token {
-            self.checked = Some((token.clone(), caller));
+        if let Some(token) = token {
+            self.checked = Some((token, caller));
         }
-        self.attached.insert(address.clone(), Attached { key, follower, document, detached, token });
-        self.attachments.set_count(self.attached.len());
         self.state.joined(address, may_write)
     }
 
