@@ -103,11 +103,14 @@ impl Browser {
     }
 }
 
+/// States with the users that own them, as nodes tell each other.
+type Owned = Vec<(AwarenessEntry, Option<UserId>)>;
+
 struct Town {
     nodes: Vec<Presence>,
     browsers: Vec<Browser>,
     /// Between nodes: to which, from which, what.
-    bus: VecDeque<(usize, usize, Vec<(AwarenessEntry, Option<UserId>)>)>,
+    bus: VecDeque<(usize, usize, Owned)>,
     now: Instant,
     connections: u128,
     /// Sockets whose end nobody has noticed yet.

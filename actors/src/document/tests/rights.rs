@@ -128,13 +128,13 @@ fn a_changed_role_is_told_in_the_words_of_the_dialect() {
     let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
     for number in [1, 2] {
         let viewer = bench.granted(Role::Viewer, None);
-        bench.stands(number, viewer.clone());
+        bench.stands(number, viewer);
         bench.stands(number, viewer);
     }
     assert_eq!(bench.count(&ann, &Sent::Scope(false)), 1);
     assert_eq!(bench.count(&bob, &Sent::ReadOnly), 1);
     let admin = bench.granted(Role::Admin, None);
-    bench.stands(1, admin.clone());
+    bench.stands(1, admin);
     let editor = bench.granted(Role::Editor, None);
     bench.stands(1, editor);
     assert_eq!(bench.count(&ann, &Sent::Scope(true)), 1, "an administrator and an editor both write");
