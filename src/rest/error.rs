@@ -292,8 +292,7 @@ impl From<AccessDenied> for ApiError {
             AccessDenied::Deleted => Self::DocumentDeleted,
             AccessDenied::NoSuchProject => Self::NotFound("project"),
             AccessDenied::BadName(why) => Self::field("name", why.text()),
-            AccessDenied::Full => Self::DocumentFull("the document has too many connections"),
-            AccessDenied::Unavailable => Self::Unavailable { retry_after_s: 1 },
+            AccessDenied::Full | AccessDenied::Unavailable => Self::Unavailable { retry_after_s: 1 },
         }
     }
 }

@@ -305,12 +305,12 @@ impl Line {
     }
 }
 
-/// B: the word for what a connection may do.
+/// Hocuspocus: the word for what a connection may do.
 pub fn scope(may_write: bool) -> &'static str {
     if may_write { "read-write" } else { "readonly" }
 }
 
-/// B: what the page is told when content was refused: `{"type":"refused","code":4413,"reason":"…"}`.
+/// Hocuspocus: what the page is told when content was refused: `{"type":"refused","code":4413,"reason":"…"}`.
 fn refusal(code: u16, reason: &str) -> String {
     serde_json::json!({ "type": "refused", "code": code, "reason": reason }).to_string()
 }
