@@ -99,7 +99,7 @@ const HISTOGRAMS: &[(&str, &str)] = &[
 ];
 
 /// The commit of which this program was built, where that is known (`build.rs`).
-const REVISION: &str = env!("CONTEXTNEXUS_REVISION");
+const REVISION: &str = env!("CNX_REVISION");
 
 /// Describes all, and begins those that must be there from the start.
 pub fn describe() {

@@ -185,6 +185,14 @@ fn tidy_the_readme_tells_to_install_what_its_programs_are_tested_with() {
     assert_eq!(programs, 6);
 }
 
+/// `cargo run` hands on to the server what the build sets, and what begins with CONTEXTNEXUS_ is a setting.
+#[test]
+fn tidy_nothing_that_the_build_sets_looks_like_a_setting() {
+    let build = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("build.rs")).unwrap();
+    assert!(build.contains("rustc-env="), "it sets nothing");
+    assert_eq!(offences(&[("build.rs".into(), build)], &["CONTEXTNEXUS_"]), Vec::<String>::new());
+}
+
 #[test]
 fn tidy_ci_runs_the_readmes_test_command() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
