@@ -59,7 +59,9 @@ async function eventually (check) {
 const nodeFlags = Number(process.versions.node.split('.')[0]) < 22 ? ['--experimental-websocket'] : []
 
 function start (command, args, env = {}) {
-  const program = spawn(command, args, { cwd: import.meta.dirname, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  // Without colours, which some programs print where `CI` is set: what they print is read here.
+  const environment = { ...process.env, NO_COLOR: '1', ...env }
+  const program = spawn(command, args, { cwd: import.meta.dirname, env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
   program.printed = ''
   for (const stream of [program.stdout, program.stderr]) stream.setEncoding('utf8').on('data', text => { program.printed += text })
   return program
