@@ -2,6 +2,7 @@
 //! order. The only module that knows both what actors decide and what touches the world.
 
 use crate::arrival::{self, NotThere};
+use crate::aside::AsideThreads;
 use crate::commands::chain;
 use crate::config::Config;
 use crate::console::say;
@@ -61,6 +62,9 @@ pub enum ServeError {
         "the port of {0} is in use: another server listens there; stop it, or choose another address with --listen"
     )]
     PortInUse(SocketAddr),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}; does a limit of the service or container hold (TasksMax=, pids)?")]
+    Threads(io::Error),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -373,6 +377,7 @@ impl Actors {
             node,
             log,
             witness: (seams.witness)(witness),
+            aside: Arc::new(AsideThreads::start(config.workers()).map_err(ServeError::Threads)?),
             authority: Arc::new(PostgresAuthority::new(database.clone(), clock.clone())),
             bus: bus(config, database, node, readiness)?,
             clock,
@@ -388,8 +393,9 @@ impl Actors {
 
 /// Without it the server is as good, but what ends it is not found out.
 fn black_box(config: &Config) -> Option<BlackBox> {
-    // Documents are folded by their own threads, and one more place is cheap.
-    match BlackBox::open(&config.data_dir, config.workers() + 1) {
+    // Documents are folded by their own threads or aside, and one more place is cheap.
+    let folding = config.workers() + AsideThreads::count(config.workers());
+    match BlackBox::open(&config.data_dir, folding + 1) {
         Ok(black_box) => Some(black_box),
         Err(error) => {
             let directory = config.data_dir.display();

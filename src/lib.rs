@@ -4,6 +4,7 @@
 // One line per module, in alphabetical order, so that two people rarely touch the same line.
 pub mod app;
 pub mod arrival;
+pub mod aside;
 pub mod backup;
 pub mod commands;
 pub mod config;

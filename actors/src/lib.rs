@@ -12,6 +12,7 @@
 //! Reading order: [`ports::log`], [`document`], [`session`], [`directory`].
 
 pub mod access;
+pub mod aside;
 pub mod budget;
 pub mod causes;
 pub mod clock;

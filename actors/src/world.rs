@@ -1,5 +1,6 @@
 //! The world as actors see it: the ports, the limits, and this node's name.
 
+use crate::aside::Aside;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::document::witness::Witness;
@@ -23,6 +24,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Who hears of every fold.
     pub witness: Arc<dyn Witness>,
+    /// Does what takes long, beside the documents' threads.
+    pub aside: Arc<dyn Aside>,
     /// Bounds and intervals.
     pub limits: Arc<Limits>,
     /// Bytes of updates that wait on this node.

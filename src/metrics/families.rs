@@ -15,6 +15,10 @@ const QUEUES: &[(&str, &str)] = &[
     ("contextnexus_log_waiting_bytes", "Bytes of these."),
     ("contextnexus_outbox_bytes", "Bytes that wait to be written to WebSockets, all together."),
     ("contextnexus_passwords_waiting", "Passwords that are hashed or wait for it."),
+    (
+        "contextnexus_aside_waiting",
+        "Decisions of documents that take long and wait for a thread of their own, or have it.",
+    ),
     ("contextnexus_read_backs_waiting", "Snapshots that are being read back, or wait for it."),
     ("contextnexus_recent_bytes", "Recent updates that documents keep for those who are behind."),
     ("contextnexus_show_waiting", "Documents that are shown as JSON or text, or wait for it."),

@@ -136,6 +136,7 @@ impl TestApp {
             bus: Arc::new(MemoryBus::alone(node)),
             clock: clock.clone(),
             witness: Arc::new(contextnexus_actors::document::witness::Nobody),
+            aside: Arc::new(contextnexus_actors::aside::Inline),
             budget: Arc::new(Budget::new(limits.node_waiting_bytes_max)),
             limits: Arc::new(limits),
         };

@@ -9,13 +9,14 @@ use super::messages::{
 use super::replica::Unverified;
 use super::state::{DocumentState, HeldDecision, Unsound};
 use super::{FollowerId, close, storage};
+use crate::aside::{ASIDE_FROM, done_aside};
 use crate::directory::messages::{Resign, Resigned};
 use crate::directory::{Desk, Directory};
 use crate::ids::{AppendId, DocumentKey, Position, SessionId, UserId};
 use crate::ports::authority::Held;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{ReadRefused, WriteRefused, Written};
-use crate::ports::log::{AppendRequest, NewRow};
+use crate::ports::log::{AppendOutcome, AppendRequest, NewRow};
 use crate::world::World;
 use actix::prelude::*;
 use bytes::Bytes;
@@ -56,6 +57,8 @@ pub struct DocumentActor {
     draining: Option<oneshot::Sender<()>>,
     /// What is mended before anybody loads the document anew.
     unsound: Vec<Unsound>,
+    /// A snapshot is to be taken when all else of this turn is done, and stored or only read back.
+    snapshot_due: Option<bool>,
     /// Counts what is shown, one for each receiver.
     fanout: Counter,
 }
@@ -81,17 +84,69 @@ impl DocumentActor {
             routed: 0,
             draining: None,
             unsound: Vec::new(),
+            snapshot_due: None,
             fanout: counter!("contextnexus_fanout_total"),
         }
     }
 
     /// Lets the state decide and performs what it wants.
-    fn decide(&mut self, ctx: &mut Context<Self>, decide: impl FnOnce(&mut DocumentState, Instant) -> Vec<Effect>) {
+    fn decide(
+        &mut self,
+        ctx: &mut Context<Self>,
+        effort: Duration,
+        decide: impl FnOnce(&mut DocumentState, Instant) -> Vec<Effect> + Send + 'static,
+    ) {
+        self.decide_and(ctx, effort, move |state, now| (decide(state, now), ()), |_, (), _| {});
+    }
+
+    /// The same, and then goes on with what else the state answered. A decision that may take long is made aside; the mailbox waits for it, and so
+    /// does all else that this document does.
+    fn decide_and<T: Send + 'static>(
+        &mut self,
+        ctx: &mut Context<Self>,
+        effort: Duration,
+        decide: impl FnOnce(&mut DocumentState, Instant) -> (Vec<Effect>, T) + Send + 'static,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
         let now = self.world.clock.instant();
-        let Some(state) = &mut self.state else { return };
-        let effects = decide(state, now);
+        if effort < ASIDE_FROM {
+            let Some(state) = &mut self.state else { return };
+            let (effects, answer) = decide(state, now);
+            return self.decided(effects, answer, then, ctx);
+        }
+        let Some(mut state) = self.state.take() else { return };
+        let (aside, tenant) = (self.world.aside.clone(), self.key.tenant);
+        let decided = async move {
+            let decided = move || {
+                let decided = decide(&mut state, now);
+                (state, decided)
+            };
+            done_aside(aside.as_ref(), tenant, decided).await
+        };
+        ctx.wait(decided.into_actor(self).map(|decided, actor, ctx| match decided {
+            Some((state, (effects, answer))) => {
+                actor.state = Some(state);
+                actor.decided(effects, answer, then, ctx);
+            }
+            None => actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx),
+        }));
+    }
+
+    fn decided<T>(
+        &mut self,
+        effects: Vec<Effect>,
+        answer: T,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>),
+        ctx: &mut Context<Self>,
+    ) {
         self.perform(effects, ctx);
+        then(self, answer, ctx);
         self.after(ctx);
+    }
+
+    /// How long a decision may take.
+    fn effort(&self, of: impl FnOnce(&DocumentState) -> Duration) -> Duration {
+        self.state.as_ref().map_or(Duration::ZERO, of)
     }
 
     fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
@@ -107,7 +162,11 @@ impl DocumentActor {
             Effect::ReadTail(held) => {
                 let (log, key) = (self.world.log.clone(), self.key);
                 let tail = async move { log.tail(key, held).await }.into_actor(self);
-                ctx.spawn(tail.map(|tail, actor, ctx| actor.decide(ctx, |state, now| state.tail_read(tail, now))));
+                ctx.spawn(tail.map(|tail, actor, ctx| {
+                    let effort = actor
+                        .effort(|state| tail.as_ref().map_or(Duration::ZERO, |tail| state.effort_to_take_in(tail)));
+                    actor.decide(ctx, effort, |state, now| state.tail_read(tail, now));
+                }));
             }
             Effect::Recover { after } => self.recover(after, ctx),
             Effect::Rebuild => {
@@ -155,7 +214,7 @@ impl DocumentActor {
                     debug!(document.id = %self.key.document, connection.id = %follower.connection, "closed with {code}: {reason}");
                 }
             }
-            Effect::Snapshot { is_stored } => self.snapshot(is_stored, ctx),
+            Effect::Snapshot { is_stored } => self.snapshot_due = Some(is_stored),
             Effect::Mend(unsound) => self.unsound.push(unsound),
             Effect::QuarantineRefused(what) => {
                 actix::spawn(storage::quarantine_refused(self.world.clone(), self.key, what));
@@ -177,6 +236,9 @@ impl DocumentActor {
         match state.take_presence_dropped() {
             0 => {}
             dropped => metrics::counter!("contextnexus_presence_dropped_total").increment(dropped),
+        }
+        if let Some(is_stored) = self.snapshot_due.take() {
+            return self.snapshot(is_stored, ctx); // and then again
         }
         self.desk.stands_at(state.position());
         self.desk.counts(state.waiting().1, state.bytes(), state.recent_bytes(), self.lines.is_empty());
@@ -212,7 +274,7 @@ impl DocumentActor {
                 let after = at.saturating_duration_since(self.world.clock.instant());
                 let handle = ctx.run_later(after, |actor, ctx| {
                     actor.timer = None;
-                    actor.decide(ctx, DocumentState::on_time);
+                    actor.decide(ctx, Duration::ZERO, DocumentState::on_time);
                 });
                 self.timer = Some((at, handle));
             }
@@ -226,7 +288,7 @@ impl DocumentActor {
         let after = at.saturating_duration_since(self.world.clock.instant());
         let handle = ctx.run_later(after, |actor, ctx| {
             actor.rights_timer = None;
-            actor.decide(ctx, DocumentState::on_time);
+            actor.decide(ctx, Duration::ZERO, DocumentState::on_time);
         });
         self.rights_timer = Some((at, handle));
     }
@@ -239,17 +301,18 @@ impl DocumentActor {
         let request = AppendRequest { key: self.key, held, append_id, rows };
         let log = self.world.log.clone();
         let outcome = async move { log.append(request).await }.into_actor(self);
-        ctx.spawn(outcome.map(|outcome, actor, ctx| {
-            actor.decide(ctx, |state, now| state.appended(outcome, now));
-        }));
+        ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
+    }
+
+    fn appended(&mut self, outcome: AppendOutcome, ctx: &mut Context<Self>) {
+        let effort = self.effort(DocumentState::effort_to_commit);
+        self.decide(ctx, effort, |state, now| state.appended(outcome, now));
     }
 
     fn hold(&mut self, held: Position, ctx: &mut Context<Self>) {
         let (log, key) = (self.world.log.clone(), self.key);
         let head = async move { log.hold(key, held).await }.into_actor(self);
         ctx.spawn(head.map(|head, actor, ctx| {
-            let now = actor.world.clock.instant();
-            let Some(state) = &mut actor.state else { return };
             let (head, tail) = match head {
                 Ok(mut head) => {
                     let tail = head.take_tail();
@@ -257,21 +320,24 @@ impl DocumentActor {
                 }
                 Err(error) => (None, Err(error)),
             };
-            let (decision, effects) = state.held(tail, now);
-            let append_id = AppendId(actor.world.clock.fresh_id());
-            match (decision, head) {
+            let effort =
+                actor.effort(|state| tail.as_ref().map_or(Duration::ZERO, |tail| state.effort_to_take_in(tail)));
+            let decide = |state: &mut DocumentState, now| {
+                let (decision, effects) = state.held(tail, now);
+                (effects, decision)
+            };
+            actor.decide_and(ctx, effort, decide, |actor, decision, ctx| match (decision, head) {
                 (HeldDecision::Append { held, rows }, Some(head)) => {
-                    state.dispatched(append_id);
+                    let append_id = AppendId(actor.world.clock.fresh_id());
+                    if let Some(state) = &mut actor.state {
+                        state.dispatched(append_id);
+                    }
                     let request = AppendRequest { key: actor.key, held, append_id, rows };
                     let outcome = async move { head.append(request).await }.into_actor(actor);
-                    ctx.spawn(outcome.map(|outcome, actor, ctx| {
-                        actor.decide(ctx, |state, now| state.appended(outcome, now));
-                    }));
+                    ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
                 }
                 (_, head) => drop(head),
-            }
-            actor.perform(effects, ctx);
-            actor.after(ctx);
+            });
         }));
     }
 
@@ -288,7 +354,11 @@ impl DocumentActor {
             Some((rechecked.standings, world.log.tail(key, position).await))
         };
         ctx.spawn(news.into_actor(self).map(|news, actor, ctx| {
-            actor.decide(ctx, |state, now| state.recovered(news, now));
+            let effort = actor.effort(|state| match &news {
+                Some((_, Ok(tail))) => state.effort_to_take_in(tail),
+                _ => Duration::ZERO,
+            });
+            actor.decide(ctx, effort, |state, now| state.recovered(news, now));
         }));
     }
 
@@ -297,40 +367,55 @@ impl DocumentActor {
         let (world, key) = (self.world.clone(), self.key);
         let stored = async move { storage::load_again(&world, key).await };
         ctx.wait(stored.into_actor(self).map(|stored, actor, ctx| {
-            let now = actor.world.clock.instant();
-            let Some(state) = &mut actor.state else { return };
-            match stored.map(|stored| state.rebuilt(stored, now)) {
-                Ok(Ok(effects)) => {
-                    actor.perform(effects, ctx);
-                    actor.after(ctx);
+            let Ok(stored) = stored else { return actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx) };
+            let effort = storage::effort_to_load(&stored);
+            let rebuild = move |state: &mut DocumentState, now| match state.rebuilt(stored, now) {
+                Ok(effects) => (effects, true),
+                Err(_) => (Vec::new(), false),
+            };
+            actor.decide_and(ctx, effort, rebuild, |actor, is_sound, ctx| {
+                if !is_sound {
+                    // Loading from nothing knows what to do about an unsound row.
+                    actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx);
                 }
-                // Loading from nothing knows what to do about an unsound row.
-                Ok(Err(_)) | Err(_) => actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx),
-            }
-        }));
-    }
-
-    fn snapshot(&mut self, is_stored: bool, ctx: &mut Context<Self>) {
-        let Some(snapshot) = self.take_snapshot(ctx) else { return };
-        let (world, key) = (self.world.clone(), self.key);
-        let taken = async move {
-            match is_stored {
-                true => storage::store_snapshot(world, key, snapshot).await,
-                false => (storage::verify(key, snapshot).await, true),
-            }
-        };
-        ctx.spawn(taken.into_actor(self).map(|(taken, is_stored), actor, ctx| {
-            actor.decide(ctx, |state, now| {
-                state.snapshot_taken(taken, is_stored, now);
-                Vec::new()
             });
         }));
     }
 
-    fn take_snapshot(&mut self, ctx: &mut Context<Self>) -> Option<Unverified> {
-        let (snapshot, effects) = self.state.as_mut()?.snapshot();
-        self.perform(effects, ctx);
-        snapshot
+    fn snapshot(&mut self, is_stored: bool, ctx: &mut Context<Self>) {
+        self.take_snapshot(ctx, move |actor, snapshot, ctx| {
+            let (world, key) = (actor.world.clone(), actor.key);
+            let taken = async move {
+                match is_stored {
+                    true => storage::store_snapshot(world, key, snapshot).await,
+                    false => (storage::verify(&world, key, snapshot).await, true),
+                }
+            };
+            ctx.spawn(taken.into_actor(actor).map(|(taken, is_stored), actor, ctx| {
+                actor.decide(ctx, Duration::ZERO, move |state, now| {
+                    state.snapshot_taken(taken, is_stored, now);
+                    Vec::new()
+                });
+            }));
+        });
+    }
+
+    /// The document may end over it.
+    fn take_snapshot(
+        &mut self,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, Unverified, &mut Context<Self>) + 'static,
+    ) {
+        let effort = self.effort(DocumentState::effort_to_encode) * 2; // the text is read, too
+        let take = |state: &mut DocumentState, _| {
+            let (snapshot, effects) = state.snapshot();
+            (effects, snapshot)
+        };
+        self.decide_and(ctx, effort, take, |actor, snapshot, ctx| {
+            if let Some(snapshot) = snapshot {
+                then(actor, snapshot, ctx);
+            }
+        });
     }
 
     fn die(&mut self, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
@@ -377,9 +462,15 @@ impl DocumentActor {
         }
         // So that the next one to open it reads little; packed, it is as it was read.
         if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100 && !state.is_packed()) {
-            let Some(snapshot) = self.take_snapshot(ctx) else { return }; // it ended over that
-            actix::spawn(storage::store_snapshot(self.world.clone(), self.key, snapshot)); // without us
+            return self.take_snapshot(ctx, |actor, snapshot, ctx| {
+                actix::spawn(storage::store_snapshot(actor.world.clone(), actor.key, snapshot)); // without us
+                actor.resign(ctx);
+            });
         }
+        self.resign(ctx);
+    }
+
+    fn resign(&mut self, ctx: &mut Context<Self>) {
         let resign = Resign { key: self.key, desk: self.desk.clone(), routed: self.routed };
         let agreed = self.directory.send(resign).into_actor(self);
         ctx.spawn(agreed.map(|agreed, actor, ctx| match agreed {
@@ -429,10 +520,18 @@ impl Actor for DocumentActor {
 struct Drained;
 
 impl StreamHandler<Drained> for DocumentActor {
-    fn handle(&mut self, _: Drained, _: &mut Context<Self>) {
-        if let Some(state) = &mut self.state {
-            self.lines.catch_up(state);
-        }
+    fn handle(&mut self, _: Drained, ctx: &mut Context<Self>) {
+        let behind = self.lines.behind_since();
+        let effort = self.effort(|state| state.effort_to_catch_up(behind));
+        let prepare = move |state: &mut DocumentState, now| match behind {
+            Some(seq) => (state.prepare_to_catch_up(seq, now), now),
+            None => (Vec::new(), now),
+        };
+        self.decide_and(ctx, effort, prepare, |actor, now, _| {
+            if let Some(state) = &mut actor.state {
+                actor.lines.catch_up(state, now);
+            }
+        });
     }
 
     fn finished(&mut self, _: &mut Context<Self>) {}
@@ -440,7 +539,8 @@ impl StreamHandler<Drained> for DocumentActor {
 
 impl StreamHandler<BusEvent> for DocumentActor {
     fn handle(&mut self, event: BusEvent, ctx: &mut Context<Self>) {
-        self.decide(ctx, |state, now| state.hear_bus(event, now));
+        let effort = self.effort(|state| state.effort_to_hear_bus(&event));
+        self.decide(ctx, effort, |state, now| state.hear_bus(event, now));
     }
 
     /// The bus let go of us (its own failure): the head check stands in for it.
@@ -465,7 +565,7 @@ impl Handler<Join> for DocumentActor {
         self.arm_idle(ctx);
         let mut member = Member::new(join.dialect, join.user, join.session, join.role);
         member.lasts(join.until, self.world.clock.instant());
-        self.decide(ctx, |state, now| state.join(join.follower, member, now));
+        self.decide(ctx, Duration::ZERO, move |state, now| state.join(join.follower, member, now));
         Ok(())
     }
 }
@@ -478,7 +578,7 @@ impl Handler<Renew> for DocumentActor {
             let (user, session) = std::mem::replace(right, (renewal.user, renewal.session));
             self.desk.releases(user, session);
             self.desk.holds(renewal.user, renewal.session);
-            self.decide(ctx, |state, now| state.renew(renewal, now));
+            self.decide(ctx, Duration::ZERO, move |state, now| state.renew(renewal, now));
         }
     }
 }
@@ -490,22 +590,30 @@ impl Handler<Deliver> for DocumentActor {
         let follower = deliver.follower;
         let joins = deliver.inputs.iter().any(|input| matches!(input, Input::Step1(_)));
         let joined_at = joins.then(|| self.world.clock.instant());
-        self.decide(ctx, |state, now| {
+        let effort = self.effort(|state| state.effort_to_hear(&deliver.inputs));
+        let Deliver { inputs, taken, .. } = deliver;
+        if self.state.is_none() {
+            let _ = taken.send(()); // it ends, and says so itself
+            return;
+        }
+        let hear = move |state: &mut DocumentState, now| {
             let mut effects = Vec::new();
-            for input in deliver.inputs {
+            for input in inputs {
                 effects.extend(state.hear(follower, input, now));
             }
             effects.extend(state.advance(now));
-            effects
+            (effects, ())
+        };
+        self.decide_and(ctx, effort, hear, move |actor, (), _| {
+            if let Some(at) = joined_at {
+                metrics::histogram!("contextnexus_join_seconds").record(actor.world.clock.instant() - at);
+            }
+            if actor.state.as_ref().is_some_and(|state| state.is_window_full(follower)) {
+                actor.parked.push((follower, taken));
+            } else {
+                let _ = taken.send(()); // a session that has gone says no more
+            }
         });
-        if let Some(at) = joined_at {
-            metrics::histogram!("contextnexus_join_seconds").record(self.world.clock.instant() - at);
-        }
-        if self.state.as_ref().is_some_and(|state| state.is_window_full(follower)) {
-            self.parked.push((follower, deliver.taken));
-        } else {
-            let _ = deliver.taken.send(()); // a session that has gone says no more
-        }
     }
 }
 
@@ -518,7 +626,7 @@ impl Handler<Leave> for DocumentActor {
             self.desk.releases(user, session);
         }
         self.parked.retain(|(parked, _)| *parked != follower);
-        self.decide(ctx, |state, now| state.leave(follower, now));
+        self.decide(ctx, Duration::ZERO, move |state, now| state.leave(follower, now));
         self.arm_idle(ctx);
     }
 }
@@ -537,7 +645,7 @@ impl Handler<Regrant> for DocumentActor {
     type Result = ();
 
     fn handle(&mut self, Regrant(standings): Regrant, ctx: &mut Context<Self>) {
-        self.decide(ctx, |state, now| state.regrant(&standings, now));
+        self.decide(ctx, Duration::ZERO, move |state, now| state.regrant(&standings, now));
     }
 }
 
@@ -545,7 +653,7 @@ impl Handler<HeadMoved> for DocumentActor {
     type Result = ();
 
     fn handle(&mut self, HeadMoved(head): HeadMoved, ctx: &mut Context<Self>) {
-        self.decide(ctx, |state, _| state.head_moved(head));
+        self.decide(ctx, Duration::ZERO, move |state, _| state.head_moved(head));
     }
 }
 
@@ -563,7 +671,8 @@ impl Handler<Write> for DocumentActor {
             return Box::pin(async move { Err(refused) });
         }
         let (answer, answered) = oneshot::channel();
-        self.decide(ctx, |state, now| {
+        let effort = self.effort(|state| state.effort_to_write(&write.update));
+        self.decide(ctx, effort, move |state, now| {
             let mut effects = state.write(write.by, write.update, write.idempotency, answer);
             effects.extend(state.advance(now));
             effects
@@ -574,22 +683,26 @@ impl Handler<Write> for DocumentActor {
 }
 
 impl Handler<Read> for DocumentActor {
-    type Result = Result<(Position, Bytes), ReadRefused>;
+    type Result = ResponseFuture<Result<(Position, Bytes), ReadRefused>>;
 
     fn handle(&mut self, _: Read, ctx: &mut Context<Self>) -> Self::Result {
         self.routed += 1;
         self.arm_idle(ctx);
-        match self.failed {
-            Some(JoinRefused::Deleted) => return Err(ReadRefused::Deleted),
-            Some(JoinRefused::Unavailable | JoinRefused::Full) => {
-                return Err(ReadRefused::Unavailable { retry_after_s: 1 });
-            }
-            None => {}
+        let unavailable = ReadRefused::Unavailable { retry_after_s: 1 };
+        if let Some(refused) = self.failed {
+            let refused = if refused == JoinRefused::Deleted { ReadRefused::Deleted } else { unavailable };
+            return Box::pin(async move { Err(refused) });
         }
-        let now = self.world.clock.instant();
-        let read = self.state.as_mut().and_then(|state| state.read(now));
-        self.after(ctx);
-        read.ok_or(ReadRefused::Unavailable { retry_after_s: 1 })
+        let (answer, answered) = oneshot::channel();
+        let effort = self.effort(DocumentState::effort_to_encode);
+        let read = |state: &mut DocumentState, now| {
+            let read = state.read(now);
+            (state.take_effects(), read)
+        };
+        self.decide_and(ctx, effort, read, |_, read, _| {
+            let _ = answer.send(read); // a request that has gone needs none
+        });
+        Box::pin(async move { answered.await.ok().flatten().ok_or(unavailable) })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::protocol::Dialect;
 use crate::protocol::codec::Message;
 use contextnexus_gate::{AwarenessEntry, encode_awareness};
 use std::collections::BTreeMap;
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// The followers' lines.
@@ -117,7 +118,7 @@ impl Lines {
 
     /// Somebody who was behind has drained: one merged update for what was missed, and everybody's presence. Those who fell behind together
     /// share one, and for who still has something to take nothing is merged. What is on its way in pieces goes on.
-    pub fn catch_up(&mut self, state: &mut DocumentState) {
+    pub fn catch_up(&mut self, state: &mut DocumentState, now: Instant) {
         let mut behind: BTreeMap<u64, Vec<(FollowerId, &mut Line)>> = BTreeMap::new();
         for (follower, line) in self.lines.iter_mut().filter(|(_, line)| line.misses_something()) {
             if !line.is_drained() {
@@ -142,7 +143,7 @@ impl Lines {
             }
         }
         for (since, lines) in behind {
-            let Some((update, position)) = state.catch_up(since) else { return };
+            let Some((update, position)) = state.catch_up(since, now) else { return };
             let mut pieces = frames_of(&update);
             for (follower, line) in lines {
                 if line.catch_up(&mut pieces, position.seq) {
@@ -152,6 +153,11 @@ impl Lines {
                 }
             }
         }
+    }
+
+    /// What the one has seen that lacks most of those who are behind and have room again. `None`: nobody is.
+    pub fn behind_since(&self) -> Option<u64> {
+        self.lines.values().filter(|line| line.is_drained()).filter_map(Line::behind_since).min()
     }
 
     /// Closes one. False: it is gone already.

@@ -156,6 +156,16 @@ pub enum Input {
     Mark(Bytes),
 }
 
+impl Input {
+    /// Bytes of the update in it.
+    pub fn update_bytes(&self) -> usize {
+        match self {
+            Self::Step2(update) | Self::Update(update) => update.len(),
+            Self::Step1(_) | Self::Awareness(_) | Self::TooLarge | Self::QueryAwareness | Self::Mark(_) => 0,
+        }
+    }
+}
+
 /// The attachment is gone.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]

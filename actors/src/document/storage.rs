@@ -3,12 +3,14 @@
 use super::messages::JoinRefused;
 use super::replica::{Replica, ReplicaError, Unverified};
 use super::state::{DocumentState, Unsound};
+use crate::aside::{ASIDE_FROM, done_aside};
 use crate::causes::Cause;
 use crate::counted::Counted;
 use crate::ids::{DocumentKey, Tip};
 use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
 use crate::report;
 use crate::world::World;
+use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -20,6 +22,13 @@ static READ_BACKS: Semaphore = Semaphore::const_new(2);
 const ATTEMPTS_MAX: usize = 10;
 /// PostgreSQL is asked again so often, where nobody waits for the answer.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long it may take to load this, guessed.
+pub(super) fn effort_to_load(stored: &Stored) -> Duration {
+    let snapshot = stored.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
+    let rows = stored.tail.rows.iter().flat_map(|row| &row.updates);
+    DocumentState::effort_of(snapshot + rows.clone().map(Bytes::len).sum::<usize>(), rows.count())
+}
 
 /// Loads a document. What the gate does not take is mended first: a row moves into quarantine, a snapshot is discarded.
 pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentState, JoinRefused> {
@@ -34,8 +43,15 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
             }
         };
         let now = world.clock.instant();
-        let replica = Replica::witnessed(key, world.witness.clone());
-        match DocumentState::load_into(replica, stored, world.limits.clone(), world.budget.clone(), now) {
+        let effort = effort_to_load(&stored);
+        let (witness, limits, budget) = (world.witness.clone(), world.limits.clone(), world.budget.clone());
+        let load = move || DocumentState::load_into(Replica::witnessed(key, witness), stored, limits, budget, now);
+        let loaded = if effort < ASIDE_FROM {
+            load()
+        } else {
+            done_aside(world.aside.as_ref(), key.tenant, load).await.ok_or(JoinRefused::Unavailable)?
+        };
+        match loaded {
             Ok(state) => return Ok(state),
             Err(unsound) => {
                 let unsound = named(world, key, unsound);
@@ -98,12 +114,12 @@ pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Qua
     }
 }
 
-/// The snapshot, once a worker has read it back.
-pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Snapshot> {
+/// The snapshot, once it was read back aside.
+pub(super) async fn verify(world: &World, key: DocumentKey, snapshot: Unverified) -> Option<Snapshot> {
     let position = snapshot.position();
     let _waits = Counted::in_gauge("contextnexus_read_backs_waiting");
     let _turn = READ_BACKS.acquire().await; // never closed
-    let verified = tokio::task::spawn_blocking(move || snapshot.verify()).await;
+    let verified = done_aside(world.aside.as_ref(), key.tenant, move || snapshot.verify()).await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
     let verified = verified.inspect_err(|error| {
         report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
@@ -115,7 +131,7 @@ pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Sna
 /// Stores a snapshot once it was read back. Answers it, and whether it is stored: the log alone would do.
 pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Unverified) -> (Option<Snapshot>, bool) {
     let started = world.clock.instant();
-    let Some(snapshot) = verify(key, snapshot).await else { return (None, false) };
+    let Some(snapshot) = verify(&world, key, snapshot).await else { return (None, false) };
     if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
         report!(Cause::Outage, document.id = %key.document, "snapshot not stored: {error}");
         return (Some(snapshot), false);

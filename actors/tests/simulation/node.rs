@@ -420,11 +420,12 @@ impl Node {
 
     /// Somebody's outbox may have drained.
     pub fn catch_up(&mut self, shared: &mut Shared) {
+        let now = self.now(shared);
         if !self.is_waiting()
             && self.drained.try_recv().is_ok()
             && let Some(state) = &mut self.state
         {
-            self.lines.catch_up(state);
+            self.lines.catch_up(state, now);
             shared.saw("somebody caught up");
         }
         for socket in self.sockets.values() {

@@ -93,16 +93,29 @@ impl DocumentState {
     }
 
     /// What somebody lacks who was sent everything through `seq`: the recent updates merged, or the whole state.
-    pub fn catch_up(&mut self, seq: u64) -> Option<(InPieces, Position)> {
-        let covered = self.latest.front().is_some_and(|(first, _)| *first <= seq + 1);
-        let update = if covered {
+    pub fn catch_up(&mut self, seq: u64, now: Instant) -> Option<(InPieces, Position)> {
+        let pieces = if self.has_all_since(seq) {
             let missing: Vec<Update> =
                 self.latest.iter().filter(|(at, _)| *at > seq).map(|(_, update)| update.clone()).collect();
-            merge(&missing)
+            InPieces::cut(merge(&missing), self.limits.sync_piece_bytes)
         } else {
-            self.read_replica(Replica::state)?
+            let state = self.whole_state_in_pieces(now)?;
+            if state.before.is_empty() { InPieces::cut(state.last, self.limits.sync_piece_bytes) } else { state }
         };
-        Some((InPieces::cut(update, self.limits.sync_piece_bytes), self.position))
+        Some((pieces, self.position))
+    }
+
+    /// What catching up from `seq` needs is made now, and kept for a moment.
+    pub fn prepare_to_catch_up(&mut self, seq: u64, now: Instant) -> Vec<Effect> {
+        if !self.has_all_since(seq) {
+            self.whole_state_in_pieces(now);
+        }
+        self.take_effects()
+    }
+
+    /// Whether everything after `seq` is among the recent updates.
+    pub(super) fn has_all_since(&self, seq: u64) -> bool {
+        self.latest.front().is_some_and(|(first, _)| *first <= seq + 1)
     }
 
     /// The [whole state](Self::whole_state), cut once for all who join before it changes.

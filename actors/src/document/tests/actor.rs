@@ -2,6 +2,7 @@
 
 use super::bench::Editor;
 use crate::access::{Role, Token};
+use crate::aside::{Aside, Inline, Job};
 use crate::budget::Budget;
 use crate::clock::{Clock, SystemClock};
 use crate::directory::messages::Route;
@@ -25,8 +26,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -47,6 +48,7 @@ fn world(log: &MemoryLog, limits: Limits) -> World {
         bus: Arc::new(MemoryBus::alone(NodeId(Uuid::from_u128(5)))),
         clock: Arc::new(SystemClock),
         witness: Arc::new(Nobody),
+        aside: Arc::new(Inline),
         budget: Arc::new(Budget::new(limits.node_waiting_bytes_max)),
         limits: Arc::new(limits),
     }
@@ -101,6 +103,78 @@ async fn whoever_comes_after_a_snapshot_that_cannot_be_folded_meets_the_log() {
     let reader = Editor::new(3);
     reader.apply(&state);
     assert!(reader.text().contains("whole") && reader.text().contains("more"), "{}", reader.text());
+}
+
+/// Has what takes long wait until it is let go.
+#[derive(Default)]
+struct HeldBack(Mutex<Vec<Job>>);
+
+impl Aside for HeldBack {
+    fn run(&self, _: TenantId, job: Job) {
+        self.0.lock().unwrap().push(job);
+    }
+}
+
+#[actix::test]
+async fn what_takes_long_holds_up_its_own_document_alone_and_nothing_is_lost_or_reordered() {
+    let other = DocumentKey { document: DocumentId(Uuid::from_u128(7)), ..KEY };
+    let log = MemoryLog::new();
+    log.create(KEY);
+    log.create(other);
+    let aside = Arc::new(HeldBack::default());
+    let world = World { aside: aside.clone(), ..world(&log, Limits::default()) };
+    let documents = Arc::new(Documents::new(directory::start(world.clone(), Vec::new()), world));
+    let write = |key, update| {
+        let documents = documents.clone();
+        actix::spawn(async move { documents.write(key, WRITER, update, None).await.map(|written| written.seq) })
+    };
+    let (ann, bob) = (Editor::new(1), Editor::new(2));
+    let large = write(KEY, ann.type_at(0, &"a long text ".repeat(100_000)));
+    until("it is not done aside", || !aside.0.lock().unwrap().is_empty()).await;
+    let behind = write(KEY, ann.type_at(0, "short"));
+    for index in 0..10 {
+        assert_eq!(write(other, bob.type_at(index, "x")).await.unwrap(), Ok(u64::from(index) + 1));
+    }
+    assert!(!large.is_finished() && !behind.is_finished());
+    let done = AtomicBool::new(false);
+    let let_go = async {
+        while !done.load(Ordering::Relaxed) {
+            for job in std::mem::take(&mut *aside.0.lock().unwrap()) {
+                job();
+            }
+            actix::clock::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let settled = async {
+        let settled = (large.await.unwrap(), behind.await.unwrap());
+        done.store(true, Ordering::Relaxed);
+        settled
+    };
+    assert_eq!(futures_util::join!(settled, let_go).0, (Ok(1), Ok(2)));
+}
+
+#[actix::test]
+async fn a_document_whose_long_work_panics_ends_and_is_there_again() {
+    struct Breaks(AtomicBool);
+    impl Aside for Breaks {
+        fn run(&self, _: TenantId, job: Job) {
+            if !self.0.swap(false, Ordering::Relaxed) {
+                job(); // else it is let go of, as by a thread that dies over it
+            }
+        }
+    }
+    let log = MemoryLog::new();
+    log.create(KEY);
+    let world = World { aside: Arc::new(Breaks(AtomicBool::new(true))), ..world(&log, Limits::default()) };
+    let documents = Documents::new(directory::start(world.clone(), Vec::new()), world);
+    let update = Editor::new(1).type_at(0, &"a long text ".repeat(100_000));
+    assert!(documents.write(KEY, WRITER, update.clone(), None).await.is_err(), "its instance ends over it");
+    let started = Instant::now();
+    while documents.write(KEY, WRITER, update.clone(), None).await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(30), "nobody gets in any more");
+        actix::clock::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(log.load_now(KEY).unwrap().tail.head.position.seq, 1);
 }
 
 /// A clock that breaks when it is told to.

@@ -146,7 +146,7 @@ fn a_state_waits_in_pieces_for_room_and_what_is_newer_follows_it() {
         if news.try_recv().is_err() {
             break;
         }
-        lines.catch_up(&mut bench.state);
+        lines.catch_up(&mut bench.state, bench.now);
     }
     let mut is_synced = false;
     let mut step2s = 0;

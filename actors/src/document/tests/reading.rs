@@ -115,7 +115,7 @@ fn whoever_fell_behind_is_caught_up_from_the_recent_updates() {
             bob.apply(&update);
         }
     }
-    let (rest, position) = bench.state.catch_up(2).unwrap();
+    let (rest, position) = bench.state.catch_up(2, bench.now).unwrap();
     bob.apply(&rest.last);
     assert_eq!((bob.text().as_str(), position.seq), ("xxxxx", 5));
 }
@@ -222,7 +222,7 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     lines.show_anew(&state.into(), through, &mut bench.state);
 
     let before = updates_on(&outbox);
-    lines.catch_up(&mut bench.state);
+    lines.catch_up(&mut bench.state, bench.now);
     for update in before.iter().chain(&updates_on(&outbox)) {
         bob.apply(update);
     }
@@ -245,9 +245,9 @@ fn who_had_no_room_for_a_cursor_gets_everybodys_last_one_when_it_has_drained() {
     }
     assert_eq!(awareness_on(&outbox), [] as [u64; 0], "no room beside the state");
     news.try_recv().expect("it drained, and somebody waited for that");
-    lines.catch_up(&mut bench.state);
+    lines.catch_up(&mut bench.state, bench.now);
     assert_eq!(awareness_on(&outbox), [3], "the last, once");
-    lines.catch_up(&mut bench.state);
+    lines.catch_up(&mut bench.state, bench.now);
     assert_eq!(awareness_on(&outbox), [] as [u64; 0]);
 }
 
@@ -274,11 +274,11 @@ fn who_fell_behind_together_shares_one_update_and_nothing_is_merged_for_who_take
     let [first, second] = &outboxes;
     let before = second.waiting();
     updates_on(first);
-    lines.catch_up(&mut bench.state);
+    lines.catch_up(&mut bench.state, bench.now);
     assert_eq!(second.waiting(), before, "nothing is added to what is not taken");
     let caught_up = updates_on(first);
     updates_on(second);
-    lines.catch_up(&mut bench.state);
+    lines.catch_up(&mut bench.state, bench.now);
     assert_eq!(updates_on(second), caught_up);
 }
 
