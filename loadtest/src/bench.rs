@@ -1,7 +1,7 @@
 //! What a scenario runs against: addresses and clients, the processes to watch, and where progress goes.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::client::{Access, TokenIn};
@@ -102,14 +102,7 @@ impl Bench {
         let server = &self.server;
         let token = match &server.credentials {
             None => server.token.clone(),
-            Some(file) => {
-                let failed = |why: String| BenchError::Credentials { file: file.display().to_string(), why };
-                let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
-                let json: serde_json::Value =
-                    serde_json::from_str(&text).map_err(|error| failed(format!("not JSON: {error}")))?;
-                let token = json.get("token").and_then(|token| token.as_str());
-                Some(token.ok_or_else(|| failed("no field `token`".to_owned()))?.to_owned())
-            }
+            Some(file) => Some(Self::token_in(file)?),
         };
         let mut all = Vec::new();
         for dialect in &server.dialect {
@@ -121,6 +114,16 @@ impl Bench {
             }));
         }
         Ok(all)
+    }
+
+    /// The field `token` of this JSON file.
+    pub fn token_in(file: &Path) -> Result<String, BenchError> {
+        let failed = |why: String| BenchError::Credentials { file: file.display().to_string(), why };
+        let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+        let json: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| failed(format!("not JSON: {error}")))?;
+        let token = json.get("token").and_then(|token| token.as_str());
+        Ok(token.ok_or_else(|| failed("no field `token`".to_owned()))?.to_owned())
     }
 
     /// Usage of the server's process trees now; `None` where nobody said which they are. Off the generator's thread:

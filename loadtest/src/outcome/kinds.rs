@@ -60,14 +60,17 @@ pub const KINDS: &[Kind] = &[
     above("ack_max_ms", "acknowledgement, the slowest"),
     plain("commit_p50_ms", "one-row commit p50 on the same database", "ms"),
     plain("ack_beyond_3_commits_ms", "acknowledgement p50 beyond three commits", "ms"),
-    // stalled
-    plain("calm_p99_ms", "delivery p99 without stalled readers", "ms"),
+    // stalled and attack
+    plain("calm_p99_ms", "delivery p99 before, without those who disturb", "ms"),
     plain("p99_over_calm", "delivery p99 over that without them", ""),
-    plain("growth_mib", "memory more than without them, the server's own", "MiB"),
+    plain("growth_mib", "memory more than before, the server's own", "MiB"),
     plain("growth_total_mib", "the same, database and bus included", "MiB"),
     plain("growth_of_cap", "the server's growth over the caps of all of them", ""),
     plain("stalled", "stalled readers", ""),
     plain("cut_off", "stalled connections that the server ended", ""),
+    plain("hostile_opened", "connections of the attacker", ""),
+    plain("hostile_refused", "of these refused or ended by the server", ""),
+    plain("after_over_before", "the same over the memory before", ""),
     plain("back_ms", "until all of them had everything", "ms"),
     plain("unequal", "of them in another state than a fresh client", ""),
     // idle

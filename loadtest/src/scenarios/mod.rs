@@ -2,6 +2,7 @@
 //! against one [`Bench`] and answers an [`Outcome`]. Runs, the relay beside, tables and thresholds are the
 //! [`driver`](crate::driver)'s business.
 
+pub mod attack;
 pub mod coldload;
 pub mod compare;
 pub mod converge;
@@ -93,6 +94,8 @@ pub enum Scenario {
     Overload(overload::Args),
     /// Readers that stop reading beside others in a busy document: what they cost, and whether the others notice.
     Stalled(stalled::Args),
+    /// An attacker with a member's token of another tenant, and a thousand sockets without one, beside many documents.
+    Attack(attack::Args),
     /// What a connection costs while nobody does anything, and how quickly thousands open.
     Idle(idle::Args),
     /// A real document's making, then its first load after a restart.
@@ -115,6 +118,7 @@ impl Scenario {
             Self::Ramp(args) => &args.common,
             Self::Overload(args) => &args.common,
             Self::Stalled(args) => &args.common,
+            Self::Attack(args) => &args.common,
             Self::Idle(args) => &args.common,
             Self::Coldload(args) => &args.common,
             Self::Storm(args) => &args.common,
@@ -134,6 +138,7 @@ impl Scenario {
             Self::Ramp(_) => "ramp",
             Self::Overload(_) => "overload",
             Self::Stalled(_) => "stalled",
+            Self::Attack(_) => "attack",
             Self::Idle(_) => "idle",
             Self::Coldload(_) => "coldload",
             Self::Storm(_) => "storm",
@@ -158,6 +163,7 @@ impl Scenario {
             Self::Ramp(args) => ramp::run(args, bench).await,
             Self::Overload(args) => overload::run(args, bench).await,
             Self::Stalled(args) => stalled::run(args, bench).await,
+            Self::Attack(args) => attack::run(args, bench).await,
             Self::Idle(args) => idle::run(args, bench).await,
             Self::Coldload(args) => coldload::run(args, bench).await,
             Self::Storm(args) => storm::run(args, bench).await,
