@@ -156,8 +156,10 @@ impl Hand {
                 }
             }
             Attack::Bodies => {
+                let document = fresh_names(1).concat();
+                drop(self.open(&document, 0).await); // which makes it
                 for number in 0..BODIES {
-                    hands.spawn_local(self.clone().hold_a_body(number));
+                    hands.spawn_local(self.clone().hold_a_body(document.clone(), number));
                 }
             }
             Attack::Passwords => drop(hands.spawn_local(self.clone().guess_passwords())),
@@ -251,12 +253,12 @@ impl Hand {
     }
 
     /// A request whose body is announced and comes slowly.
-    async fn hold_a_body(self, number: usize) {
+    async fn hold_a_body(self, document: String, number: usize) {
         let plan = Rc::clone(&self.plan);
         while !self.is_over() {
             if let Some(mut stream) = self.connect(number).await {
                 let head = format!(
-                    "POST /v1/documents/00000000-0000-4000-8000-000000000000/update HTTP/1.1\r\nhost: {}\r\n\
+                    "POST /doc/{document}/update HTTP/1.1\r\nhost: {}\r\n\
                      authorization: Bearer {}\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n",
                     plan.authority, plan.token, ANNOUNCED_BYTES
                 );
