@@ -42,7 +42,8 @@ fn main() -> ExitCode {
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("{} candidates, {} rows folded, {} refused, {seconds:.0} s", all.candidates, all.rows, all.refused);
-    for (what, row) in [("by its estimate", &all.by_estimate), ("by the byte", &all.by_byte), ("of all", &all.longest)] {
+    for (what, row) in [("by its estimate", &all.by_estimate), ("by the byte", &all.by_byte), ("of all", &all.longest)]
+    {
         let Some(row) = row else { continue };
         println!(
             "dearest {what}: {:?} for {} bytes, estimated {:?} ({:.2} times, {:.0} ns a byte): {}",

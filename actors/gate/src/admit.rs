@@ -138,9 +138,7 @@ impl Refused {
                 "origin and right origin are in different shared types; write it again from a fresh document"
             }
             Self::UnfitForKey => "text, a format or several values under a key",
-            Self::RightOriginFirst => {
-                "origin and right origin are no neighbours; write it again from a fresh document"
-            }
+            Self::RightOriginFirst => "origin and right origin are no neighbours; write it again from a fresh document",
             Self::TooCostly { .. } => "the update takes too long to fold; send it in parts (integration_ms_max)",
             Self::TypesTooDeep { .. } => "shared types are nested too deeply (type_depth_max)",
             Self::TooManyClients { .. } => "the document has too many client ids (document_clients_max)",

@@ -22,7 +22,9 @@ impl std::ops::AddAssign for Cost {
 mod ps {
     pub const BLOCK: u64 = 900_000;
     pub const DELETE: u64 = 900_000;
-    pub const STEP: u64 = 250_000;
+    pub const TEXT: u64 = 3_000;
+    pub const CONTENT: u64 = 40_000;
+    pub const STEP: u64 = 350_000;
     pub const WALKED: u64 = 10_000;
     pub const HASHED: u64 = 6_000;
     pub const MOVED: u64 = 3_000;
@@ -40,6 +42,10 @@ mod ps {
 pub(crate) struct Work {
     /// Blocks that are taken in.
     pub blocks: u64,
+    /// Bytes of text in them.
+    pub text: u64,
+    /// Bytes of other content: values are read one by one.
+    pub content: u64,
     /// Blocks and ranges that are deleted.
     pub deletes: u64,
     /// Blocks that were looked at for the place of another.
@@ -65,6 +71,14 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    /// A block holds so many bytes.
+    pub fn holds(&mut self, class: Class, bytes: usize) {
+        match class {
+            Class::Text => self.text += bytes as u64,
+            _ => self.content += bytes as u64,
+        }
+    }
+
     /// A block of that class is copied so many times.
     pub fn copies(&mut self, class: Class, len: u32, times: u64) {
         match class {
@@ -84,9 +98,14 @@ impl Work {
 
     /// Everything.
     pub fn cost(&self) -> Cost {
-        let linear = ps::BLOCK.saturating_mul(self.blocks).saturating_add(ps::DELETE.saturating_mul(self.deletes));
-        let moved = ps::MOVED.saturating_mul(self.moved_by_deletes);
-        Cost { ns: linear.saturating_add(moved).saturating_add(self.beyond_size()) / 1_000 }
+        let by_size = sum([
+            (self.blocks, ps::BLOCK),
+            (self.text, ps::TEXT),
+            (self.content, ps::CONTENT),
+            (self.deletes, ps::DELETE),
+            (self.moved_by_deletes, ps::MOVED),
+        ]);
+        Cost { ns: by_size.saturating_add(self.beyond_size()) / 1_000 }
     }
 
     /// Whether an update of so many bytes costs more than is admitted. What is there is deleted only once, so that counts a quarter.
@@ -98,7 +117,7 @@ impl Work {
 
     /// What may grow faster than the update, in picoseconds.
     fn beyond_size(&self) -> u64 {
-        let parts = [
+        sum([
             (self.steps, ps::STEP),
             (self.walked, ps::WALKED),
             (self.hashed, ps::HASHED),
@@ -108,7 +127,10 @@ impl Work {
             (self.values, ps::VALUE),
             (self.waits, ps::WAIT),
             (self.met, ps::MET),
-        ];
-        parts.into_iter().fold(0, |sum, (count, each)| each.saturating_mul(count).saturating_add(sum))
+        ])
     }
+}
+
+fn sum<const N: usize>(parts: [(u64, u64); N]) -> u64 {
+    parts.into_iter().fold(0, |sum, (count, each)| each.saturating_mul(count).saturating_add(sum))
 }

@@ -80,8 +80,8 @@ mod value;
 mod walk;
 
 pub use admit::{Admission, Content, Known, Missing, Refused, admit};
-pub use bisect::steps;
 pub use awareness::{AwarenessEntry, AwarenessUpdate, encode_awareness};
+pub use bisect::steps;
 pub use caps::{Caps, DEPTH_BOUND};
 pub use cost::Cost;
 pub use index::{Delta, Index};

@@ -662,6 +662,7 @@ impl<'a, P: Fn(Id) -> Place> Taking<'_, 'a, P> {
         }
         self.meet(part.section.client, &links);
         let class = Class::of(view.kind());
+        self.work.holds(class, view.content().len());
         let len = part.clock - clock;
         let is_next = links.origin == clock.checked_sub(1).map(|clock| Id { client: part.section.client, clock });
         let Some(at) = self.integrate(part.section.client, clock, len, &links, class)? else {
@@ -772,7 +773,8 @@ impl<'a, P: Fn(Id) -> Place> Taking<'_, 'a, P> {
         let label = |unit: Unit| self.order.find(unit).map(|(at, _)| self.order.block(at).label);
         let is_behind = |origin: Unit| {
             !origin.is_some()
-                || (left != NONE && (origin == before.last() || label(origin).is_some_and(|label| label <= before.label)))
+                || (left != NONE
+                    && (origin == before.last() || label(origin).is_some_and(|label| label <= before.label)))
         };
         let is_before = |right_origin: Unit| {
             !right_origin.is_some()
@@ -873,8 +875,7 @@ impl<'a, P: Fn(Id) -> Place> Taking<'_, 'a, P> {
 
     fn delete(&mut self, client: u32, range: &Range<u32>) {
         let Some(of_client) = self.order.clients.get(client as usize) else { return };
-        let mut index =
-            of_client.blocks.partition_point(|(clock, _)| *clock <= range.start).saturating_sub(1);
+        let mut index = of_client.blocks.partition_point(|(clock, _)| *clock <= range.start).saturating_sub(1);
         let (mut joins, mut before) = (0, NONE);
         while let Some(&(clock, at)) = self.order.clients.get(client as usize).and_then(|of| of.blocks.get(index)) {
             if clock >= range.end {

@@ -395,7 +395,8 @@ mod tests {
         }
         let forked = |text: &str| {
             let forked = state(&texts(5, &[text]));
-            let admission = admit(&index, &mut Delta::default(), None, &forked, &Caps::default(), &mut |_| true).unwrap();
+            let admission =
+                admit(&index, &mut Delta::default(), None, &forked, &Caps::default(), &mut |_| true).unwrap();
             recent.conflicts(&forked, &admission.trimmed)
         };
         let string = text.get_string(&doc.try_transact().unwrap());

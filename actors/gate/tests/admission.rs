@@ -245,7 +245,8 @@ fn new_blocks_of_a_client_who_may_not_be_written_for_are_withheld() {
         asked.push(client);
         client != ALICE
     };
-    let admission = admit(&Index::new(), &mut Delta::default(), None, &update, &Caps::default(), &mut may_write).unwrap();
+    let admission =
+        admit(&Index::new(), &mut Delta::default(), None, &update, &Caps::default(), &mut may_write).unwrap();
     assert_eq!(admission.withheld, [ALICE]);
     assert_eq!(admission.content, Content::Nothing, "Bob's letter stands behind Alice's");
     assert_eq!(admission.missing.unwrap().clocks, [(ALICE, 5)]);
@@ -619,11 +620,7 @@ fn what_was_written_earlier_may_stand_right_of_what_was_written_later() {
 #[test]
 fn right_origins_that_cross_are_refused_whoever_wrote_what() {
     const CARL: u64 = 30;
-    let three = by_hand(&[
-        (CARL, 0, &[ROOTED]),
-        (BOB, 0, &[ROOTED]),
-        (ALICE, 0, &[ROOTED]),
-    ]);
+    let three = by_hand(&[(CARL, 0, &[ROOTED]), (BOB, 0, &[ROOTED]), (ALICE, 0, &[ROOTED])]);
     let (mut index, mut order) = (Index::new(), Order::new());
     index.trust(&three).unwrap();
     order.follow(&index, &three);
@@ -631,7 +628,11 @@ fn right_origins_that_cross_are_refused_whoever_wrote_what() {
     let by_dora = |left: u64, right: u64| by_hand(&[(40, 0, &[&[0xc4, left as u8, 0, right as u8, 0, 1, b'd']])]);
     for (left, right) in [(ALICE, BOB), (ALICE, CARL), (BOB, CARL)] {
         assert_eq!(ordered(&index, &mut order, &by_dora(left, right)), Ok(Content::Whole), "{left} {right}");
-        assert_eq!(ordered(&index, &mut order, &by_dora(right, left)), Err(Refused::RightOriginFirst), "{right} {left}");
+        assert_eq!(
+            ordered(&index, &mut order, &by_dora(right, left)),
+            Err(Refused::RightOriginFirst),
+            "{right} {left}"
+        );
     }
 }
 

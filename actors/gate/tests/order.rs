@@ -164,8 +164,7 @@ fn decided(before: &[Bytes], update: Bytes) -> Result<u64, Refused> {
         order.follow(&index, &row);
     }
     let update = parse(&update);
-    let admitted =
-        admit(&index, &mut Delta::default(), Some(&mut order), &update, &Caps::default(), &mut |_| true);
+    let admitted = admit(&index, &mut Delta::default(), Some(&mut order), &update, &Caps::default(), &mut |_| true);
     admitted.map(|admission| admission.cost.ns)
 }
 

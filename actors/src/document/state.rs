@@ -22,8 +22,8 @@ use crate::ports::log::{AppendOutcome, Head, IdempotencyKey, LogError, NewRow, Q
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::{
-    Admission, AwarenessUpdate, Caps, Content, Cost, DEPTH_BOUND, Delta, Index, Malformed, Mark, Order, Recent, Refused, Rule,
-    StateVector, Update, admit, merge,
+    Admission, AwarenessUpdate, Caps, Content, Cost, DEPTH_BOUND, Delta, Index, Malformed, Mark, Order, Recent,
+    Refused, Rule, StateVector, Update, admit, merge,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};

@@ -307,8 +307,9 @@ impl Server {
         for bytes in batch {
             let update = parse(bytes);
             assert_eq!(&update.encode(), update.bytes(), "an honest update is written again byte for byte");
-            let admission = admit(&self.index, &mut delta, Some(&mut self.order), &update, &Caps::default(), &mut |_| true)
-                .unwrap_or_else(|refused| panic!("{refused}: {bytes:02x?}"));
+            let admission =
+                admit(&self.index, &mut delta, Some(&mut self.order), &update, &Caps::default(), &mut |_| true)
+                    .unwrap_or_else(|refused| panic!("{refused}: {bytes:02x?}"));
             assert_eq!(
                 self.recent.conflicts(&update, &admission.trimmed),
                 None,

@@ -59,7 +59,8 @@ impl History {
         assert_eq!(seeded.state_vector(), self.state_vector, "{name}");
         let (mut delta, mut order) = (Delta::default(), Order::of_state(&seeded, &state).0);
         for update in self.sent.iter().chain([&self.state]) {
-            let admission = admit(&seeded, &mut delta, Some(&mut order), &parse(update), &Caps::default(), &mut |_| true).unwrap();
+            let admission =
+                admit(&seeded, &mut delta, Some(&mut order), &parse(update), &Caps::default(), &mut |_| true).unwrap();
             assert_eq!(admission.content, Content::Nothing, "{name}: the state holds it all");
         }
     }

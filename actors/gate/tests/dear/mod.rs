@@ -163,7 +163,15 @@ impl Writer {
     }
 
     /// A block of so many units.
-    fn block(&mut self, client: u64, len: u64, links: (Option<(u64, u64)>, Option<(u64, u64)>), root: &str, key: &str, content: &[u8]) {
+    fn block(
+        &mut self,
+        client: u64,
+        len: u64,
+        links: (Option<(u64, u64)>, Option<(u64, u64)>),
+        root: &str,
+        key: &str,
+        content: &[u8],
+    ) {
         let (origin, right) = links;
         let clock = self.next(client);
         let (_, count, body) = self.sections.entry(client).or_insert((clock, 0, Vec::new()));
@@ -350,7 +358,8 @@ impl Writer {
             write_var_uint(&mut row, clock);
             row.extend(body);
         }
-        let deletes: Vec<_> = std::mem::take(&mut self.deletes).into_iter().filter(|(_, ranges)| !ranges.is_empty()).collect();
+        let deletes: Vec<_> =
+            std::mem::take(&mut self.deletes).into_iter().filter(|(_, ranges)| !ranges.is_empty()).collect();
         write_var_uint(&mut row, deletes.len() as u64);
         for (client, mut ranges) in deletes.into_iter().rev() {
             ranges.sort_unstable();

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use contextnexus_gate::lib0::write_var_uint;
 use contextnexus_gate::{
-    AwarenessEntry, AwarenessUpdate, Caps, Content, Delta, Index, Order, Recent, StateVector as Known, Update, admit, diff,
-    encode_awareness, merge,
+    AwarenessEntry, AwarenessUpdate, Caps, Content, Delta, Index, Order, Recent, StateVector as Known, Update, admit,
+    diff, encode_awareness, merge,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -134,7 +134,8 @@ impl Trial {
         let (decided, peak) = peak_of(|| {
             let update =
                 Update::parse(bytes.clone(), &self.caps).map_err(|malformed| format!("{:?}", malformed.rule))?;
-            let admission = admit(&victim.index, &mut delta, Some(&mut victim.order), &update, &self.caps, &mut may_write);
+            let admission =
+                admit(&victim.index, &mut delta, Some(&mut victim.order), &update, &self.caps, &mut may_write);
             admission.map(|admission| (update, admission)).map_err(|refused| {
                 let name = format!("{refused:?}");
                 name.split(' ').next().unwrap_or_default().to_owned()
@@ -159,7 +160,9 @@ impl Trial {
                     return Err(Conviction::Promise(format!("refused as too dear at {len} bytes: {bytes:02x?}")));
                 }
                 let is_honest = |row: Row| {
-                    rule != "TooCostly" && !victim.model.has_huge() && victim.model.clone().take_in(&row, &self.caps).is_ok()
+                    rule != "TooCostly"
+                        && !victim.model.has_huge()
+                        && victim.model.clone().take_in(&row, &self.caps).is_ok()
                 };
                 if Row::read(&bytes, &self.caps).is_ok_and(is_honest) {
                     return Err(Conviction::Promise(format!(

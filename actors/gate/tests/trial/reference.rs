@@ -441,7 +441,9 @@ impl Model {
             },
         };
         if !self.has_huge() && place.as_ref().is_some_and(|place| !self.is_between(place, item)) {
-            return broken("between origin and right origin stands what one of them was written beside, or they are the wrong way round");
+            return broken(
+                "between origin and right origin stands what one of them was written beside, or they are the wrong way round",
+            );
         }
         if place.as_ref().is_some_and(|place| place.1.is_some()) && matches!(item.kind, 4 | 6) {
             return broken("text under a key");
@@ -514,7 +516,9 @@ impl Model {
         let unit = |id: Option<Id>| id.and_then(|id| self.units.get(&id));
         let left_of_right = or(unit(item.right).and_then(|unit| unit.origin), first).unwrap_or(left);
         let right_of_left = or(unit(item.origin).and_then(|unit| unit.right), last).unwrap_or(right);
-        left < right && (item.right.is_none() || left_of_right <= left) && (item.origin.is_none() || right <= right_of_left)
+        left < right
+            && (item.right.is_none() || left_of_right <= left)
+            && (item.origin.is_none() || right <= right_of_left)
     }
 
     /// Finds the place of a block among its neighbours, as every replica does.
