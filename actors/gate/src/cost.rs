@@ -22,6 +22,7 @@ impl std::ops::AddAssign for Cost {
 mod ps {
     pub const BLOCK: u64 = 900_000;
     pub const DELETE: u64 = 900_000;
+    pub const WRITER: u64 = 30_000;
     pub const TEXT: u64 = 3_000;
     pub const CONTENT: u64 = 40_000;
     pub const STEP: u64 = 350_000;
@@ -42,6 +43,8 @@ mod ps {
 pub(crate) struct Work {
     /// Blocks that are taken in.
     pub blocks: u64,
+    /// Clients of the document: all of them are in the state vector that a transaction begins with.
+    pub writers: u64,
     /// Bytes of text in them.
     pub text: u64,
     /// Bytes of other content: values are read one by one.
@@ -100,6 +103,7 @@ impl Work {
     pub fn cost(&self) -> Cost {
         let by_size = sum([
             (self.blocks, ps::BLOCK),
+            (self.writers, ps::WRITER),
             (self.text, ps::TEXT),
             (self.content, ps::CONTENT),
             (self.deletes, ps::DELETE),

@@ -162,6 +162,8 @@ pub struct Order {
     /// How many clients there are whose ids end alike: yrs takes the last bits of an id for its hash.
     crowds: HashMap<u16, u32>,
     crowd_max: u32,
+    /// Clients that ever wrote.
+    writers: u32,
     steps: Vec<Step>,
 }
 
@@ -234,6 +236,7 @@ impl Order {
                     if let Some(count) = self.crowds.get_mut(&ending) {
                         *count = count.saturating_sub(1);
                     }
+                    self.writers = self.writers.saturating_sub(1);
                 }
                 Some(Step::List) => {
                     if let Some(list) = self.lists.pop() {
@@ -307,6 +310,7 @@ impl Order {
         let mark = self.mark();
         let mut taking = Taking { order: self, update, place, bound_ms, work: Work::default() };
         let taken = taking.blocks(parts).and_then(|()| taking.deletes(deletes));
+        taking.work.writers = u64::from(taking.order.writers);
         let cost = taking.work.cost();
         if taken.is_err() {
             self.roll_back(mark);
@@ -345,6 +349,7 @@ impl Order {
         let crowd = self.crowds.entry(ending).or_default();
         *crowd += 1;
         self.crowd_max = self.crowd_max.max(*crowd);
+        self.writers += 1;
         self.steps.push(Step::Crowd(ending));
     }
 

@@ -44,7 +44,7 @@ pub struct Measured {
 impl Measured {
     /// How many times the estimate it took; what is too short to be measured counts nothing.
     pub fn times(&self) -> f64 {
-        self.taken.saturating_sub(Duration::from_micros(100)).as_secs_f64() / self.estimate.as_secs_f64().max(1e-6)
+        self.taken.saturating_sub(Duration::from_micros(200)).as_secs_f64() / self.estimate.as_secs_f64().max(1e-6)
     }
 
     pub fn ns_per_byte(&self) -> f64 {

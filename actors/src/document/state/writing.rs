@@ -81,10 +81,6 @@ impl DocumentState {
     /// Makes the order of what is there. False when this instance ended over it.
     fn know_order(&mut self, now: Instant) -> bool {
         let Some(state) = self.whole_state(now) else { return false };
-        // yrs first: somebody watches over how long it takes, and the order takes less.
-        if !self.unpack(now) {
-            return false;
-        }
         let Ok(state) = Update::parse(state, &Caps::of_the_log()) else {
             self.die(close::SERVICE_RESTART, "document is rebuilt"); // the gate has written it, or yrs after the gate
             return false;
