@@ -192,7 +192,7 @@ impl Trial {
         if admission.missing.is_some() {
             self.counts.add(format!("rule {}", waits_for(&update, victim, &self.caps)), 1);
         }
-        let most = self.caps.integration_ms_max * 1_000_000 + 500 * len as u64;
+        let most = self.caps.integration_ms_max * 1_000_000 + 1_500 * len as u64;
         if admission.cost.ns > most {
             let cost = admission.cost.ns;
             return Err(Conviction::Promise(format!("{len} bytes cost {cost} ns, and {most} are the most")));
