@@ -1,6 +1,7 @@
 //! A search for updates that cost yrs more than the gate says, or more than it lets pass: from a seed, towards what was dearest so far.
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -147,13 +148,16 @@ fn cpu_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
+/// One client's blocks of a row: the first clock, how many they are, and their bytes.
+type Section = (u64, u64, Vec<u8>);
+
 /// Writes rows that follow one another, and knows how far each client is.
 #[derive(Default)]
 struct Writer {
-    clocks: std::collections::BTreeMap<u64, u64>,
-    sections: std::collections::BTreeMap<u64, (u64, u64, Vec<u8>)>,
-    deletes: std::collections::BTreeMap<u64, Vec<(u64, u64)>>,
-    deleted: std::collections::BTreeMap<u64, u64>,
+    clocks: BTreeMap<u64, u64>,
+    sections: BTreeMap<u64, Section>,
+    deletes: BTreeMap<u64, Vec<(u64, u64)>>,
+    deleted: BTreeMap<u64, u64>,
     others: u64,
 }
 
@@ -163,16 +167,8 @@ impl Writer {
     }
 
     /// A block of so many units.
-    fn block(
-        &mut self,
-        client: u64,
-        len: u64,
-        links: (Option<(u64, u64)>, Option<(u64, u64)>),
-        root: &str,
-        key: &str,
-        content: &[u8],
-    ) {
-        let (origin, right) = links;
+    fn block(&mut self, client: u64, len: u64, links: [Option<(u64, u64)>; 2], root: &str, key: &str, content: &[u8]) {
+        let [origin, right] = links;
         let clock = self.next(client);
         let (_, count, body) = self.sections.entry(client).or_insert((clock, 0, Vec::new()));
         *count += 1;
@@ -226,29 +222,29 @@ impl Writer {
         let other = client % 5 + 1;
         match kind {
             // A text as one block, and as one block for each letter.
-            0 => self.block(client, size.into(), (None, None), &root, "", &Self::text(size)),
+            0 => self.block(client, size.into(), [None, None], &root, "", &Self::text(size)),
             1 => {
                 for number in 0..count {
                     let origin = if number == 0 { None } else { last(self) };
-                    self.block(client, 1, (origin, None), &root, "", letter);
+                    self.block(client, 1, [origin, None], &root, "", letter);
                 }
             }
             // From right to left.
             2 => {
                 for number in 0..count {
                     let right = if number == 0 { None } else { last(self) };
-                    self.block(client, 1, (None, right), &root, "", letter);
+                    self.block(client, 1, [None, right], &root, "", letter);
                 }
             }
             // Before, behind and between what another one wrote.
             3 => {
                 for clock in 0..self.next(other).min(count.into()) {
-                    self.block(client, 1, (None, Some((other, clock))), &root, "", letter);
+                    self.block(client, 1, [None, Some((other, clock))], &root, "", letter);
                 }
             }
             4 => {
                 for clock in 0..self.next(other).min(count.into()) {
-                    self.block(client, 1, (Some((other, clock)), None), &root, "", letter);
+                    self.block(client, 1, [Some((other, clock)), None], &root, "", letter);
                 }
             }
             5 => {
@@ -256,7 +252,7 @@ impl Writer {
                 for number in 0..u64::from(count) {
                     let at = number.wrapping_mul(7_919) % next.max(1);
                     if at + 1 < next {
-                        self.block(client, 1, (Some((other, at)), Some((other, at + 1))), &root, "", letter);
+                        self.block(client, 1, [Some((other, at)), Some((other, at + 1))], &root, "", letter);
                     }
                 }
             }
@@ -264,7 +260,7 @@ impl Writer {
             6 | 7 => {
                 for number in 0..u64::from(count) {
                     let of = if kind == 6 { 1_000 + self.others + number } else { 900_000 - self.others - number };
-                    self.block(of, 1, (None, None), &root, "", letter);
+                    self.block(of, 1, [None, None], &root, "", letter);
                 }
                 self.others += u64::from(count);
             }
@@ -276,7 +272,7 @@ impl Writer {
                     if origin.is_none() && number as usize * key.len() > BYTES_MAX {
                         break;
                     }
-                    self.block(client, 1, (origin, None), "m", &key, &[8, 1, 126]);
+                    self.block(client, 1, [origin, None], "m", &key, &[8, 1, 126]);
                 }
             }
             // Every so many units are deleted, or all.
@@ -300,30 +296,30 @@ impl Writer {
                 }
             }
             // Values in one block, and one block for each.
-            12 => self.block(client, size.into(), (None, None), &root, "", &Self::values(size)),
+            12 => self.block(client, size.into(), [None, None], &root, "", &Self::values(size)),
             13 => {
                 for number in 0..count {
                     let origin = if number == 0 { None } else { last(self) };
-                    self.block(client, 1, (origin, None), &root, "", &[8, 1, 126]);
+                    self.block(client, 1, [origin, None], &root, "", &[8, 1, 126]);
                 }
             }
             // What is never joined.
             14 => {
                 for number in 0..count {
                     let origin = if number == 0 { None } else { last(self) };
-                    self.block(client, 1, (origin, None), &root, "", &[5, 4, b'n', b'u', b'l', b'l']);
+                    self.block(client, 1, [origin, None], &root, "", &[5, 4, b'n', b'u', b'l', b'l']);
                 }
             }
             // Types, and what is in them from right to left, its clocks apart.
             15 => {
                 let of = self.next(client);
-                self.block(client, 1, (None, None), &root, "", &[7, 0]);
+                self.block(client, 1, [None, None], &root, "", &[7, 0]);
                 let inside = format!("#{client}.{of}");
                 let mut right = None;
                 for _ in 0..count {
                     let at = (client, self.next(client));
-                    self.block(client, 1, (None, right), &inside, "", letter);
-                    self.block(client, 1, (None, None), &root, "", letter);
+                    self.block(client, 1, [None, right], &inside, "", letter);
+                    self.block(client, 1, [None, None], &root, "", letter);
                     right = Some(at);
                 }
             }
@@ -333,7 +329,7 @@ impl Writer {
                 for number in 0..u64::from(count) {
                     let of = first + number;
                     let origin = if number == 0 { None } else { Some((of - 1, 0)) };
-                    self.block(of, 1, (origin, None), &root, "", letter);
+                    self.block(of, 1, [origin, None], &root, "", letter);
                 }
                 self.others += u64::from(count);
             }
@@ -341,7 +337,7 @@ impl Writer {
             _ => {
                 for number in 0..u64::from(count) {
                     let of = (1 + self.others + number) << 32;
-                    self.block(of, 1, (None, None), &format!("c{}", number % 7), "", letter);
+                    self.block(of, 1, [None, None], &format!("c{}", number % 7), "", letter);
                 }
                 self.others += u64::from(count);
             }
