@@ -30,6 +30,8 @@ pub struct Limits {
     pub document_connections_max: usize,
     /// Distinct client ids in one document: each is in every state vector for ever.
     pub document_clients_max: usize,
+    /// What folding one update may cost, in milliseconds of one core, beyond 50 ns for each of its bytes.
+    pub integration_ms_max: u64,
     /// Nesting of plain values: arrays and maps in arrays and maps.
     pub value_depth_max: usize,
     /// Nesting of shared types, of which a nested list in an editor takes two or three a level.
@@ -128,6 +130,7 @@ impl Default for Limits {
             document_bytes_max: 128 * MIB,
             document_connections_max: 10_000,
             document_clients_max: 1_000_000,
+            integration_ms_max: 250,
             value_depth_max: 512,
             type_depth_max: 512,
             root_name_bytes_max: 4 * 1024,

@@ -6,8 +6,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::caps::Caps;
+use crate::cost::Cost;
 use crate::encode;
 use crate::index::{Delta, Index, Prefix};
+use crate::order::Order;
 use crate::ranges::Ranges;
 use crate::state_vector::StateVector;
 use crate::switches::{Check, is_on};
@@ -27,6 +29,8 @@ pub struct Admission {
     pub missing: Option<Missing>,
     /// Clients whose new blocks were left out because `may_write` said no.
     pub withheld: Vec<u64>,
+    /// What it costs to fold `content`, estimated; zero where there was no [`Order`].
+    pub cost: Cost,
 }
 
 /// The admitted part of an update.
@@ -86,10 +90,16 @@ pub enum Refused {
     /// Text, a format or several values under a key, where only one value belongs.
     #[error("{}", self.reason())]
     UnfitForKey,
-    /// The right origin of a block is known to stand left of its origin. The gate knows it where both are of one client and each
-    /// unit from the one to the other was written behind the last; of any other order it knows nothing.
+    /// The right origin of a block stands left of its origin, or its author has seen something between the two: the origin of the right one, or the
+    /// right origin of the left one. Replicas would not agree where it stands. pycrdt makes such a block of an insertion inside a character.
     #[error("{}", self.reason())]
     RightOriginFirst,
+    /// Folding it would take yrs, and every client, longer than the cap.
+    #[error("the update takes longer than {max_ms} ms to fold (integration_ms_max)")]
+    TooCostly {
+        /// The cap.
+        max_ms: u64,
+    },
     /// Shared types nested beyond the cap.
     #[error("shared types are nested more than {max} deep (type_depth_max)")]
     TypesTooDeep {
@@ -110,6 +120,7 @@ impl Refused {
         match self {
             Self::TypesTooDeep { .. } => Some("type_depth_max"),
             Self::TooManyClients { .. } => Some("document_clients_max"),
+            Self::TooCostly { .. } => Some("integration_ms_max"),
             Self::Circular
             | Self::ParentNotAType
             | Self::DifferentPlaces
@@ -127,7 +138,8 @@ impl Refused {
                 "origin and right origin are in different shared types; write it again from a fresh document"
             }
             Self::UnfitForKey => "text, a format or several values under a key",
-            Self::RightOriginFirst => "a right origin stands left of the origin",
+            Self::RightOriginFirst => "origin and right origin are no neighbours; write it again from a fresh document",
+            Self::TooCostly { .. } => "the update takes too long to fold; send it in parts (integration_ms_max)",
             Self::TypesTooDeep { .. } => "shared types are nested too deeply (type_depth_max)",
             Self::TooManyClients { .. } => "the document has too many client ids (document_clients_max)",
         }
@@ -139,10 +151,14 @@ impl Refused {
 /// Blocks that are known are trimmed, a block that is known in part is split as Yjs splits it. At a gap, which a reference to
 /// an unknown block or a delete beyond the known clock is too, what follows on is admitted and the rest reported in
 /// [`Admission::missing`]. `may_write` is asked once for each client with new blocks. `index` is not changed; when the update is
-/// refused, `delta` is not either.
+/// refused, `delta` and `order` are not either.
+///
+/// `order` is that of the index with what stands before in the batch. Without it, content that replicas would order differently and content that is
+/// too dear to fold are admitted: that will do to learn what of an update is known.
 pub fn admit(
     index: &Index,
     delta: &mut Delta,
+    order: Option<&mut Order>,
     update: &Update,
     caps: &Caps,
     may_write: &mut dyn FnMut(u64) -> bool,
@@ -163,6 +179,13 @@ pub fn admit(
     }
 
     let parts = walk.parts();
+    let cost = match order {
+        Some(order) => {
+            let place = |id| walk.unit(id).place;
+            order.take_in(update, &parts, &deletes.ranges, place, Some(caps.integration_ms_max))?
+        }
+        None => Cost::default(),
+    };
     let content = if parts.is_empty() && deletes.ranges.iter().all(|(_, ranges)| ranges.is_empty()) {
         Content::Nothing
     } else if deletes.are_whole && update.is_plain && walk.is_whole() {
@@ -177,7 +200,7 @@ pub fn admit(
     }
     let missing = (!missing.is_empty())
         .then(|| Missing { clocks: missing.into_iter().map(|(client, clock)| (client, u64::from(clock))).collect() });
-    Ok(Admission { content, added, trimmed, missing, withheld })
+    Ok(Admission { content, added, trimmed, missing, withheld, cost })
 }
 
 /// What `state`, the whole state of a document, adds to an empty index. Nothing is refused.

@@ -23,6 +23,8 @@ pub struct Caps {
     pub map_key_bytes_max: usize,
     /// Clients of one document: each is in every state vector for ever.
     pub document_clients_max: usize,
+    /// What folding one update may cost yrs, in milliseconds of one core, beyond what any update of its size may: 50 ns for each byte.
+    pub integration_ms_max: u64,
     /// Bytes of one client's awareness state.
     pub awareness_state_bytes_max: usize,
     /// Entries of one awareness update.
@@ -38,6 +40,7 @@ impl Default for Caps {
             root_name_bytes_max: 4 << 10,
             map_key_bytes_max: 64 << 10,
             document_clients_max: 1_000_000,
+            integration_ms_max: 250,
             awareness_state_bytes_max: 64 << 10,
             awareness_entries_max: 20_000,
         }
@@ -52,6 +55,7 @@ impl Caps {
             root_name_bytes_max: usize::MAX,
             map_key_bytes_max: usize::MAX,
             document_clients_max: usize::MAX,
+            integration_ms_max: u64::MAX,
             type_depth_max: usize::MAX,
             any_depth_max: DEPTH_BOUND,
             ..Self::default()

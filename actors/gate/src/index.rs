@@ -9,14 +9,13 @@ use bytes::Bytes;
 use crate::admit::{self, Admission, Refused};
 use crate::block::Id;
 use crate::caps::Caps;
-use crate::chains::Breaks;
-use crate::place::{Names, Run, Runs};
+use crate::place::{Names, Place, Run, Runs};
 use crate::ranges::Ranges;
 use crate::state_vector::{self, StateVector};
 use crate::update::Update;
 
 /// The committed prefix of a document's log: how far each client is known, what is deleted, and where everything stands.
-/// Neighbours of one client in one type take 24 bytes together, and each jump of somebody's cursor one or two.
+/// Neighbours of one client in one type take 24 bytes together.
 ///
 /// It changes only by [`Index::apply`] and [`Index::trust`]: admission reads it and writes into a [`Delta`].
 ///
@@ -33,7 +32,6 @@ struct Client {
     next: u32,
     deleted: Ranges,
     runs: Runs,
-    breaks: Breaks,
 }
 
 /// What admitted updates will add to an [`Index`] once they are committed.
@@ -100,16 +98,21 @@ impl Index {
             client.next = client.next.max(change.next);
             client.deleted.extend(change.deleted);
             client.runs.extend(change.runs);
-            client.breaks.extend(change.breaks);
         }
         self.names.extend(delta.names);
+    }
+
+    /// Where a unit stands that the log holds; [`Place::GONE`] where that was collected.
+    pub(crate) fn place(&self, id: Id) -> Place {
+        let run = self.clients.get(&id.client).and_then(|known| known.runs.get(id.clock));
+        run.map_or(Place::GONE, |run| run.place)
     }
 
     /// Takes in an update that another node admitted and the log holds. Known parts are trimmed as in [`admit`](crate::admit());
     /// ownership and caps were that node's business. A gap here means that the log itself has one.
     pub fn trust(&mut self, update: &Update) -> Result<Admission, Refused> {
         let mut delta = Delta::default();
-        let admission = admit::admit(self, &mut delta, update, &Caps::of_the_log(), &mut |_| true)?;
+        let admission = admit::admit(self, &mut delta, None, update, &Caps::of_the_log(), &mut |_| true)?;
         self.apply(delta);
         Ok(admission)
     }
@@ -135,13 +138,6 @@ impl Prefix<'_> {
     pub fn unit(&self, id: Id) -> Option<Run> {
         let in_delta = self.delta.clients.get(&id.client).and_then(|change| change.runs.get(id.clock));
         in_delta.or_else(|| self.index.clients.get(&id.client)?.runs.get(id.clock))
-    }
-
-    /// Whether the chain of `client` breaks after `from`, at `to` at the latest.
-    pub fn breaks_within(&self, client: u64, from: u32, to: u32) -> bool {
-        let below = self.index.clients.get(&client).map(|known| &known.breaks);
-        let above = self.delta.clients.get(&client).map(|change| &change.breaks);
-        [below, above].into_iter().flatten().any(|breaks| breaks.any_within(from, to))
     }
 
     /// The number of a name, if it has one.
@@ -188,11 +184,10 @@ impl Delta {
         self.clients.reserve(count);
     }
 
-    pub(crate) fn add_blocks(&mut self, client: u64, next: u32, runs: Runs, breaks: Breaks) {
+    pub(crate) fn add_blocks(&mut self, client: u64, next: u32, runs: Runs) {
         let change = self.clients.entry(client).or_default();
         change.next = next;
         change.runs.extend(runs);
-        change.breaks.extend(breaks);
     }
 
     pub(crate) fn add_name(&mut self, name: &str, number: u32) {

@@ -16,28 +16,30 @@
 //! - clocks follow on without gaps or repetitions, every reference is to something known, and no cap is exceeded.
 //!
 //! What honest clients send is never refused: what is known is trimmed, what does not follow on yet is named in
-//! [`Admission::missing`]. It knows no order of content beyond what one client wrote in one go, so a writer who lies about where
-//! he wrote can still make replicas order his own insertions differently; who stores a state compares what it reads first.
+//! [`Admission::missing`]. With the [`Order`] of the document it also promises that every replica reads the same, in whatever
+//! order it came to know the rows, and that none takes longer to fold an update than [`Caps::integration_ms_max`] says.
 //!
 //! # In use
 //!
 //! ```
 //! use bytes::Bytes;
-//! use contextnexus_gate::{Caps, Content, Delta, Index, Update, admit};
+//! use contextnexus_gate::{Caps, Content, Delta, Index, Order, Update, admit};
 //!
 //! // Client 1 writes "hi" into the text "t".
 //! let bytes = Bytes::from_static(&[1, 1, 1, 0, 4, 1, 1, b't', 2, b'h', b'i', 0]);
-//! let (caps, mut index, mut delta) = (Caps::default(), Index::new(), Delta::default());
+//! let (caps, mut index, mut delta, mut order) = (Caps::default(), Index::new(), Delta::default(), Order::new());
 //!
 //! let update = Update::parse(bytes.clone(), &caps)?;
-//! let admission = admit(&index, &mut delta, &update, &caps, &mut |_client| true)?;
+//! let admission = admit(&index, &mut delta, Some(&mut order), &update, &caps, &mut |_client| true)?;
 //! assert_eq!(admission.content, Content::Whole);
-//! // Write `update.bytes()` into the log first; then the index learns of it, and yrs may have it.
+//! // Write `update.bytes()` into the log first; then index and order learn of it, and yrs may have it.
 //! index.apply(delta);
+//! order.commit();
 //! assert_eq!(index.next_clock(1), 2);
 //!
 //! // The same again is nothing new, and twelve other bytes are no update at all.
-//! let again = admit(&index, &mut Delta::default(), &Update::parse(bytes, &caps)?, &caps, &mut |_| true)?;
+//! let (update, mut delta) = (Update::parse(bytes, &caps)?, Delta::default());
+//! let again = admit(&index, &mut delta, Some(&mut order), &update, &caps, &mut |_| true)?;
 //! assert_eq!(again.content, Content::Nothing);
 //! assert!(Update::parse(Bytes::from_static(&[2, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 0]), &caps).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -52,14 +54,16 @@
 
 mod admit;
 mod awareness;
+mod bisect;
 mod block;
 mod caps;
-mod chains;
+mod cost;
 mod encode;
 mod index;
 pub mod lib0;
 mod malformed;
 mod merge;
+mod order;
 mod pieces;
 mod place;
 mod ranges;
@@ -77,10 +81,13 @@ mod walk;
 
 pub use admit::{Admission, Content, Known, Missing, Refused, admit};
 pub use awareness::{AwarenessEntry, AwarenessUpdate, encode_awareness};
+pub use bisect::steps;
 pub use caps::{Caps, DEPTH_BOUND};
+pub use cost::Cost;
 pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
 pub use merge::{diff, merge};
+pub use order::{Mark, Order};
 pub use pieces::pieces;
 pub use recent::{Fork, Recent};
 pub use state_vector::StateVector;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::block::{Id, Kind};
 
 /// The type that holds a unit, and its key there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     // Whose item the type is, or one of the two marks below: an enum would take half as much again, for every run.
     client: u64,

@@ -310,7 +310,7 @@ mod tests {
             index.trust(row).unwrap();
             recent.push(row);
         }
-        let admission = admit(&index, &mut Delta::default(), theirs, &Caps::default(), &mut |_| true).unwrap();
+        let admission = admit(&index, &mut Delta::default(), None, theirs, &Caps::default(), &mut |_| true).unwrap();
         assert!(!admission.trimmed.is_empty());
         recent.conflicts(theirs, &admission.trimmed)
     }
@@ -395,7 +395,8 @@ mod tests {
         }
         let forked = |text: &str| {
             let forked = state(&texts(5, &[text]));
-            let admission = admit(&index, &mut Delta::default(), &forked, &Caps::default(), &mut |_| true).unwrap();
+            let admission =
+                admit(&index, &mut Delta::default(), None, &forked, &Caps::default(), &mut |_| true).unwrap();
             recent.conflicts(&forked, &admission.trimmed)
         };
         let string = text.get_string(&doc.try_transact().unwrap());
@@ -406,7 +407,7 @@ mod tests {
         let bytes = state(&doc).bytes().clone();
         reloaded.try_transact_mut().unwrap().apply_update(yrs::Update::decode_v1(&bytes).unwrap()).unwrap();
         let resent = state(&reloaded);
-        let admission = admit(&index, &mut Delta::default(), &resent, &Caps::default(), &mut |_| true).unwrap();
+        let admission = admit(&index, &mut Delta::default(), None, &resent, &Caps::default(), &mut |_| true).unwrap();
         assert_eq!(recent.conflicts(&resent, &admission.trimmed), None);
     }
 }

@@ -27,6 +27,8 @@ pub enum Check {
     UnfitForKey,
     /// [`Refused::RightOriginFirst`](crate::Refused::RightOriginFirst).
     RightOriginFirst,
+    /// [`Refused::TooCostly`](crate::Refused::TooCostly).
+    TooCostly,
     /// [`Refused::TypesTooDeep`](crate::Refused::TypesTooDeep).
     TypesTooDeep,
     /// [`Refused::TooManyClients`](crate::Refused::TooManyClients).

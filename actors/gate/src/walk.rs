@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use crate::admit::{Known, Refused};
 use crate::block::{Id, Kind, Links, Parent};
-use crate::chains::Breaks;
 use crate::encode::BlockRange;
 use crate::index::{Delta, Prefix};
 use crate::malformed::Rule;
@@ -47,7 +46,6 @@ struct Units {
     /// The clock after the last.
     next: u32,
     runs: Runs,
-    breaks: Breaks,
 }
 
 impl Taken<'_> {
@@ -55,7 +53,7 @@ impl Taken<'_> {
     pub fn add_to(self, update: &Update, delta: &mut Delta) {
         delta.reserve_clients(self.sections.iter().filter(|units| units.next > 0).count());
         for (section, units) in update.sections.iter().zip(self.sections).filter(|(_, units)| units.next > 0) {
-            delta.add_blocks(section.client, units.next, units.runs, units.breaks);
+            delta.add_blocks(section.client, units.next, units.runs);
         }
         for (client, range) in self.gone {
             delta.add_deleted(client, range);
@@ -238,9 +236,7 @@ impl<'d, 'a> Walk<'d, 'a> {
                 }
             }
             let place = links.map_or(Ok(Place::GONE), |links| self.locate(&links))?;
-            let follows = step.next.checked_sub(1).map(|clock| Id { client: section.client, clock });
-            let is_chained = follows.is_some() && links.and_then(|links| links.origin) == follows;
-            self.stand(at, step.next..view.block.end_clock(), kind, place, is_chained)?;
+            self.stand(at, step.next..view.block.end_clock(), kind, place)?;
             if kind.is_deleted() {
                 self.taken.gone.push((section.client, step.next..view.block.end_clock()));
             }
@@ -277,9 +273,6 @@ impl<'d, 'a> Walk<'d, 'a> {
                     (Some(left), Some(right)) if self.are_apart(left, right) => {
                         self.refuse(Refused::DifferentPlaces, Check::DifferentPlaces)
                     }
-                    (Some(left), Some(right)) if !left.is_gone() && !right.is_gone() && self.is_reversed(links) => {
-                        self.refuse(Refused::RightOriginFirst, Check::RightOriginFirst)
-                    }
                     (Some(gone), Some(place)) if gone.is_gone() => Ok(place),
                     (Some(place), _) | (None, Some(place)) => Ok(place),
                     (None, None) => Ok(Place::GONE),
@@ -289,14 +282,7 @@ impl<'d, 'a> Walk<'d, 'a> {
     }
 
     /// Notes where the units of `clocks` stand, if they may stand there.
-    fn stand(
-        &mut self,
-        at: u32,
-        clocks: Range<u32>,
-        kind: Kind,
-        place: Place,
-        is_chained: bool,
-    ) -> Result<(), Refused> {
+    fn stand(&mut self, at: u32, clocks: Range<u32>, kind: Kind, place: Place) -> Result<(), Refused> {
         if place.has_key() && !self.fits_key(at, &clocks, kind) {
             self.refuse(Refused::UnfitForKey, Check::UnfitForKey)?;
         }
@@ -311,9 +297,6 @@ impl<'d, 'a> Walk<'d, 'a> {
         if let Some(units) = self.taken.sections.get_mut(at as usize) {
             units.runs.push(Run { place, clock: clocks.start, role: Role::of(kind), depth });
             units.next = clocks.end;
-            if !is_chained {
-                units.breaks.push(clocks.start);
-            }
         }
         Ok(())
     }
@@ -355,27 +338,13 @@ impl<'d, 'a> Walk<'d, 'a> {
         !is_undeleted || self.update.are_deleted(item.client, &clocks)
     }
 
-    /// Whether the right origin is known to stand left of the origin: in one chain of the same client, and written before it.
-    fn is_reversed(&self, links: &Links<'_>) -> bool {
-        let (Some(left), Some(right)) = (links.origin, links.right_origin) else { return false };
-        left.client == right.client
-            && right.clock < left.clock
-            && !self.prefix.breaks_within(left.client, right.clock, left.clock)
-            && !self.taken_breaks_within(left.client, right.clock, left.clock)
-    }
-
-    fn taken_breaks_within(&self, client: u64, from: u32, to: u32) -> bool {
-        let units = self.section_of(client).and_then(|at| self.taken.sections.get(at as usize));
-        units.is_some_and(|units| units.breaks.any_within(from, to))
-    }
-
     /// Whether a block stands for something that is not there.
     fn is_gap(&self, section: &Section, block: u32) -> bool {
         is_on(Check::Gap) && self.update.view(section, block).is_some_and(|view| view.kind() == Kind::Skip)
     }
 
     /// The run that holds a unit which is known or was taken in.
-    fn unit(&self, id: Id) -> Run {
+    pub fn unit(&self, id: Id) -> Run {
         let taken = self.section_of(id.client).and_then(|at| self.taken.sections.get(at as usize)?.runs.get(id.clock));
         taken.or_else(|| self.prefix.unit(id)).unwrap_or(Run::GONE)
     }

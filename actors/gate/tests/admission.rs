@@ -8,7 +8,7 @@ use common::{content, doc, parse, state};
 use contextnexus_gate::StateVector as Known;
 use contextnexus_gate::lib0::{write_var_string, write_var_uint};
 use contextnexus_gate::{
-    Admission, Caps, Content, DEPTH_BOUND, Delta, Index, Recent, Refused, Rule, Update, admit, diff, merge,
+    Admission, Caps, Content, DEPTH_BOUND, Delta, Index, Order, Recent, Refused, Rule, Update, admit, diff, merge,
 };
 use yrs::types::ToJson;
 use yrs::updates::decoder::Decode;
@@ -42,12 +42,12 @@ fn copy(from: &Doc, client: u64) -> Doc {
 }
 
 fn admit_to(index: &Index, update: &Update) -> Admission {
-    admit(index, &mut Delta::default(), update, &Caps::default(), &mut |_| true).unwrap()
+    admit(index, &mut Delta::default(), None, update, &Caps::default(), &mut |_| true).unwrap()
 }
 
 fn refused(index: &Index, update: &Update) -> Refused {
     let mut delta = Delta::default();
-    let refused = admit(index, &mut delta, update, &Caps::default(), &mut |_| true).unwrap_err();
+    let refused = admit(index, &mut delta, None, update, &Caps::default(), &mut |_| true).unwrap_err();
     assert!(delta.is_empty(), "what is refused leaves no trace");
     refused
 }
@@ -222,10 +222,10 @@ fn what_was_admitted_before_in_the_batch_counts_as_known_and_the_index_does_not_
     ours.get_or_insert_text("t").remove_range(&mut ours.transact_mut(), 0, 1);
     let second = since(&ours, &before);
     for update in [&first, &second] {
-        let admission = admit(&index, &mut delta, update, &Caps::default(), &mut |_| true).unwrap();
+        let admission = admit(&index, &mut delta, None, update, &Caps::default(), &mut |_| true).unwrap();
         assert_eq!(admission.content, Content::Whole);
     }
-    let again = admit(&index, &mut delta, &second, &Caps::default(), &mut |_| true).unwrap();
+    let again = admit(&index, &mut delta, None, &second, &Caps::default(), &mut |_| true).unwrap();
     assert_eq!(again.content, Content::Nothing);
     assert_eq!(index.clients_len(), 0);
     let mut after = index.clone();
@@ -245,7 +245,8 @@ fn new_blocks_of_a_client_who_may_not_be_written_for_are_withheld() {
         asked.push(client);
         client != ALICE
     };
-    let admission = admit(&Index::new(), &mut Delta::default(), &update, &Caps::default(), &mut may_write).unwrap();
+    let admission =
+        admit(&Index::new(), &mut Delta::default(), None, &update, &Caps::default(), &mut may_write).unwrap();
     assert_eq!(admission.withheld, [ALICE]);
     assert_eq!(admission.content, Content::Nothing, "Bob's letter stands behind Alice's");
     assert_eq!(admission.missing.unwrap().clocks, [(ALICE, 5)]);
@@ -253,7 +254,7 @@ fn new_blocks_of_a_client_who_may_not_be_written_for_are_withheld() {
     // Of what is known nobody is asked.
     let nobody = &mut |client: u64| -> bool { panic!("{client} is known") };
     let index = index_of(&bob);
-    assert!(admit(&index, &mut Delta::default(), &update, &Caps::default(), nobody).unwrap().withheld.is_empty());
+    assert!(admit(&index, &mut Delta::default(), None, &update, &Caps::default(), nobody).unwrap().withheld.is_empty());
 }
 
 #[test]
@@ -356,13 +357,13 @@ fn a_document_has_no_more_clients_than_the_cap() {
     let mut delta = Delta::default();
     for client in 1..=3 {
         let update = by_hand(&[(client, 0, &[ROOTED])]);
-        admit(&index, &mut delta, &update, &caps, &mut |_| true).unwrap();
+        admit(&index, &mut delta, None, &update, &caps, &mut |_| true).unwrap();
     }
     let fourth = by_hand(&[(4, 0, &[ROOTED])]);
-    let refused = admit(&index, &mut delta, &fourth, &caps, &mut |_| true).unwrap_err();
+    let refused = admit(&index, &mut delta, None, &fourth, &caps, &mut |_| true).unwrap_err();
     assert_eq!(refused, Refused::TooManyClients { max: 3 });
     let known = by_hand(&[(3, 1, &[&[0x84, 3, 0, 1, b'y']])]);
-    assert!(admit(&index, &mut delta, &known, &caps, &mut |_| true).is_ok(), "who is there already may go on");
+    assert!(admit(&index, &mut delta, None, &known, &caps, &mut |_| true).is_ok(), "who is there already may go on");
     let mut index = index;
     index.apply(delta);
     assert!(index.trust(&fourth).is_ok(), "what another node admitted is taken in");
@@ -559,26 +560,46 @@ fn between(origin: u8, right: u8) -> Update {
     by_hand(&[(BOB, 0, &[&[0xc4, 10, origin, 10, right, 1, b'x']])])
 }
 
+/// What the gate says of `update` where it knows the order of the document.
+fn ordered(index: &Index, order: &mut Order, update: &Update) -> Result<Content, Refused> {
+    let mark = order.mark();
+    let admitted = admit(index, &mut Delta::default(), Some(order), update, &Caps::default(), &mut |_| true);
+    if admitted.is_err() {
+        assert_eq!(order.mark(), mark, "what is refused leaves no trace");
+    }
+    order.roll_back(mark);
+    admitted.map(|admission| admission.content)
+}
+
+/// The index and order of a document, as they grow with its rows and as they are made of its state.
+fn ways_to_know(of: &Doc) -> [(Index, Order); 2] {
+    let row = parse(&state(of));
+    let mut grown = (Index::new(), Order::new());
+    grown.0.trust(&row).unwrap();
+    grown.1.follow(&grown.0, &row);
+    let index = Index::from_state(&row);
+    let (order, _) = Order::of_state(&index, &row);
+    [grown, (index, order)]
+}
+
 #[test]
-fn a_right_origin_that_was_written_before_the_origin_in_one_breath_is_refused() {
-    let mut grown = Index::new();
-    grown.trust(&parse(&state(&hello()))).unwrap();
-    for index in [grown, index_of(&hello())] {
-        assert_eq!(refused(&index, &between(3, 1)), Refused::RightOriginFirst);
-        assert_eq!(
-            admit_to(&index, &between(1, 3)).content,
-            Content::Whole,
-            "an offline edit over what is deleted by now"
-        );
+fn a_right_origin_left_of_the_origin_or_beyond_its_neighbour_is_refused() {
+    for (index, mut order) in ways_to_know(&hello()) {
+        assert_eq!(ordered(&index, &mut order, &between(3, 1)), Err(Refused::RightOriginFirst));
+        assert_eq!(ordered(&index, &mut order, &between(1, 3)), Err(Refused::RightOriginFirst), "2 is known with 3");
+        assert_eq!(ordered(&index, &mut order, &between(1, 2)), Ok(Content::Whole));
     }
     // The same where the letters come in the same update, or before in the batch, one by one.
     let letters: Vec<Vec<u8>> = (0..5u8).map(|before| vec![0x84, 10, before, 1, b'y']).collect();
     let blocks: Vec<&[u8]> = std::iter::once(ROOTED).chain(letters.iter().map(Vec::as_slice)).collect();
     let both = by_hand(&[(BOB, 0, &[&[0xc4, 10, 4, 10, 0, 1, b'x']]), (ALICE, 0, &blocks)]);
-    assert_eq!(refused(&Index::new(), &both), Refused::RightOriginFirst);
-    let mut delta = Delta::default();
-    admit(&Index::new(), &mut delta, &by_hand(&[(ALICE, 0, &blocks)]), &Caps::default(), &mut |_| true).unwrap();
-    let refused = admit(&Index::new(), &mut delta, &between(5, 4), &Caps::default(), &mut |_| true).unwrap_err();
+    assert_eq!(ordered(&Index::new(), &mut Order::new(), &both), Err(Refused::RightOriginFirst));
+    let (mut delta, mut order) = (Delta::default(), Order::new());
+    let letters = by_hand(&[(ALICE, 0, &blocks)]);
+    admit(&Index::new(), &mut delta, Some(&mut order), &letters, &Caps::default(), &mut |_| true).unwrap();
+    let crossing = between(5, 4);
+    let refused =
+        admit(&Index::new(), &mut delta, Some(&mut order), &crossing, &Caps::default(), &mut |_| true).unwrap_err();
     assert_eq!(refused, Refused::RightOriginFirst);
 }
 
@@ -589,8 +610,30 @@ fn what_was_written_earlier_may_stand_right_of_what_was_written_later() {
     let text = ours.get_or_insert_text("t");
     text.push(&mut ours.transact_mut(), "world");
     text.insert(&mut ours.transact_mut(), 0, "hello ");
-    assert_eq!(admit_to(&index_of(&ours), &between(10, 0)).content, Content::Whole);
-    assert_eq!(refused(&index_of(&ours), &between(10, 5)), Refused::RightOriginFirst);
+    for (index, mut order) in ways_to_know(&ours) {
+        assert_eq!(ordered(&index, &mut order, &between(10, 0)), Ok(Content::Whole));
+        assert_eq!(ordered(&index, &mut order, &between(10, 5)), Err(Refused::RightOriginFirst));
+    }
+}
+
+/// Origins that cross, of three clients who know nothing of one another: each reads another text.
+#[test]
+fn right_origins_that_cross_are_refused_whoever_wrote_what() {
+    const CARL: u64 = 30;
+    let three = by_hand(&[(CARL, 0, &[ROOTED]), (BOB, 0, &[ROOTED]), (ALICE, 0, &[ROOTED])]);
+    let (mut index, mut order) = (Index::new(), Order::new());
+    index.trust(&three).unwrap();
+    order.follow(&index, &three);
+    // They stand in the order of their clients.
+    let by_dora = |left: u64, right: u64| by_hand(&[(40, 0, &[&[0xc4, left as u8, 0, right as u8, 0, 1, b'd']])]);
+    for (left, right) in [(ALICE, BOB), (ALICE, CARL), (BOB, CARL)] {
+        assert_eq!(ordered(&index, &mut order, &by_dora(left, right)), Ok(Content::Whole), "{left} {right}");
+        assert_eq!(
+            ordered(&index, &mut order, &by_dora(right, left)),
+            Err(Refused::RightOriginFirst),
+            "{right} {left}"
+        );
+    }
 }
 
 #[test]

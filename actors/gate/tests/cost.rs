@@ -21,7 +21,7 @@ fn peak_of(bytes: Vec<u8>) -> usize {
         if let Ok(update) = Update::parse(bytes, &Caps::default()) {
             let mut index = Index::new();
             let mut delta = Delta::default();
-            if black_box(admit(&index, &mut delta, &update, &Caps::default(), &mut |_| true)).is_ok() {
+            if black_box(admit(&index, &mut delta, None, &update, &Caps::default(), &mut |_| true)).is_ok() {
                 index.apply(delta);
             }
             black_box(&index);
@@ -148,7 +148,7 @@ fn time() {
     let started = Instant::now();
     for update in &parsed {
         let mut delta = Delta::default();
-        let admission = admit(&index, &mut delta, update, &Caps::default(), &mut |_| true).unwrap();
+        let admission = admit(&index, &mut delta, None, update, &Caps::default(), &mut |_| true).unwrap();
         assert_eq!(admission.content, Content::Whole);
         index.apply(delta);
     }

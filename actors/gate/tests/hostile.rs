@@ -26,7 +26,7 @@ fn malformed(name: &str) -> Rule {
 
 fn admission(name: &str) -> Result<Admission, Refused> {
     let update = Update::parse(sample(name), &Caps::default()).unwrap();
-    admit(&base(), &mut Delta::default(), &update, &Caps::default(), &mut |_| true)
+    admit(&base(), &mut Delta::default(), None, &update, &Caps::default(), &mut |_| true)
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::ids::{AppendId, Position, SessionId, UserId};
 use crate::ports::documents::{WriteRefused, Written};
 use crate::ports::log::{IdempotencyKey, NewRow};
 use bytes::Bytes;
-use contextnexus_gate::{Delta, Known, Update};
+use contextnexus_gate::{Cost, Delta, Known, Update};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -89,6 +89,8 @@ pub struct Batch {
     pub items: Vec<(Proposal, Verdict)>,
     /// What the index knows once it is committed.
     pub delta: Delta,
+    /// What folding it costs, estimated.
+    pub cost: Cost,
 }
 
 impl Batch {

@@ -201,9 +201,13 @@ impl Replica {
         let (key, witness) = (self.key, self.witness.clone());
         let folded = self.guarded(|doc| {
             witness.folding(&Fold { key, what, update });
-            let update = Update::decode_v1(update).map_err(|_| ReplicaError::Undecodable)?;
+            let steps = steps(what, update)?;
             let mut transaction = doc.try_transact_mut().map_err(|_| ReplicaError::Refused)?;
-            transaction.apply_update(update).map_err(|_| ReplicaError::Refused)?;
+            let whole = steps.is_empty().then_some(update);
+            for step in steps.iter().map(Bytes::as_ref).chain(whole) {
+                let step = Update::decode_v1(step).map_err(|_| ReplicaError::Undecodable)?;
+                transaction.apply_update(step).map_err(|_| ReplicaError::Refused)?;
+            }
             let store = transaction.store();
             if store.pending_update().is_some() || store.pending_ds().is_some() {
                 return Err(ReplicaError::Pending);
@@ -284,6 +288,18 @@ impl Replica {
             Err(ReplicaError::Panicked)
         })
     }
+}
+
+/// An update of at least so many bytes may have so many deletes that it is folded in steps.
+const STEPS_BYTES_MIN: usize = 128;
+
+/// In which steps an update is folded, where it is not folded whole. What a snapshot deletes is deleted in it already.
+fn steps(what: Folding, update: &[u8]) -> Result<Vec<Bytes>, ReplicaError> {
+    if matches!(what, Folding::Snapshot(_)) || update.len() < STEPS_BYTES_MIN {
+        return Ok(Vec::new());
+    }
+    let parsed = Part::parse(Bytes::copy_from_slice(update), &Caps::of_the_log());
+    Ok(contextnexus_gate::steps(&parsed.map_err(|_| ReplicaError::Undecodable)?))
 }
 
 impl Packed {

@@ -22,8 +22,8 @@ use crate::ports::log::{AppendOutcome, Head, IdempotencyKey, LogError, NewRow, Q
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::{
-    Admission, AwarenessUpdate, Caps, Content, DEPTH_BOUND, Delta, Index, Malformed, Recent, Refused, Rule,
-    StateVector, Update, admit, merge,
+    Admission, AwarenessUpdate, Caps, Content, Cost, DEPTH_BOUND, Delta, Index, Malformed, Mark, Order, Recent,
+    Refused, Rule, StateVector, Update, admit, merge,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -47,6 +47,8 @@ use showing::{Encoded, EncodedInPieces, TailSinceSnapshot};
 const RACES_MAX: u32 = 3;
 /// Bytes of one batch: keeps one statement, one fold and one broadcast short.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// What a batch may cost yrs, by the gate's estimate, before the next update begins another: between two of them the thread does other things.
+const BATCH_COST_MAX: Cost = Cost { ns: 50_000_000 };
 /// Updates of one batch.
 const BATCH_UPDATES_MAX: usize = 4_096;
 /// About what a client id takes in the index and the tree besides its content.
@@ -63,6 +65,8 @@ pub struct DocumentState {
     position: Position,
     replica: Replica,
     index: Index,
+    /// The order of the content, once somebody writes; what is only read has none.
+    order: Option<Order>,
     recent: Recent,
     /// Committed updates kept for those who fall behind: `(sequence, update)`.
     latest: VecDeque<(u64, Update)>,
@@ -129,6 +133,7 @@ impl DocumentState {
             update_bytes_max: limits.step2_bytes_max,
             document_clients_max: limits.document_clients_max,
             any_depth_max: limits.value_depth_max.min(DEPTH_BOUND),
+            integration_ms_max: limits.integration_ms_max,
             type_depth_max: limits.type_depth_max.min(DEPTH_BOUND),
             root_name_bytes_max: limits.root_name_bytes_max,
             map_key_bytes_max: limits.map_key_bytes_max,
@@ -143,6 +148,7 @@ impl DocumentState {
             position: Position::START,
             replica,
             index: Index::new(),
+            order: None,
             latest: VecDeque::new(),
             latest_bytes: 0,
             folded_bytes: 0,
@@ -216,7 +222,8 @@ impl DocumentState {
             (9 * self.packed_bytes).max(3 * self.folded_bytes)
         };
         let clients = self.index.clients_len() * CLIENT_BYTES;
-        folded + clients + self.latest_bytes + self.waiting_bytes + encoded
+        let order = self.order.as_ref().map_or(0, Order::bytes);
+        folded + order + clients + self.latest_bytes + self.waiting_bytes + encoded
     }
 
     /// PostgreSQL is away.

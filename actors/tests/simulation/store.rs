@@ -115,7 +115,7 @@ impl Store {
     /// Whether all of this update was committed at some time.
     pub fn holds(&self, update: &Bytes) -> bool {
         let Ok(update) = Update::parse(update.clone(), &Caps::default()) else { return false };
-        let admitted = admit(&self.ever.index, &mut Delta::default(), &update, &Caps::default(), &mut |_| true);
+        let admitted = admit(&self.ever.index, &mut Delta::default(), None, &update, &Caps::default(), &mut |_| true);
         admitted.is_ok_and(|admission| admission.content == Content::Nothing && admission.missing.is_none())
     }
 

@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
         rest = after;
         let Ok(update) = Update::parse(Bytes::copy_from_slice(update), &caps) else { continue };
         let mut delta = Delta::default();
-        let Ok(admission) = admit(&index, &mut delta, &update, &caps, &mut |_| true) else { continue };
+        let Ok(admission) = admit(&index, &mut delta, None, &update, &caps, &mut |_| true) else { continue };
         match &admission.content {
             Content::Nothing => continue,
             Content::Whole => fold(&live, update.bytes()),

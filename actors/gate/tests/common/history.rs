@@ -194,7 +194,7 @@ fn check_seeding(seed: u64, server: &Server) {
     for index in [&seeded, &grown] {
         let mut delta = Delta::default();
         for bytes in server.log.iter().chain([state.bytes()]) {
-            let admission = admit(index, &mut delta, &parse(bytes), &Caps::default(), &mut |_| true).unwrap();
+            let admission = admit(index, &mut delta, None, &parse(bytes), &Caps::default(), &mut |_| true).unwrap();
             assert_eq!(admission.content, Content::Nothing, "seed {seed}: a resend holds nothing new");
             assert_eq!(admission.missing, None, "seed {seed}");
         }

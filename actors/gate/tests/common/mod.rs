@@ -8,7 +8,7 @@ mod subdocuments;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Recent, Update, admit};
+use contextnexus_gate::{Admission, Caps, Content, Delta, Index, Order, Recent, Update, admit};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use yrs::types::Attrs;
@@ -286,6 +286,7 @@ fn out<T: ReadTxn>(txn: &T, value: &Out) -> String {
 /// The log behind the gate, and its fold.
 pub struct Server {
     pub index: Index,
+    pub order: Order,
     pub recent: Recent,
     pub log: Vec<Bytes>,
     pub doc: Doc,
@@ -293,7 +294,7 @@ pub struct Server {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { index: Index::new(), recent: Recent::new(1 << 20), log: Vec::new(), doc: doc(1) }
+        Self { index: Index::new(), order: Order::new(), recent: Recent::new(1 << 20), log: Vec::new(), doc: doc(1) }
     }
 }
 
@@ -306,8 +307,9 @@ impl Server {
         for bytes in batch {
             let update = parse(bytes);
             assert_eq!(&update.encode(), update.bytes(), "an honest update is written again byte for byte");
-            let admission = admit(&self.index, &mut delta, &update, &Caps::default(), &mut |_| true)
-                .unwrap_or_else(|refused| panic!("{refused}: {bytes:02x?}"));
+            let admission =
+                admit(&self.index, &mut delta, Some(&mut self.order), &update, &Caps::default(), &mut |_| true)
+                    .unwrap_or_else(|refused| panic!("{refused}: {bytes:02x?}"));
             assert_eq!(
                 self.recent.conflicts(&update, &admission.trimmed),
                 None,
@@ -321,12 +323,26 @@ impl Server {
             admissions.push(admission);
         }
         self.index.apply(delta);
+        self.order.commit();
         for row in rows {
             self.fold(&row);
             self.recent.push(&parse(&row));
             self.log.push(row);
         }
+        if self.log.len() % 16 == 1 {
+            self.come_back();
+        }
         admissions
+    }
+
+    /// The order is made anew, of what yrs holds: it is the same, but for what yrs has collected.
+    fn come_back(&mut self) {
+        let state = parse(&state(&self.doc));
+        let (order, _) = Order::of_state(&self.index, &state);
+        let grown = std::mem::replace(&mut self.order, order).layout();
+        for list in self.order.layout() {
+            assert!(grown.contains(&list), "the state has another order: {list:?}");
+        }
     }
 
     fn fold(&self, row: &Bytes) {

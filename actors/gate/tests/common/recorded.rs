@@ -1,7 +1,7 @@
 //! Histories that the real Yjs made, as `tests/yjs/record.mjs` writes them: one a line.
 
 use bytes::Bytes;
-use contextnexus_gate::{Caps, Content, Delta, Index, admit};
+use contextnexus_gate::{Caps, Content, Delta, Index, Order, admit};
 use yrs::updates::decoder::Decode;
 use yrs::{GetString, ReadTxn, Transact};
 
@@ -57,9 +57,10 @@ impl History {
 
         let seeded = Index::from_state(&state);
         assert_eq!(seeded.state_vector(), self.state_vector, "{name}");
-        let mut delta = Delta::default();
+        let (mut delta, mut order) = (Delta::default(), Order::of_state(&seeded, &state).0);
         for update in self.sent.iter().chain([&self.state]) {
-            let admission = admit(&seeded, &mut delta, &parse(update), &Caps::default(), &mut |_| true).unwrap();
+            let admission =
+                admit(&seeded, &mut delta, Some(&mut order), &parse(update), &Caps::default(), &mut |_| true).unwrap();
             assert_eq!(admission.content, Content::Nothing, "{name}: the state holds it all");
         }
     }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use contextnexus_gate::lib0::write_var_uint;
 use contextnexus_gate::{
-    AwarenessEntry, AwarenessUpdate, Caps, Content, Delta, Index, Recent, StateVector as Known, Update, admit, diff,
-    encode_awareness, merge,
+    AwarenessEntry, AwarenessUpdate, Caps, Content, Delta, Index, Order, Recent, StateVector as Known, Update, admit,
+    diff, encode_awareness, merge,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -36,6 +36,7 @@ pub enum Conviction {
 struct Base {
     bytes: Bytes,
     index: Index,
+    order: Order,
     model: Model,
     /// Honest updates, to be spoiled.
     honest: Vec<Bytes>,
@@ -52,6 +53,7 @@ pub struct Trial {
 struct Victim {
     doc: Doc,
     index: Index,
+    order: Order,
     recent: Recent,
     model: Model,
     rows: Vec<Bytes>,
@@ -67,6 +69,7 @@ impl Trial {
             root_name_bytes_max: 256,
             map_key_bytes_max: 1024,
             document_clients_max: 16,
+            integration_ms_max: 5,
             awareness_state_bytes_max: 200,
             awareness_entries_max: 8,
         };
@@ -94,8 +97,8 @@ impl Trial {
                     continue;
                 }
                 30..150 => spoiled(&mut rng, &self.bases[base].honest),
-                150..151 => bulk(&mut rng, &victim.model),
-                151..210 if !victim.rows.is_empty() => self.resent(&mut rng, &victim),
+                150..152 => bulk(&mut rng, &victim.model),
+                152..210 if !victim.rows.is_empty() => self.resent(&mut rng, &victim),
                 _ => Forge::new(&mut rng, &victim.model, &self.caps, is_lawful).update(),
             };
             match self.receive(&mut victim, bytes.into()) {
@@ -127,11 +130,12 @@ impl Trial {
     fn receive(&mut self, victim: &mut Victim, bytes: Bytes) -> Result<(), Conviction> {
         let len = bytes.len();
         let mut may_write = |client| client != OWNED || self.off == Some(Switch::Ownership);
-        let mut delta = Delta::default();
+        let (mut delta, before) = (Delta::default(), victim.order.mark());
         let (decided, peak) = peak_of(|| {
             let update =
                 Update::parse(bytes.clone(), &self.caps).map_err(|malformed| format!("{:?}", malformed.rule))?;
-            let admission = admit(&victim.index, &mut delta, &update, &self.caps, &mut may_write);
+            let admission =
+                admit(&victim.index, &mut delta, Some(&mut victim.order), &update, &self.caps, &mut may_write);
             admission.map(|admission| (update, admission)).map_err(|refused| {
                 let name = format!("{refused:?}");
                 name.split(' ').next().unwrap_or_default().to_owned()
@@ -152,13 +156,20 @@ impl Trial {
             Ok(decided) => decided,
             Err(rule) => {
                 self.counts.add(format!("rule {rule}"), 1);
-                let is_honest = |row: Row| victim.model.clone().take_in(&row, &self.caps).is_ok();
+                if rule == "TooCostly" && len < 10_000 {
+                    return Err(Conviction::Promise(format!("refused as too dear at {len} bytes: {bytes:02x?}")));
+                }
+                let is_honest = |row: Row| {
+                    rule != "TooCostly"
+                        && !victim.model.has_huge()
+                        && victim.model.clone().take_in(&row, &self.caps).is_ok()
+                };
                 if Row::read(&bytes, &self.caps).is_ok_and(is_honest) {
                     return Err(Conviction::Promise(format!(
                         "refused for {rule}, and nothing is wrong with {bytes:02x?}"
                     )));
                 }
-                if !delta.is_empty() {
+                if !delta.is_empty() || victim.order.mark() != before {
                     return Err(Conviction::Promise(format!("what is refused for {rule} leaves a trace")));
                 }
                 return Ok(());
@@ -166,6 +177,7 @@ impl Trial {
         };
         if self.off != Some(Switch::Fork) && victim.recent.conflicts(&update, &admission.trimmed).is_some() {
             self.counts.add("rule Fork", 1);
+            victim.order.roll_back(before);
             return Ok(());
         }
         if !admission.trimmed.is_empty() {
@@ -180,6 +192,11 @@ impl Trial {
         if admission.missing.is_some() {
             self.counts.add(format!("rule {}", waits_for(&update, victim, &self.caps)), 1);
         }
+        let most = self.caps.integration_ms_max * 1_000_000 + 1_500 * len as u64;
+        if admission.cost.ns > most {
+            let cost = admission.cost.ns;
+            return Err(Conviction::Promise(format!("{len} bytes cost {cost} ns, and {most} are the most")));
+        }
         let row = match admission.content {
             Content::Nothing => return Ok(()),
             Content::Whole => {
@@ -192,6 +209,7 @@ impl Trial {
             }
         };
         victim.index.apply(delta);
+        victim.order.commit();
         victim.rows.push(row.clone());
         // The row as it stands in the log is read, and taken in where nothing is known to be amiss.
         let promised = Row::read(&row, &self.caps).and_then(|read| {
@@ -222,11 +240,6 @@ impl Trial {
         if ours.state_map != theirs.state_map {
             return yrs("another state vector after a reload");
         }
-        if ours.delete_set != theirs.delete_set && victim.model.is_lawless {
-            // Where the order under a key differs, another entry wins, and the others count as deleted.
-            self.counts.add("lawless documents that only a read-back catches", 1);
-            return Ok(());
-        }
         if ours.delete_set != theirs.delete_set {
             return Err(Conviction::Yrs(format!(
                 "other deletes after a reload: {:?} and then {:?}",
@@ -245,8 +258,14 @@ impl Trial {
             return yrs("the index does not know what yrs holds");
         }
         if let Ok(seeded) = Update::parse(bytes, &Caps { update_bytes_max: usize::MAX, ..self.caps.clone() }) {
-            if Index::from_state(&seeded).state_vector() != victim.index.state_vector() {
+            let index = Index::from_state(&seeded);
+            if index.state_vector() != victim.index.state_vector() {
                 return yrs("an index made from the state knows something else");
+            }
+            let (grown, made) = (victim.order.layout(), Order::of_state(&index, &seeded).0.layout());
+            // After a broken promise nobody has said what became of the last update.
+            if let Some(list) = made.iter().find(|list| !is_broken && !grown.contains(list)) {
+                return yrs(&format!("an order made from the state is another one: {list:?}"));
             }
         } else {
             return yrs("the gate cannot read the document's state");
@@ -257,12 +276,7 @@ impl Trial {
         }
         let read = |doc: &Doc| reading(doc, &victim.model);
         let (before, after) = (read(&victim.doc), read(&reloaded));
-        if before == after {
-            self.counts.add("lawless documents that read the same", victim.model.is_lawless.into());
-        } else if victim.model.is_lawless {
-            // Rule 8 knows no order across chains: that the two differ is what a verified snapshot sees.
-            self.counts.add("lawless documents that only a read-back catches", 1);
-        } else {
+        if before != after {
             return Err(Conviction::Yrs(format!("reads differently after a reload: {before}\nand then: {after}")));
         }
         if seed.is_multiple_of(8) {
@@ -271,7 +285,7 @@ impl Trial {
             {
                 let merged = doc(3);
                 fold(&merged, &bytes).map_err(|what| Conviction::Yrs(format!("the rows {how}: {what}")))?;
-                if merged.transact().snapshot() != ours || (read(&merged) != before && !victim.model.is_lawless) {
+                if merged.transact().snapshot() != ours || read(&merged) != before {
                     return yrs(&format!("the rows {how} make another document"));
                 }
             }
@@ -401,7 +415,9 @@ impl Base {
             honest.extend([merge(&parsed), state(&editor.doc)]);
             honest.extend(written);
         }
-        Self { index: Index::from_state(&parse(&bytes)), bytes, model, honest }
+        let index = Index::from_state(&parse(&bytes));
+        let (order, _) = Order::of_state(&index, &parse(&bytes));
+        Self { index, order, bytes, model, honest }
     }
 
     fn victim(&self) -> Victim {
@@ -410,6 +426,7 @@ impl Base {
         let victim = Victim {
             doc: doc(1),
             index: self.index.clone(),
+            order: self.order.clone(),
             recent,
             model: self.model.clone(),
             rows: vec![self.bytes.clone()],

@@ -79,6 +79,7 @@ pub const SWITCHES: &[Switch] = {
         Switch::Gate(Check::DifferentPlaces),
         Switch::Gate(Check::UnfitForKey),
         Switch::Gate(Check::RightOriginFirst),
+        Switch::Gate(Check::TooCostly),
         Switch::Gate(Check::TypesTooDeep),
         Switch::Gate(Check::TooManyClients),
         Switch::Ownership,

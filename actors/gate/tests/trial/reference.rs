@@ -321,9 +321,6 @@ pub struct Model {
     pub next: BTreeMap<u64, u64>,
     /// The units of each place, from left to right.
     pub order: HashMap<Place, Vec<Id>>,
-    /// A block was taken in that no honest client could have written: between its origins stands something that its author must
-    /// have seen, or they are the wrong way round. Replicas may order it differently, and only the order says so.
-    pub is_lawless: bool,
     /// Blocks of which only the first units are kept: client, first clock, and the clock after the last.
     huge: Vec<(u64, u64, u64)>,
     /// What the row at hand deletes.
@@ -443,10 +440,10 @@ impl Model {
                 (left, right) => left.or(right),
             },
         };
-        if let (Some(origin), Some(right)) = (item.origin, item.right)
-            && self.is_chain(right, origin)
-        {
-            return broken("a right origin that is known to stand left of the origin");
+        if !self.has_huge() && place.as_ref().is_some_and(|place| !self.is_between(place, item)) {
+            return broken(
+                "between origin and right origin stands what one of them was written beside, or they are the wrong way round",
+            );
         }
         if place.as_ref().is_some_and(|place| place.1.is_some()) && matches!(item.kind, 4 | 6) {
             return broken("text under a key");
@@ -466,7 +463,6 @@ impl Model {
         if item.len > UNITS_MAX {
             // Of the rest nobody keeps the order.
             self.huge.push((client, clock, clock + item.len));
-            self.is_lawless = true;
         }
         for offset in 0..item.len.min(UNITS_MAX) {
             let origin = if offset == 0 { item.origin } else { Some((client, clock + offset - 1)) };
@@ -483,7 +479,7 @@ impl Model {
             self.units.insert((client, clock + offset), unit);
         }
         if let Some(place) = place {
-            self.put_in_order(place, client, clock, item, &past);
+            self.put_in_order(place, client, clock, item);
         }
         self.pasts.insert(client, past);
         self.next.insert(client, clock + item.len);
@@ -508,27 +504,29 @@ impl Model {
         Rc::new(past)
     }
 
-    /// Whether `to` was written behind `from`, each unit in between behind the last, by one client.
-    fn is_chain(&self, from: Id, to: Id) -> bool {
-        let is_live = |id: Id| self.unit(id).is_some_and(|unit| unit.place.is_some());
-        from.0 == to.0
-            && from.1 < to.1
-            && is_live(from)
-            && is_live(to)
-            && (from.1 + 1..=to.1)
-                .all(|clock| self.unit((to.0, clock)).is_some_and(|unit| unit.origin == Some((to.0, clock - 1))))
+    /// Whether a block stands where its author can have put it: the right origin right of the origin, the origin of the right one not between the two,
+    /// nor the right origin of the left one. What is in no order any more is not looked at.
+    fn is_between(&self, place: &Place, item: &Item) -> bool {
+        let nothing = Vec::new();
+        let order = self.order.get(place).unwrap_or(&nothing);
+        let position = |id: Id| order.iter().position(|other| *other == id).map(|at| at as isize);
+        let or = |id: Option<Id>, end: isize| id.map_or(Some(end), position);
+        let (first, last) = (-1, order.len() as isize);
+        let (Some(left), Some(right)) = (or(item.origin, first), or(item.right, last)) else { return true };
+        let unit = |id: Option<Id>| id.and_then(|id| self.units.get(&id));
+        let left_of_right = or(unit(item.right).and_then(|unit| unit.origin), first).unwrap_or(left);
+        let right_of_left = or(unit(item.origin).and_then(|unit| unit.right), last).unwrap_or(right);
+        left < right
+            && (item.right.is_none() || left_of_right <= left)
+            && (item.origin.is_none() || right <= right_of_left)
     }
 
     /// Finds the place of a block among its neighbours, as every replica does.
-    fn put_in_order(&mut self, place: Place, client: u64, clock: u64, item: &Item, past: &Past) {
+    fn put_in_order(&mut self, place: Place, client: u64, clock: u64, item: &Item) {
         let order = self.order.entry(place).or_default();
         let position = |id: Option<Id>| id.and_then(|id| order.iter().position(|other| *other == id));
         let (left, right) = (position(item.origin), position(item.right));
         let mut at = left.map_or(0, |left| left + 1);
-        let between = order.get(at..right.unwrap_or(order.len()));
-        if between.is_none_or(|between| between.iter().any(|id| past.get(&id.0).is_some_and(|next| id.1 < *next))) {
-            self.is_lawless = true;
-        }
         let (mut conflicting, mut before): (Vec<Id>, Vec<Id>) = (Vec::new(), Vec::new());
         for (number, &other) in order.iter().enumerate().skip(at) {
             if Some(number) == right {

@@ -36,7 +36,7 @@ pub fn spoiled(rng: &mut StdRng, honest: &[Bytes]) -> Vec<u8> {
 /// Tens of kilobytes of the smallest things that there are.
 pub fn bulk(rng: &mut StdRng, model: &Model) -> Vec<u8> {
     let (client, count) = (CLIENTS[rng.random_range(0..3)], rng.random_range(2_000..12_000u64));
-    let (start, shape) = (model.known(client), rng.random_range(0..5));
+    let (start, shape) = (model.known(client), rng.random_range(0..6));
     let mut bytes = Vec::new();
     let section = |bytes: &mut Vec<u8>, count: u64, client: u64, start: u64| {
         write_var_uint(bytes, count);
@@ -70,7 +70,9 @@ pub fn bulk(rng: &mut StdRng, model: &Model) -> Vec<u8> {
                         1,
                         b'x',
                     ]),
-                    _ => bytes.extend([4, 1, 1, b't', 1, b'x']),
+                    4 => bytes.extend([4, 1, 1, b't', 1, b'x']),
+                    // Each is the first entry of one key, as far as its author knows.
+                    _ => bytes.extend([0x28, 1, 1, b'm', 1, b'k', 1, 126]),
                 }
             }
         }

@@ -76,6 +76,9 @@ impl DocumentState {
     fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
         let Some(update) = self.trim_stored(bytes)? else { return Ok(None) };
         self.replica.fold(seq, update.bytes()).map_err(|_| "fold_panicked")?;
+        if let Some(order) = &mut self.order {
+            order.follow(&self.index, &update);
+        }
         Ok(Some(update))
     }
 
@@ -85,6 +88,7 @@ impl DocumentState {
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
         (self.folded_bytes, self.packed_bytes) = (0, 0);
+        self.order = None;
         if let Some(snapshot) = &stored.snapshot {
             let unreadable = |_| Unsound::Snapshot { seq: snapshot.position.seq };
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(unreadable)?;

@@ -108,7 +108,7 @@ impl DocumentState {
         now: Instant,
     ) {
         let known = is_step2
-            && admit(&self.index, &mut Delta::default(), update, &self.caps, &mut |_| true)
+            && admit(&self.index, &mut Delta::default(), None, update, &self.caps, &mut |_| true)
                 .is_ok_and(|admission| matches!(admission.content, Content::Nothing) && admission.missing.is_none());
         let Some(member) = self.members.get_mut(&from) else { return };
         if known {

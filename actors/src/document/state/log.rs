@@ -264,9 +264,15 @@ impl DocumentState {
         self.effects.push(Effect::Recover { after });
     }
 
+    /// The batch in flight was not written, and the order knows nothing of it any more.
+    pub(super) fn give_up_batch(&mut self) -> Option<Batch> {
+        self.roll_back(Mark::default());
+        self.in_flight.take()
+    }
+
     /// The batch in flight was not written: its updates wait again, in order, to be admitted anew.
     pub(super) fn wait_again(&mut self) {
-        if let Some(batch) = self.in_flight.take() {
+        if let Some(batch) = self.give_up_batch() {
             for (proposal, _) in batch.items.into_iter().rev() {
                 self.waiting.push_front(proposal);
             }

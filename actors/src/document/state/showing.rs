@@ -235,6 +235,7 @@ impl DocumentState {
     /// The tree goes: this is the state at our position, and it reads back.
     fn pack(&mut self, snapshot: Snapshot) {
         self.used_at = None;
+        self.order = None;
         self.forget_whole_state();
         self.folded_bytes = snapshot.state.len();
         self.packed_bytes = snapshot.state.len();

@@ -26,9 +26,10 @@ impl DocumentState {
     /// Takes all that waits through the gate. What needs no row is settled here and now.
     pub(super) fn form_batch(&mut self, now: Instant) -> Option<(Position, Vec<NewRow>)> {
         while !self.waiting.is_empty() {
-            let mut batch = Batch { append_id: None, held: self.position, items: Vec::new(), delta: Delta::default() };
+            let (delta, cost) = (Delta::default(), Cost::default());
+            let mut batch = Batch { append_id: None, held: self.position, items: Vec::new(), delta, cost };
             let mut bytes = 0;
-            while batch.items.len() < self.batch_updates_max && bytes < BATCH_BYTES_MAX {
+            while batch.items.len() < self.batch_updates_max && bytes < BATCH_BYTES_MAX && batch.cost < BATCH_COST_MAX {
                 let alone =
                     |proposal: &Proposal| matches!(&proposal.sender, Sender::Request { idempotency: Some(_), .. });
                 if self.waiting.front().is_some_and(alone) && !batch.items.is_empty() {
@@ -56,6 +57,45 @@ impl DocumentState {
         None
     }
 
+    /// What the gate says of a proposal after what is in the batch. `None`: this instance ended over it.
+    fn ask_gate(&mut self, batch: &mut Batch, proposal: &Proposal, now: Instant) -> Option<Result<Admission, Refused>> {
+        let (update, user) = (&proposal.update, proposal.user);
+        if self.order.is_none() {
+            // Whoever opens a document to write says what he has, which is nothing new: no order is made for that.
+            let presence = &self.presence;
+            let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
+            let mut delta = batch.delta.clone();
+            let admission = admit(&self.index, &mut delta, None, update, &self.caps, &mut may_write);
+            if admission.as_ref().map_or(true, |admission| admission.content == Content::Nothing) {
+                return Some(admission);
+            }
+            if !self.know_order(now) {
+                return None;
+            }
+        }
+        let presence = &self.presence;
+        let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
+        Some(admit(&self.index, &mut batch.delta, self.order.as_mut(), update, &self.caps, &mut may_write))
+    }
+
+    /// Makes the order of what is there. False when this instance ended over it.
+    fn know_order(&mut self, now: Instant) -> bool {
+        let Some(state) = self.whole_state(now) else { return false };
+        let Ok(state) = Update::parse(state, &Caps::of_the_log()) else {
+            self.die(close::SERVICE_RESTART, "document is rebuilt"); // the gate has written it, or yrs after the gate
+            return false;
+        };
+        self.order = Some(Order::of_state(&self.index, &state).0);
+        true
+    }
+
+    /// The order is what it was at this mark.
+    pub(super) fn roll_back(&mut self, to: Mark) {
+        if let Some(order) = &mut self.order {
+            order.roll_back(to);
+        }
+    }
+
     pub(super) fn admit_into(&mut self, batch: &mut Batch, mut proposal: Proposal, now: Instant) {
         if !self.may_write(&proposal, now) {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
@@ -63,10 +103,10 @@ impl DocumentState {
         let is_request = matches!(proposal.sender, Sender::Request { .. });
         let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max;
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
-        let presence = &self.presence;
-        let user = proposal.user;
-        let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
-        let admission = admit(&self.index, &mut batch.delta, &proposal.update, &self.caps, &mut may_write);
+        let mark = self.order.as_ref().map(Order::mark).unwrap_or_default();
+        let Some(admission) = self.ask_gate(batch, &proposal, now) else {
+            return self.give_back(&proposal);
+        };
         let admission = match admission {
             Ok(admission) => admission,
             Err(refused) => {
@@ -80,6 +120,7 @@ impl DocumentState {
         let left_out = admission.missing.is_some() || !admission.withheld.is_empty();
         if left_out && is_request {
             batch.delta = before.unwrap_or_default(); // over HTTP an update is all or nothing
+            self.roll_back(mark);
             if let Sender::Request { looked, .. } = &mut proposal.sender
                 && !std::mem::replace(looked, true)
             {
@@ -93,6 +134,7 @@ impl DocumentState {
             };
             return self.refuse(proposal, &refusal, now);
         }
+        let cost = admission.cost;
         if left_out {
             self.open_gap(&proposal, &admission, now);
         }
@@ -105,6 +147,7 @@ impl DocumentState {
             && self.is_full_with(admitted, now)
         {
             batch.delta = before.unwrap_or_default();
+            self.roll_back(mark);
             let refusal = if self.dead {
                 WriteRefused::Unavailable { retry_after_s: 1 }
             } else {
@@ -112,6 +155,7 @@ impl DocumentState {
             };
             return self.refuse(proposal, &refusal, now);
         }
+        batch.cost += cost;
         batch.items.push((proposal, verdict));
     }
 
@@ -211,6 +255,9 @@ impl DocumentState {
             }
         }
         self.index.apply(batch.delta);
+        if let Some(order) = &mut self.order {
+            order.commit();
+        }
         for (seq, update) in (from.seq + 1..).zip(&updates) {
             self.remember(seq, update.clone(), now);
         }
@@ -279,7 +326,7 @@ impl DocumentState {
         self.log = LogWork::Nothing;
         let alone = self.in_flight.as_ref().is_some_and(|batch| batch.items.len() == 1);
         if alone {
-            if let Some(batch) = self.in_flight.take() {
+            if let Some(batch) = self.give_up_batch() {
                 for (proposal, _) in batch.items {
                     self.refuse(proposal, &WriteRefused::Malformed("it cannot be stored".into()), now);
                 }
@@ -293,7 +340,7 @@ impl DocumentState {
 
     pub(super) fn answer_in_flight(&mut self, answer: Result<Written, WriteRefused>, now: Instant) {
         self.log = LogWork::Nothing;
-        if let Some(batch) = self.in_flight.take() {
+        if let Some(batch) = self.give_up_batch() {
             for (proposal, _) in batch.items {
                 self.give_back(&proposal);
                 if let Sender::Request { answer: to, .. } = proposal.sender {

@@ -1,0 +1,947 @@
+//! The order of a document's content, and what it costs yrs to take more of it in.
+//!
+//! Every list (the content of a type, the entries of a key) is kept as yrs keeps it: blocks from left to right, cut where yrs cuts them and
+//! joined where it joins them. So the gate knows which of two units is to the left, and counts the steps that Yjs and yrs take to find
+//! the place of a new block, before either of them takes a single one.
+//!
+//! A document that is only read has no order. It is made of the whole state when somebody first writes, takes in what is admitted, and
+//! forgets it again when the batch is not written.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::admit::Refused;
+use crate::bisect::bisected;
+use crate::block::{Id, Kind, Links, Parent};
+use crate::cost::{Cost, Work};
+use crate::encode::BlockRange;
+use crate::index::Index;
+use crate::place::Place;
+use crate::switches::{Check, is_on};
+use crate::update::{Section, Update};
+
+/// No block, and no client.
+const NONE: u32 = u32::MAX;
+/// So many clients whose ids end alike are no crowd.
+const CROWD: u64 = 16;
+/// The first label of a list, and how far apart labels are at its ends.
+const LABEL_FIRST: u64 = 1 << 62;
+const LABEL_GAP: u64 = 1 << 32;
+
+/// A unit, by the number that its client has here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unit {
+    client: u32,
+    clock: u32,
+}
+
+impl Unit {
+    const NONE: Self = Self { client: NONE, clock: NONE };
+
+    fn is_some(self) -> bool {
+        self.client != NONE
+    }
+}
+
+/// What decides whether two blocks are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Text,
+    Values,
+    /// The content is gone.
+    Deleted,
+    /// One unit, which stands alone.
+    Type,
+    Single,
+}
+
+impl Class {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::String => Self::Text,
+            Kind::Any => Self::Values,
+            Kind::Deleted => Self::Deleted,
+            Kind::Type => Self::Type,
+            _ => Self::Single,
+        }
+    }
+
+    fn is_joined(self) -> bool {
+        matches!(self, Self::Text | Self::Values | Self::Deleted)
+    }
+}
+
+/// A block in its list. The origin is that of its first unit.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    at: Unit,
+    len: u32,
+    origin: Unit,
+    right_origin: Unit,
+    previous: u32,
+    next: u32,
+    list: u32,
+    class: Class,
+    /// Rises from left to right in each list.
+    label: u64,
+}
+
+impl Block {
+    const NOWHERE: Self = Self {
+        at: Unit::NONE,
+        len: 0,
+        origin: Unit::NONE,
+        right_origin: Unit::NONE,
+        previous: NONE,
+        next: NONE,
+        list: NONE,
+        class: Class::Single,
+        label: 0,
+    };
+
+    fn last(&self) -> Unit {
+        Unit { client: self.at.client, clock: self.at.clock + self.len.saturating_sub(1) }
+    }
+}
+
+/// The content of a type that is no entry, or the entries of one key.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    place: Place,
+    first: u32,
+    len: u32,
+    /// Bytes of the key; yrs hashes them for every entry.
+    key_bytes: u32,
+    has_key: bool,
+    /// Another list of the same type.
+    sibling: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    id: u64,
+    /// The first clock and number of each of its blocks, in the order of clocks. What was collected is not among them.
+    blocks: Vec<(u32, u32)>,
+}
+
+/// What is forgotten when a batch is not written, the last first.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Client,
+    /// One more client among these.
+    Crowd(u16),
+    List,
+    /// This block came, as the last of its client.
+    Block(u32),
+    /// The left half of a block that was cut.
+    Cut(u32),
+    /// A block was deleted that was of this class before.
+    Deleted(u32, Class),
+}
+
+/// How far an [`Order`] had come; the default is its last commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark(usize);
+
+/// The order of the content of one document. A block that yrs keeps takes 64 bytes here.
+///
+/// It belongs to an [`Index`](crate::Index) and what stands before in a batch: [`admit`](crate::admit()) takes in what it admits, and then either
+/// [`commit`](Self::commit) or [`roll_back`](Self::roll_back) says what became of it.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    blocks: Vec<Block>,
+    /// Numbers of blocks that are not in use.
+    free: Vec<u32>,
+    numbers: HashMap<u64, u32>,
+    clients: Vec<Client>,
+    places: HashMap<Place, u32>,
+    lists: Vec<List>,
+    /// The list of each type that was made last; the others follow as siblings.
+    of_types: HashMap<Id, u32>,
+    /// How many clients there are whose ids end alike: yrs takes the last bits of an id for its hash.
+    crowds: HashMap<u16, u32>,
+    crowd_max: u32,
+    /// Clients that ever wrote.
+    writers: u32,
+    steps: Vec<Step>,
+}
+
+impl Order {
+    /// Of an empty document.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Of a document whose whole state is `state`, of which `index` knows everything. Takes about as long as indexing it. The second is what it cost
+    /// yrs to take the state in, by the same estimate as for an update.
+    pub fn of_state(index: &Index, state: &Update) -> (Self, Cost) {
+        let mut order = Self::new();
+        let cost = order.follow(index, state);
+        (order, cost)
+    }
+
+    /// Takes in an update that is in the log already and that `index` knows. Nothing of it is refused, and nothing is to be rolled back then.
+    pub fn follow(&mut self, index: &Index, update: &Update) -> Cost {
+        let parts: Vec<_> = update
+            .sections
+            .iter()
+            .map(|section| (section, BlockRange { blocks: section.blocks.clone(), offset: 0 }))
+            .collect();
+        let deletes: Vec<_> = update
+            .delete_sections
+            .iter()
+            .map(|section| (section.client, update.delete_ranges(section).to_vec()))
+            .collect();
+        let taken = self.take_in(update, &parts, &deletes, |id| index.place(id), None);
+        self.commit();
+        taken.unwrap_or_default()
+    }
+
+    /// What was taken in since the last commit stays.
+    pub fn commit(&mut self) {
+        // From the last to the first: what was written in one go is joined at the end of its client's blocks.
+        while let Some(step) = self.steps.pop() {
+            match step {
+                Step::Block(at) => self.join_before(at),
+                Step::Cut(at) => {
+                    let right = self.block(at).next;
+                    self.join_before(right);
+                }
+                Step::Deleted(at, _) => {
+                    let next = self.after(at);
+                    self.join_before(next);
+                    self.join_before(at);
+                }
+                Step::Client | Step::Crowd(_) | Step::List => {}
+            }
+        }
+    }
+
+    /// To come back to with [`roll_back`](Self::roll_back), unless there is a commit before.
+    pub fn mark(&self) -> Mark {
+        Mark(self.steps.len())
+    }
+
+    /// Forgets what was taken in since.
+    pub fn roll_back(&mut self, to: Mark) {
+        while self.steps.len() > to.0 {
+            match self.steps.pop() {
+                Some(Step::Client) => {
+                    if let Some(client) = self.clients.pop() {
+                        self.numbers.remove(&client.id);
+                    }
+                }
+                Some(Step::Crowd(ending)) => {
+                    if let Some(count) = self.crowds.get_mut(&ending) {
+                        *count = count.saturating_sub(1);
+                    }
+                    self.writers = self.writers.saturating_sub(1);
+                }
+                Some(Step::List) => {
+                    if let Some(list) = self.lists.pop() {
+                        self.places.remove(&list.place);
+                        if let Some(item) = list.place.item() {
+                            match list.sibling {
+                                NONE => self.of_types.remove(&item),
+                                sibling => self.of_types.insert(item, sibling),
+                            };
+                        }
+                    }
+                }
+                Some(Step::Block(at)) => {
+                    let block = self.block(at);
+                    if let Some(client) = self.clients.get_mut(block.at.client as usize) {
+                        client.blocks.pop();
+                    }
+                    self.unlink(at);
+                }
+                Some(Step::Cut(left)) => {
+                    let right = self.block(left).next;
+                    self.join(left, right);
+                }
+                Some(Step::Deleted(at, class)) => self.change(at, |block| block.class = class),
+                None => return,
+            }
+        }
+    }
+
+    /// Bytes of memory in use, about.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.capacity() * size_of::<Block>() + self.free.capacity() * 4 + self.blocks.len() * 8;
+        let clients = self.clients.capacity() * (size_of::<Client>() + 16);
+        let lists = self.lists.capacity() * (size_of::<List>() + 32);
+        blocks + clients + lists + self.steps.capacity() * size_of::<Step>()
+    }
+
+    /// For each list its units from left to right: client and clocks. For tests.
+    #[cfg(feature = "switches")]
+    #[doc(hidden)]
+    pub fn layout(&self) -> Vec<Vec<(u64, Range<u32>)>> {
+        let mut lists = Vec::new();
+        for list in &self.lists {
+            let mut units: Vec<(u64, Range<u32>)> = Vec::new();
+            let mut at = list.first;
+            while at != NONE {
+                let block = self.block(at);
+                let (client, clocks) = (self.id_of(block.at.client), block.at.clock..block.at.clock + block.len);
+                match units.last_mut() {
+                    Some((last, of_last)) if *last == client && of_last.end == clocks.start => of_last.end = clocks.end,
+                    _ => units.push((client, clocks)),
+                }
+                at = block.next;
+            }
+            lists.push(units);
+        }
+        lists.sort_unstable_by_key(|units| units.first().map(|(client, clocks)| (*client, clocks.start)));
+        lists
+    }
+
+    /// Takes in the parts and deletes of an update as yrs would, and answers what that costs yrs. With a bound in nanoseconds, an update is refused that
+    /// costs more, or whose blocks stand where no honest client puts them; then nothing of it is left here.
+    pub(crate) fn take_in<'a>(
+        &mut self,
+        update: &'a Update,
+        parts: &[(&'a Section, BlockRange)],
+        deletes: &[(u64, Vec<Range<u32>>)],
+        place: impl Fn(Id) -> Place,
+        bound_ms: Option<u64>,
+    ) -> Result<Cost, Refused> {
+        let mark = self.mark();
+        let mut taking = Taking { order: self, update, place, bound_ms, work: Work::default() };
+        let taken = taking.blocks(parts).and_then(|()| taking.deletes(deletes));
+        taking.work.writers = u64::from(taking.order.writers);
+        let cost = taking.work.cost();
+        if taken.is_err() {
+            self.roll_back(mark);
+        }
+        taken.map(|()| cost)
+    }
+
+    fn block(&self, at: u32) -> Block {
+        self.blocks.get(at as usize).copied().unwrap_or(Block::NOWHERE)
+    }
+
+    fn change(&mut self, at: u32, change: impl FnOnce(&mut Block)) {
+        if let Some(block) = self.blocks.get_mut(at as usize) {
+            change(block);
+        }
+    }
+
+    fn list(&self, at: u32) -> Option<List> {
+        self.lists.get(at as usize).copied()
+    }
+
+    fn number(&mut self, client: u64) -> u32 {
+        if let Some(number) = self.numbers.get(&client) {
+            return *number;
+        }
+        let number = self.clients.len() as u32;
+        self.numbers.insert(client, number);
+        self.clients.push(Client { id: client, blocks: Vec::new() });
+        self.steps.push(Step::Client);
+        number
+    }
+
+    /// A client that has not written before.
+    fn welcome(&mut self, client: u64) {
+        let ending = ending(client);
+        let crowd = self.crowds.entry(ending).or_default();
+        *crowd += 1;
+        self.crowd_max = self.crowd_max.max(*crowd);
+        self.writers += 1;
+        self.steps.push(Step::Crowd(ending));
+    }
+
+    /// How many clients yrs looks at to find this one.
+    fn crowd(&self, client: u64) -> u64 {
+        u64::from(self.crowds.get(&ending(client)).copied().unwrap_or_default())
+    }
+
+    fn unit(&self, id: Id) -> Unit {
+        let number = self.numbers.get(&id.client);
+        number.map_or(Unit::NONE, |&client| Unit { client, clock: id.clock })
+    }
+
+    fn id_of(&self, number: u32) -> u64 {
+        self.clients.get(number as usize).map_or(u64::MAX, |client| client.id)
+    }
+
+    /// The block that holds a unit, if it is in any list, and where that is among its client's.
+    fn find(&self, unit: Unit) -> Option<(u32, usize)> {
+        let blocks = &self.clients.get(unit.client as usize)?.blocks;
+        let (mut index, mut found) = (blocks.len().checked_sub(1)?, *blocks.last()?);
+        if found.0 > unit.clock {
+            index = blocks.partition_point(|(clock, _)| *clock <= unit.clock).checked_sub(1)?;
+            found = *blocks.get(index)?;
+        }
+        let block = self.block(found.1);
+        (unit.clock - block.at.clock < block.len).then_some((found.1, index))
+    }
+
+    /// The block after this one among those of its client.
+    fn after(&self, at: u32) -> u32 {
+        let Some((_, index)) = self.find(self.block(at).at) else { return NONE };
+        let client = self.clients.get(self.block(at).at.client as usize);
+        client.and_then(|client| client.blocks.get(index + 1)).map_or(NONE, |(_, next)| *next)
+    }
+
+    /// Puts a block into a list behind `previous`, or first.
+    fn link(&mut self, previous: u32, mut block: Block) -> u32 {
+        block.previous = previous;
+        block.next = match previous {
+            NONE => self.list(block.list).map_or(NONE, |list| list.first),
+            previous => self.block(previous).next,
+        };
+        block.label = self.label_between(previous, block.next);
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.change(at, |kept| *kept = block);
+                at
+            }
+            None => {
+                self.blocks.push(block);
+                self.blocks.len() as u32 - 1
+            }
+        };
+        self.change(block.next, |next| next.previous = at);
+        self.change(previous, |previous| previous.next = at);
+        if let Some(list) = self.lists.get_mut(block.list as usize) {
+            list.len += 1;
+            if previous == NONE {
+                list.first = at;
+            }
+        }
+        at
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let block = self.block(at);
+        self.change(block.previous, |previous| previous.next = block.next);
+        self.change(block.next, |next| next.previous = block.previous);
+        if let Some(list) = self.lists.get_mut(block.list as usize) {
+            list.len = list.len.saturating_sub(1);
+            if block.previous == NONE {
+                list.first = block.next;
+            }
+        }
+        self.change(at, |block| *block = Block::NOWHERE);
+        if at as usize + 1 == self.blocks.len() {
+            self.blocks.pop();
+        } else {
+            self.free.push(at);
+        }
+    }
+
+    /// A label for what comes between two neighbours. Where there is none, those to the right move: as many as leaves them far enough apart that it
+    /// takes logarithmic time on the average (Dietz and Sleator).
+    fn label_between(&mut self, previous: u32, next: u32) -> u64 {
+        let low = if previous == NONE { 0 } else { self.block(previous).label };
+        let high = if next == NONE { u64::MAX } else { self.block(next).label };
+        let label = match (previous, next) {
+            (NONE, NONE) => LABEL_FIRST,
+            (_, NONE) if high - low > 2 * LABEL_GAP => low + LABEL_GAP,
+            (NONE, _) if high > 2 * LABEL_GAP => high - LABEL_GAP,
+            _ => low + (high - low) / 2,
+        };
+        if label > low && label < high {
+            return label;
+        }
+        let (mut count, mut end) = (1u64, next);
+        let room = loop {
+            let high = if end == NONE { u64::MAX } else { self.block(end).label };
+            if end == NONE || high - low > (count + 1).saturating_mul(count + 1) {
+                break (high - low) / (count + 1);
+            }
+            (count, end) = (count + 1, self.block(end).next);
+        };
+        if room < 2 {
+            return self.spread_all(previous, next); // at the end of all labels
+        }
+        let room = room.min(LABEL_GAP);
+        let (label, mut moved_to, mut moved) = (low + room, low + room, next);
+        while moved != end {
+            moved_to += room;
+            self.change(moved, |block| block.label = moved_to);
+            moved = self.block(moved).next;
+        }
+        label
+    }
+
+    /// Labels a whole list anew, and answers the label that is free behind `previous`.
+    fn spread_all(&mut self, previous: u32, next: u32) -> u64 {
+        let mut first = if previous == NONE { next } else { previous };
+        while self.block(first).previous != NONE {
+            first = self.block(first).previous;
+        }
+        let (mut at, mut label, mut free) = (first, LABEL_FIRST / 2, LABEL_FIRST / 2);
+        while at != NONE {
+            label += LABEL_GAP / 2;
+            self.change(at, |block| block.label = label);
+            if at == previous {
+                label += LABEL_GAP / 2;
+                free = label;
+            }
+            at = self.block(at).next;
+        }
+        free
+    }
+
+    /// Cuts a block before a unit inside it. Answers the right half, and how many blocks of its client are behind it.
+    fn cut(&mut self, at: u32, index: usize, clock: u32) -> (u32, usize) {
+        let left = self.block(at);
+        let offset = clock - left.at.clock;
+        let right = Block {
+            at: Unit { clock, ..left.at },
+            len: left.len - offset,
+            origin: Unit { clock: clock - 1, ..left.at },
+            ..left
+        };
+        self.change(at, |block| block.len = offset);
+        let right = self.link(at, right);
+        let mut behind = 0;
+        if let Some(client) = self.clients.get_mut(left.at.client as usize) {
+            behind = client.blocks.len() - (index + 1).min(client.blocks.len());
+            client.blocks.insert((index + 1).min(client.blocks.len()), (clock, right));
+        }
+        self.steps.push(Step::Cut(at));
+        (right, behind)
+    }
+
+    /// Makes one block of two that are neighbours in their list and among their client's.
+    fn join(&mut self, left: u32, right: u32) {
+        let block = self.block(right);
+        self.change(left, |left| left.len += block.len);
+        if let Some((_, index)) = self.find(block.at)
+            && let Some(client) = self.clients.get_mut(block.at.client as usize)
+        {
+            client.blocks.remove(index);
+        }
+        self.unlink(right);
+    }
+
+    /// Whether yrs joins these two at the end of a transaction.
+    fn are_joined(&self, left: u32, right: u32) -> bool {
+        let (one, other) = (self.block(left), self.block(right));
+        one.next == right
+            && right != NONE
+            && one.class == other.class
+            && one.class.is_joined()
+            && one.at.client == other.at.client
+            && one.at.clock + one.len == other.at.clock
+            && other.origin == one.last()
+            && one.right_origin == other.right_origin
+    }
+
+    fn join_before(&mut self, at: u32) {
+        let left = self.block(at).previous;
+        if left != NONE && self.are_joined(left, at) {
+            self.join(left, at);
+        }
+    }
+}
+
+/// The last bits of a client id: as many as tell apart the clients of all but the largest documents.
+fn ending(client: u64) -> u16 {
+    (client & 0x3fff) as u16
+}
+
+/// An update on its way into the order.
+struct Taking<'o, 'a, P> {
+    order: &'o mut Order,
+    update: &'a Update,
+    place: P,
+    /// Where it says that nothing is refused there is no bound.
+    bound_ms: Option<u64>,
+    work: Work,
+}
+
+/// How far a section has come.
+struct Part<'a> {
+    section: &'a Section,
+    next: u32,
+    end: u32,
+    clock: u32,
+    /// Units of the first block that are known.
+    offset: u32,
+    /// Blocks one behind the other that yrs will join, and how often it takes up one of them for that.
+    chain: u32,
+    chains: u64,
+    blocks: u64,
+}
+
+impl<'a, P: Fn(Id) -> Place> Taking<'_, 'a, P> {
+    /// Blocks, in the order in which yrs takes them: the highest client first, each until it needs a block of another.
+    fn blocks(&mut self, parts: &[(&'a Section, BlockRange)]) -> Result<(), Refused> {
+        let mut parts: Vec<Part<'a>> = parts.iter().map(|(section, range)| self.part(section, range)).collect();
+        parts.sort_unstable_by_key(|part| Reverse(part.section.client));
+        for part in parts.iter().filter(|part| part.clock == 0) {
+            self.order.welcome(part.section.client);
+        }
+        let by_client: HashMap<u64, usize> = match parts.len() {
+            0 | 1 => HashMap::new(),
+            _ => parts.iter().enumerate().map(|(number, part)| (part.section.client, number)).collect(),
+        };
+        let mut stack = Vec::new();
+        for first in 0..parts.len() {
+            while parts.get(first).is_some_and(|part| part.next < part.end) {
+                stack.push(first);
+                while let Some(&number) = stack.last() {
+                    match self.missing(&parts, &by_client, number) {
+                        // Each waits for another; the gate has seen to it that this is no circle.
+                        Some(other) if stack.len() <= parts.len() => {
+                            self.work.waits += stack.len() as u64;
+                            stack.push(other);
+                        }
+                        _ => {
+                            if let Some(part) = parts.get_mut(number) {
+                                self.block(part)?;
+                            }
+                            stack.pop();
+                        }
+                    }
+                }
+            }
+        }
+        for part in parts {
+            // Each join moves what stands behind it, joined by then.
+            self.work.moved += part.chains * part.blocks / 2;
+        }
+        self.within_bound()
+    }
+
+    fn part(&self, section: &'a Section, range: &BlockRange) -> Part<'a> {
+        let clock = self.update.blocks.get(range.blocks.start as usize).map_or(section.clock, |block| block.clock);
+        Part {
+            section,
+            next: range.blocks.start,
+            end: range.blocks.end,
+            clock: clock + range.offset,
+            offset: range.offset,
+            chain: 0,
+            chains: 0,
+            blocks: 0,
+        }
+    }
+
+    /// The section that must go on before this one can.
+    fn missing(&self, parts: &[Part<'a>], by_client: &HashMap<u64, usize>, number: usize) -> Option<usize> {
+        if by_client.is_empty() {
+            return None;
+        }
+        let part = parts.get(number)?;
+        let links = self.update.view(part.section, part.next)?.links()?;
+        links.references().into_iter().flatten().find_map(|id| {
+            let &other = by_client.get(&id.client).filter(|other| **other != number)?;
+            let other_part = parts.get(other)?;
+            (id.clock >= other_part.clock && other_part.next < other_part.end).then_some(other)
+        })
+    }
+
+    fn within_bound(&self) -> Result<(), Refused> {
+        match self.bound_ms {
+            Some(max_ms) if self.work.exceeds(max_ms, self.update.bytes.len()) && is_on(Check::TooCostly) => {
+                Err(Refused::TooCostly { max_ms })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn block(&mut self, part: &mut Part<'a>) -> Result<(), Refused> {
+        let (number, clock) = (part.next, part.clock);
+        let offset = std::mem::take(&mut part.offset);
+        part.next += 1;
+        let Some(view) = self.update.view(part.section, number) else { return Ok(()) };
+        part.clock = view.block.end_clock();
+        self.work.blocks += 1;
+        if self.work.blocks.is_multiple_of(32) {
+            self.within_bound()?;
+        }
+        let Some(mut links) = view.links() else {
+            part.chain = 0;
+            return Ok(());
+        };
+        if offset > 0 {
+            links.origin = Some(Id { client: part.section.client, clock: clock - 1 });
+            (links.parent, links.key) = (Parent::OfOrigin, None);
+        }
+        self.meet(part.section.client, &links);
+        let class = Class::of(view.kind());
+        self.work.holds(class, view.content().len());
+        let len = part.clock - clock;
+        let is_next = links.origin == clock.checked_sub(1).map(|clock| Id { client: part.section.client, clock });
+        let Some(at) = self.integrate(part.section.client, clock, len, &links, class)? else {
+            part.chain = 0;
+            return Ok(());
+        };
+        let before = self.order.block(at).previous;
+        if is_next && self.order.are_joined(before, at) {
+            // yrs joins from the right: what came as the n-th is copied n times.
+            self.work.copies(class, len, u64::from(part.chain) + 1);
+            part.chains += u64::from(part.chain == 0);
+            part.chain += 1;
+        } else {
+            (part.chain, part.blocks) = (0, part.blocks + 1);
+        }
+        Ok(())
+    }
+
+    /// yrs looks a client up several times for each block, and for each block that this one refers to.
+    fn meet(&mut self, client: u64, links: &Links<'a>) {
+        if u64::from(self.order.crowd_max) <= CROWD {
+            return;
+        }
+        for id in [Some(client), links.origin.map(|id| id.client), links.right_origin.map(|id| id.client)] {
+            let crowd = id.map_or(0, |id| self.order.crowd(id));
+            if crowd > CROWD {
+                self.work.met += crowd;
+            }
+        }
+    }
+
+    /// Finds the place of a block as Yjs and yrs do, and puts it there. `None`: it is in no list, because that was deleted and collected.
+    fn integrate(
+        &mut self,
+        client: u64,
+        clock: u32,
+        len: u32,
+        links: &Links<'a>,
+        class: Class,
+    ) -> Result<Option<u32>, Refused> {
+        let Some(origin) = self.found(links.origin) else { return Ok(None) };
+        let (mut list, mut left) = (NONE, NONE);
+        if let Some((at, index)) = self.order.find(origin) {
+            let block = self.order.block(at);
+            (list, left) = (block.list, at);
+            if block.last() != origin {
+                self.cut(at, index, origin.clock + 1);
+            }
+        }
+        let Some(right_origin) = self.found(links.right_origin) else { return Ok(None) };
+        let mut right = NONE;
+        if let Some((at, index)) = self.order.find(right_origin) {
+            let block = self.order.block(at);
+            if list != NONE && block.list != list {
+                return Ok(None); // two places
+            }
+            (list, right) = (block.list, at);
+            if block.at != right_origin {
+                right = self.cut(at, index, right_origin.clock);
+                if at == left {
+                    left = right; // the wrong way round
+                }
+            }
+        }
+        if list == NONE {
+            let place = (self.place)(Id { client, clock });
+            if place.is_gone() {
+                return Ok(None);
+            }
+            list = self.list_at(place, links.key);
+        }
+        if self.bound_ms.is_some() && !self.are_neighbours(left, right) && is_on(Check::RightOriginFirst) {
+            return Err(Refused::RightOriginFirst);
+        }
+        let previous = self.place_behind(list, left, right, (client, origin, right_origin))?;
+        let number = self.order.number(client);
+        let at = Unit { client: number, clock };
+        let block = Block { at, len, origin, right_origin, list, class, ..Block::NOWHERE };
+        if let Some(List { has_key: true, key_bytes, len, .. }) = self.order.list(list) {
+            self.work.hashed += u64::from(key_bytes);
+            if previous == NONE {
+                self.work.walked += u64::from(len);
+            }
+        }
+        let at = self.order.link(previous, block);
+        if let Some(client) = self.order.clients.get_mut(number as usize) {
+            if client.blocks.is_empty() {
+                client.blocks.reserve_exact(1);
+            }
+            client.blocks.push((clock, at));
+        }
+        self.order.steps.push(Step::Block(at));
+        Ok(Some(at))
+    }
+
+    /// The unit that is referred to; `None` where it is in no list.
+    fn found(&self, id: Option<Id>) -> Option<Unit> {
+        let Some(id) = id else { return Some(Unit::NONE) };
+        let unit = self.order.unit(id);
+        self.order.find(unit).is_some().then_some(unit)
+    }
+
+    /// Whether two origins, which end and begin these blocks, may be neighbours for somebody who knows nothing but them and what they refer to. Then
+    /// all replicas agree on what comes between them, in whatever order they hear of it. That is so where the left one is to the left; what the right
+    /// one was written behind is no further to the right, and what the left one was written before no further to the left.
+    fn are_neighbours(&self, left: u32, right: u32) -> bool {
+        let (before, after) = (self.order.block(left), self.order.block(right));
+        let label = |unit: Unit| self.order.find(unit).map(|(at, _)| self.order.block(at).label);
+        let is_behind = |origin: Unit| {
+            !origin.is_some()
+                || (left != NONE
+                    && (origin == before.last() || label(origin).is_some_and(|label| label <= before.label)))
+        };
+        let is_before = |right_origin: Unit| {
+            !right_origin.is_some()
+                || (right != NONE
+                    && (right_origin == after.at || label(right_origin).is_some_and(|label| label >= after.label)))
+        };
+        match (left, right) {
+            (NONE, NONE) => true,
+            (NONE, _) => is_behind(after.origin),
+            (_, NONE) => is_before(before.right_origin),
+            _ => before.label < after.label && is_behind(after.origin) && is_before(before.right_origin),
+        }
+    }
+
+    /// The block behind which a new one comes, as `Item.integrate` of Yjs and `resolve_conflict` of yrs find it.
+    fn place_behind(
+        &mut self,
+        list: u32,
+        left: u32,
+        right: u32,
+        (client, origin, right_origin): (u64, Unit, Unit),
+    ) -> Result<u32, Refused> {
+        let is_contested = match (left, right) {
+            (NONE, NONE) => true,
+            (NONE, right) => self.order.block(right).previous != NONE,
+            (left, right) => self.order.block(left).next != right,
+        };
+        if !is_contested {
+            return Ok(left);
+        }
+        let Some(of_list) = self.order.list(list) else { return Ok(left) };
+        if left == NONE && of_list.has_key {
+            self.work.walked += u64::from(of_list.len);
+        }
+        let label_of_left = self.order.block(left).label;
+        let mut other = if left == NONE { of_list.first } else { self.order.block(left).next };
+        let (mut behind, mut label_behind) = (left, label_of_left);
+        while other != NONE && other != right {
+            self.work.steps += 1;
+            if self.work.steps.is_multiple_of(1 << 12) {
+                self.within_bound()?;
+            }
+            let block = self.order.block(other);
+            if block.origin == origin {
+                if self.order.id_of(block.at.client) < client {
+                    (behind, label_behind) = (other, block.label);
+                } else if block.right_origin == right_origin {
+                    break;
+                }
+            } else {
+                let Some((at, _)) = self.order.find(block.origin) else { break };
+                let label = self.order.block(at).label;
+                if left != NONE && label <= label_of_left {
+                    break;
+                }
+                if behind != left && label <= label_behind {
+                    (behind, label_behind) = (other, block.label);
+                }
+            }
+            other = block.next;
+        }
+        Ok(behind)
+    }
+
+    fn list_at(&mut self, place: Place, key: Option<&str>) -> u32 {
+        if let Some(list) = self.order.places.get(&place) {
+            return *list;
+        }
+        let at = self.order.lists.len() as u32;
+        let sibling = place.item().and_then(|item| self.order.of_types.insert(item, at)).unwrap_or(NONE);
+        let key_bytes = key.map_or(0, |key| key.len() as u32);
+        self.order.lists.push(List { place, first: NONE, len: 0, key_bytes, has_key: place.has_key(), sibling });
+        self.order.places.insert(place, at);
+        self.order.steps.push(Step::List);
+        at
+    }
+
+    fn cut(&mut self, at: u32, index: usize, clock: u32) -> u32 {
+        let block = self.order.block(at);
+        self.work.cuts(block.class, clock - block.at.clock, block.len);
+        let (right, behind) = self.order.cut(at, index, clock);
+        self.work.moved += behind as u64;
+        right
+    }
+
+    /// What is deleted, in the order of its clocks.
+    fn deletes(&mut self, deletes: &[(u64, Vec<Range<u32>>)]) -> Result<(), Refused> {
+        for (client, ranges) in deletes {
+            let Some(&number) = self.order.numbers.get(client) else { continue };
+            for range in bisected(ranges).flatten() {
+                self.work.deletes += 1;
+                self.delete(number, range);
+                self.within_bound()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, client: u32, range: &Range<u32>) {
+        let Some(of_client) = self.order.clients.get(client as usize) else { return };
+        let mut index = of_client.blocks.partition_point(|(clock, _)| *clock <= range.start).saturating_sub(1);
+        let (mut joins, mut before) = (0, NONE);
+        while let Some(&(clock, at)) = self.order.clients.get(client as usize).and_then(|of| of.blocks.get(index)) {
+            if clock >= range.end {
+                break;
+            }
+            let block = self.order.block(at);
+            if clock + block.len <= range.start || block.class == Class::Deleted {
+                joins += u64::from(before != NONE && self.order.are_joined(before, at));
+                (before, index) = (at, index + 1);
+                continue;
+            }
+            if clock < range.start {
+                self.cut(at, index, range.start);
+                index += 1;
+                continue;
+            }
+            if clock + block.len > range.end {
+                self.cut(at, index, range.end);
+            }
+            self.work.deletes += 1;
+            self.order.change(at, |block| block.class = Class::Deleted);
+            self.order.steps.push(Step::Deleted(at, block.class));
+            if block.class == Class::Type {
+                let id = Id { client: self.order.id_of(client), clock };
+                self.delete_inside(id);
+                joins += 1; // what was in it is collected
+            }
+            joins += u64::from(before != NONE && self.order.are_joined(before, at));
+            before = at;
+            index += 1;
+        }
+        let Some(of_client) = self.order.clients.get(client as usize) else { return };
+        if let Some(&(_, after)) = of_client.blocks.get(index) {
+            joins += u64::from(before != NONE && self.order.are_joined(before, after));
+        }
+        self.work.moved_by_deletes += joins * of_client.blocks.len().saturating_sub(index) as u64;
+    }
+
+    /// What is inside a type goes with it.
+    fn delete_inside(&mut self, item: Id) {
+        let mut types = vec![item];
+        while let Some(item) = types.pop() {
+            let mut list = self.order.of_types.get(&item).copied().unwrap_or(NONE);
+            while let Some(of_type) = self.order.list(list) {
+                let (mut at, mut latest, mut count) = (of_type.first, 0, 0u64);
+                while at != NONE {
+                    let block = self.order.block(at);
+                    count += 1;
+                    if block.class == Class::Type {
+                        types.push(Id { client: self.order.id_of(block.at.client), clock: block.at.clock });
+                    }
+                    if block.at.clock < latest {
+                        // A set of ranges in a list: what comes before moves the rest.
+                        self.work.moved_by_deletes += count / 3;
+                    }
+                    latest = latest.max(block.at.clock);
+                    at = block.next;
+                }
+                self.work.deletes += count;
+                list = of_type.sibling;
+            }
+        }
+    }
+}
