@@ -1,5 +1,6 @@
 //! From what waits to what is committed: admission, the append, and everybody who is told.
 
+use super::comparing::TailsCompared;
 use super::following::unsound;
 use super::*;
 
@@ -26,13 +27,16 @@ impl DocumentState {
     /// Takes all that waits through the gate. What needs no row is settled here and now.
     pub(super) fn form_batch(&mut self, now: Instant) -> Option<(Position, Vec<NewRow>)> {
         while !self.waiting.is_empty() {
-            let mut batch = Batch { append_id: None, held: self.position, items: Vec::new(), delta: Delta::default() };
+            let mut batch = Batch::new(self.position);
             let mut bytes = 0;
             while batch.items.len() < self.batch_updates_max && bytes < BATCH_BYTES_MAX {
                 let alone =
                     |proposal: &Proposal| matches!(&proposal.sender, Sender::Request { idempotency: Some(_), .. });
                 if self.waiting.front().is_some_and(alone) && !batch.items.is_empty() {
                     break; // its key decides over its append, so it stands in one of its own
+                }
+                if self.waiting.front().is_some_and(|proposal| self.meets_others(&batch, proposal)) {
+                    break; // what others bring under its ids in this batch is compared with it once it is committed
                 }
                 let Some(proposal) = self.waiting.pop_front() else { break };
                 let last = alone(&proposal);
@@ -45,7 +49,12 @@ impl DocumentState {
             if self.dead {
                 return None; // nothing of it is appended
             }
-            let rows = batch.rows(|proposal, admitted| self.describe(proposal, admitted));
+            let described = batch.items.iter().filter_map(|(proposal, verdict)| match verdict {
+                Verdict::Admitted { admitted, .. } => Some(self.describe(proposal, admitted)),
+                _ => None,
+            });
+            batch.described = described.collect();
+            let rows = batch.rows();
             if rows.is_empty() {
                 self.settle(batch.items, self.position, now);
                 continue;
@@ -60,12 +69,23 @@ impl DocumentState {
         if !self.may_write(&proposal, now) {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
         }
+        let Some(TailsCompared { unseen, has_deleted }) = self.compare_tails(proposal.user, &proposal.update) else {
+            self.quarantine(&proposal, "fork");
+            return self.refuse(proposal, &WriteRefused::Fork, now);
+        };
+        if has_deleted {
+            self.quarantine(&proposal, "deleted_before_it_came");
+        }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
         let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max;
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
-        let presence = &self.presence;
-        let user = proposal.user;
-        let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
+        let (presence, writers, members, user) = (&self.presence, &self.writers, &self.members, proposal.user);
+        let mut may_write = |client| {
+            let is_theirs = |member: &Member| member.wrote_as == Some(client) && member.user != user && !member.left;
+            let is_nobodys =
+                || presence.writer(client).is_none_or(|owner| owner == user) && !members.values().any(is_theirs);
+            !unseen.contains(&client) && (writers.writer(client) == Some(user) || is_nobodys())
+        };
         let admission = admit(&self.index, &mut batch.delta, &proposal.update, &self.caps, &mut may_write);
         let admission = match admission {
             Ok(admission) => admission,
@@ -86,15 +106,16 @@ impl DocumentState {
                 self.look_again = true; // another node may have it
                 return self.set_aside.push(proposal);
             }
-            let refusal = if admission.withheld.is_empty() {
-                WriteRefused::Gap { state_vector: self.index.state_vector() }
+            let refusal = if admission.withheld.iter().all(|client| unseen.contains(client)) {
+                let known = self.known_without_tails(user, None);
+                WriteRefused::Gap { state_vector: known.unwrap_or_else(|| self.index.state_vector()) }
             } else {
                 WriteRefused::ClientIdInUse
             };
             return self.refuse(proposal, &refusal, now);
         }
         if left_out {
-            self.open_gap(&proposal, &admission, now);
+            self.open_gap(&proposal, &admission, &unseen, now);
         }
         let verdict = match self.verdict(&proposal, admission, left_out) {
             Some(verdict) => verdict,
@@ -111,6 +132,10 @@ impl DocumentState {
                 WriteRefused::Full("the document is too large (document_bytes_max)")
             };
             return self.refuse(proposal, &refusal, now);
+        }
+        if let Verdict::Admitted { admitted, .. } = &verdict {
+            let is_foreign = |client: &u64| self.writers.writer(*client).is_some_and(|writer| writer != user);
+            batch.foreign.extend(admitted.clients().map(|section| section.0).filter(is_foreign));
         }
         batch.items.push((proposal, verdict));
     }
@@ -146,7 +171,7 @@ impl DocumentState {
         })
     }
 
-    pub(super) fn open_gap(&mut self, proposal: &Proposal, admission: &Admission, now: Instant) {
+    pub(super) fn open_gap(&mut self, proposal: &Proposal, admission: &Admission, unseen: &[u64], now: Instant) {
         let Sender::Member { follower, .. } = &proposal.sender else { return };
         let Some(member) = self.members.get_mut(follower) else { return };
         let mut missing: Vec<(u64, u64)> =
@@ -156,12 +181,16 @@ impl DocumentState {
         missing.extend(
             proposal.update.clients().filter(|(client, ..)| withheld(client)).map(|(client, _, end)| (client, end)),
         );
+        let is_own_withheld = member.own_client.is_some_and(|own| withheld(&own) && !unseen.contains(&own));
         match &mut member.gap {
             Some(gap) => gap.missing = missing, // asked about already, once per gap
             None => {
                 member.gap = Some(Gap::new(missing));
                 self.look_again = true; // another node may have it
             }
+        }
+        if let Some(gap) = &mut member.gap {
+            gap.is_own_withheld = is_own_withheld;
         }
         self.wake_slowly(now);
     }
@@ -188,7 +217,11 @@ impl DocumentState {
         let clients: Vec<u64> = admitted.clients().map(|section| section.0).collect();
         let is_author = match own {
             Some(own) => clients.iter().all(|client| *client == own),
-            None => !proposal.is_step2 && clients.len() <= 1,
+            None => {
+                let is_nobodys =
+                    |client: &u64| self.writers.writer(*client).is_none_or(|writer| writer == proposal.user);
+                !proposal.is_step2 && clients.len() <= 1 && clients.iter().all(is_nobodys)
+            }
         };
         RowOf {
             author: is_author.then_some(proposal.user),
@@ -210,6 +243,11 @@ impl DocumentState {
                 return self.fold_failed(&batch, index, &error);
             }
         }
+        let authorship: Vec<Authorship> = batch.authorship().collect();
+        for (update, authorship) in updates.iter().zip(&authorship) {
+            self.writers.take_in(update, *authorship);
+        }
+        self.note_who_writes(&batch);
         self.index.apply(batch.delta);
         for (seq, update) in (from.seq + 1..).zip(&updates) {
             self.remember(seq, update.clone(), now);
@@ -219,9 +257,26 @@ impl DocumentState {
         self.settle(batch.items, through, now);
         self.show(&updates, sole_sender);
         let updates = updates.iter().map(|update| update.bytes().clone()).collect();
-        self.effects.push(Effect::Publish { from, through, updates });
+        self.effects.push(Effect::Publish { from, through, updates, authorship });
         self.release_presence(now);
         self.consider_snapshot(now);
+    }
+
+    /// A connection that shows no cursor is known by what it writes.
+    fn note_who_writes(&mut self, batch: &Batch) {
+        let admitted = batch.items.iter().filter_map(|(proposal, verdict)| match (&proposal.sender, verdict) {
+            (Sender::Member { follower, .. }, Verdict::Admitted { admitted, .. }) => Some((follower, admitted)),
+            _ => None,
+        });
+        for (follower, admitted) in admitted {
+            if let Some(member) = self.members.get_mut(follower)
+                && !member.announced
+                && let (Some((client, ..)), None) = (admitted.clients().next(), admitted.clients().nth(1))
+                && self.writers.writer(client) == Some(member.user)
+            {
+                member.wrote_as = Some(client);
+            }
+        }
     }
 
     /// What a sender is told that repeats what is known.
@@ -237,12 +292,12 @@ impl DocumentState {
         for (proposal, verdict) in items {
             let fork = match &verdict {
                 Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } if !trimmed.is_empty() => {
-                    self.recent.conflicts(&proposal.update, trimmed).is_some()
+                    self.recent.conflicts(&proposal.update, trimmed).is_some() || self.compare_claim(&proposal, trimmed)
                 }
                 _ => false,
             };
             if fork {
-                self.quarantine_fork(&proposal);
+                self.quarantine(&proposal, "fork");
                 self.refuse(proposal, &WriteRefused::Fork, now);
                 continue;
             }
@@ -255,12 +310,17 @@ impl DocumentState {
                 }
                 Sender::Member { follower, ordinal } => (follower, ordinal),
             };
+            if proposal.is_checked {
+                self.end_check(follower, now);
+            }
             let Some(member) = self.members.get_mut(&follower) else { continue };
+            let is_in_doubt = proposal.is_step2 && member.check.is_some();
             let (whole, echo) = match &verdict {
                 Verdict::Admitted { whole, trimmed, .. } => (*whole, *whole && !trimmed.is_empty()),
                 Verdict::Known { .. } => (true, proposal.update.has_structs() || !proposal.is_step2),
                 Verdict::Left => (false, false),
             };
+            let whole = whole && !is_in_doubt;
             let echo = echo && member.dialect == Dialect::YWebsocket && !proposal.update.is_empty();
             if whole {
                 let receipts = member.settled(ordinal, proposal.is_step2);
@@ -307,7 +367,7 @@ impl DocumentState {
     pub(super) fn fold_failed(&mut self, batch: &Batch, failed: usize, error: &ReplicaError) {
         let _ = error;
         let mut first = batch.held.seq + 1;
-        let rows = batch.rows(|proposal, admitted| self.describe(proposal, admitted));
+        let rows = batch.rows();
         let mut left = failed;
         for row in &rows {
             if left < row.updates.len() {
@@ -335,11 +395,12 @@ impl DocumentState {
         self.die(close::SERVICE_RESTART, "document is rebuilt");
     }
 
-    pub(super) fn quarantine_fork(&mut self, proposal: &Proposal) {
+    /// Keeps what somebody sent, for him to read.
+    pub(super) fn quarantine(&mut self, proposal: &Proposal, reason: &'static str) {
         self.effects.push(Effect::QuarantineRefused(Quarantine {
             seq_from: 0,
             new_tip: Tip(uuid::Uuid::nil()),
-            reason: "fork",
+            reason,
             update: proposal.update.bytes().clone(),
             session: Some(proposal.session),
             user: Some(proposal.user),
@@ -354,7 +415,11 @@ impl DocumentState {
                 WriteRefused::ReadOnly => {
                     self.refuse_read_only(follower, ordinal, &proposal.update, proposal.is_step2, now);
                 }
-                WriteRefused::Fork => self.close(follower, close::FORK, "history contradicts the document's"),
+                WriteRefused::Fork => self.close(
+                    follower,
+                    close::FORK,
+                    "other content is stored under your client id; yours is in quarantine: copy your text, then reload",
+                ),
                 WriteRefused::Full(limit) => self.close(follower, close::LIMIT, *limit),
                 WriteRefused::Malformed(rule) => self.close(follower, close::MALFORMED, rule.clone()),
                 _ => self.close(follower, close::MALFORMED, "malformed update"),
