@@ -9,7 +9,7 @@ use contextnexus_actors::document::replica::Replica;
 use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{AppendId, Position, Tip};
 use contextnexus_actors::limits::Limits;
-use contextnexus_actors::ports::log::{Head, LogRow, Snapshot, Stored, Tail};
+use contextnexus_actors::ports::log::{Authorship, Head, LogRow, Snapshot, Stored, Tail};
 use contextnexus_gate::lib0::{write_var_string, write_var_uint};
 use contextnexus_gate::{Caps, Index, Update as Admitted};
 use std::sync::Arc;
@@ -121,11 +121,17 @@ fn stored(state: &Bytes, tail: &[Bytes]) -> Stored {
         seq_to: seq,
         append_id: AppendId(Uuid::from_u128(seq.into())),
         tip: at(seq).tip,
+        authorship: Authorship::Unknown,
         updates: vec![update.clone()],
     };
     let position = at(1 + tail.len() as u64);
     Stored {
-        snapshot: Some(Snapshot { position: at(1), state: state.clone(), state_vector: Bytes::new() }),
+        snapshot: Some(Snapshot {
+            position: at(1),
+            state: state.clone(),
+            state_vector: Bytes::new(),
+            writers: Bytes::new(),
+        }),
         tail: Tail { rows: (2..).zip(tail).map(row).collect(), head: Head { position, deleted: false } },
         quarantined: Vec::new(),
     }

@@ -6,7 +6,7 @@ use contextnexus_actors::budget::Budget;
 use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{AppendId, Position, Tip};
 use contextnexus_actors::limits::Limits;
-use contextnexus_actors::ports::log::{Head, LogRow, Stored, Tail};
+use contextnexus_actors::ports::log::{Authorship, Head, LogRow, Stored, Tail};
 use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
@@ -49,6 +49,7 @@ fn stored() -> Stored {
         seq_to: seq,
         append_id: AppendId(Uuid::from_u128(seq.into())),
         tip: Tip(Uuid::from_u128(seq.into())),
+        authorship: Authorship::Unknown,
         updates: vec![update.into()],
     };
     let position = Position { seq: 2, tip: Tip(Uuid::from_u128(2)) };

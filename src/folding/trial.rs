@@ -11,7 +11,7 @@ use contextnexus_actors::document::state::{DocumentState, Unsound};
 use contextnexus_actors::document::witness::{Fold, Folding, Witness};
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::limits::Limits;
-use contextnexus_actors::ports::log::{Head, LogRow, Snapshot, Stored, Tail};
+use contextnexus_actors::ports::log::{Authorship, Head, LogRow, Snapshot, Stored, Tail};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -208,14 +208,18 @@ fn decode(mut given: &[u8]) -> Option<(Stored, Duration)> {
     let at = |seq| Position { seq, tip: Tip(Uuid::nil()) };
     let snapshot = match read.number()? {
         0 => None,
-        _ => Some(Snapshot { position: at(read.number()?), state: read.bytes()?, state_vector: Bytes::new() }),
+        _ => {
+            let (state_vector, writers) = (Bytes::new(), Bytes::new());
+            Some(Snapshot { position: at(read.number()?), state: read.bytes()?, state_vector, writers })
+        }
     };
     let mut rows = Vec::new();
     for _ in 0..read.number()? {
         let seq_from = read.number()?;
         let updates = (0..read.number()?).map(|_| read.bytes()).collect::<Option<Vec<Bytes>>>()?;
         let seq_to = (seq_from + updates.len() as u64).saturating_sub(1);
-        rows.push(LogRow { seq_from, seq_to, append_id: AppendId(Uuid::nil()), tip: Tip(Uuid::nil()), updates });
+        let (append_id, tip, authorship) = (AppendId(Uuid::nil()), Tip(Uuid::nil()), Authorship::Unknown);
+        rows.push(LogRow { seq_from, seq_to, append_id, tip, authorship, updates });
     }
     let head = Head { position: at(rows.last().map_or(0, |row| row.seq_to)), deleted: false };
     Some((Stored { snapshot, tail: Tail { rows, head }, quarantined: Vec::new() }, cpu))
@@ -250,10 +254,16 @@ mod tests {
             seq_to: seq_from + (updates.len() as u64).max(1) - 1,
             append_id: AppendId(Uuid::nil()),
             tip: Tip(Uuid::nil()),
+            authorship: Authorship::Unknown,
             updates: updates.iter().map(|update| Bytes::from_static(update)).collect(),
         };
         Stored {
-            snapshot: Some(Snapshot { position: at(3), state: "state".into(), state_vector: Bytes::new() }),
+            snapshot: Some(Snapshot {
+                position: at(3),
+                state: "state".into(),
+                state_vector: Bytes::new(),
+                writers: Bytes::new(),
+            }),
             tail: Tail {
                 rows: vec![row(4, &[b"four", b""]), row(6, &[]), row(7, &[b"seven"])],
                 head: Head { position: at(7), deleted: false },

@@ -6,11 +6,12 @@
 use super::BusKey;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, NodeId, Position, TenantId, Tip, UserId};
-use contextnexus_actors::ports::bus::BusMessage;
+use contextnexus_actors::ports::bus::{BusMessage, Claim, Owner};
+use contextnexus_actors::ports::log::Authorship;
 use uuid::Uuid;
 
 /// Another one is dropped, so that nodes of two versions can run side by side: they read each other's commits from the log.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAC_BYTES: usize = blake3::OUT_LEN;
 
 const COMMITTED: u8 = 1;
@@ -80,20 +81,23 @@ pub fn encode(message: &BusMessage, key: &BusKey) -> Vec<u8> {
         bytes.put_slice(key.document.0.as_bytes());
     }
     match message {
-        BusMessage::Committed { from, through, updates, .. } => {
+        BusMessage::Committed { from, through, updates, authorship, .. } => {
             put_position(&mut bytes, *from);
             put_position(&mut bytes, *through);
             bytes.put_u32(updates.len() as u32);
             for update in updates {
                 put_bytes(&mut bytes, update);
             }
+            bytes.put_u32(authorship.len() as u32);
+            for authorship in authorship {
+                put_user(&mut bytes, matches!(authorship, Authorship::WrittenBy(_)).into(), authorship.user());
+            }
         }
         BusMessage::Presence { update, owners, .. } => {
             put_bytes(&mut bytes, update);
             bytes.put_u32(owners.len() as u32);
             for owner in owners {
-                // The nil id is no user's.
-                bytes.put_slice(owner.map_or(Uuid::nil(), |owner| owner.0).as_bytes());
+                put_user(&mut bytes, owner.map_or(0, |owner| owner.claim as u8), owner.map(|owner| owner.user));
             }
         }
         BusMessage::PresenceQuery { .. } | BusMessage::AccessChanged { .. } => {}
@@ -164,13 +168,18 @@ fn read(bytes: &mut Bytes) -> Option<BusMessage> {
             let (from, through) = (take_position(bytes)?, take_position(bytes)?);
             let count = bytes.try_get_u32().ok()?;
             let updates = (0..count).map(|_| take_bytes(bytes)).collect::<Option<_>>()?;
-            Some(BusMessage::Committed { key, node, from, through, updates })
+            let count = bytes.try_get_u32().ok()?;
+            let authorship = (0..count).map(|_| take_user(bytes).map(authorship)).collect::<Option<_>>()?;
+            Some(BusMessage::Committed { key, node, from, through, updates, authorship })
         }
         PRESENCE => {
             let update = take_bytes(bytes)?;
             let count = bytes.try_get_u32().ok()?;
-            let owner = |id: Uuid| (!id.is_nil()).then_some(UserId(id));
-            let owners = (0..count).map(|_| take_id(bytes).map(owner)).collect::<Option<_>>()?;
+            let owner = |(claim, user): (u8, Option<UserId>)| match (claim_of(claim)?, user) {
+                (claim, Some(user)) => Some(Some(Owner { user, claim })),
+                (_, None) => Some(None),
+            };
+            let owners = (0..count).map(|_| take_user(bytes).and_then(owner)).collect::<Option<_>>()?;
             Some(BusMessage::Presence { key, node, update, owners })
         }
         PRESENCE_QUERY => Some(BusMessage::PresenceQuery { key, node }),
@@ -181,6 +190,13 @@ fn read(bytes: &mut Bytes) -> Option<BusMessage> {
 fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     to.put_u32(bytes.len() as u32);
     to.put_slice(bytes);
+}
+
+/// A user, if there is one, and what he is.
+fn put_user(to: &mut Vec<u8>, what: u8, user: Option<UserId>) {
+    to.put_u8(what);
+    // The nil id is no user's.
+    to.put_slice(user.map_or(Uuid::nil(), |user| user.0).as_bytes());
 }
 
 fn put_position(to: &mut Vec<u8>, position: Position) {
@@ -195,6 +211,24 @@ fn take_bytes(from: &mut Bytes) -> Option<Bytes> {
 
 fn take_id(from: &mut Bytes) -> Option<Uuid> {
     (from.len() >= 16).then(|| Uuid::from_slice(&from.split_to(16)).ok()).flatten()
+}
+
+fn take_user(from: &mut Bytes) -> Option<(u8, Option<UserId>)> {
+    let what = from.try_get_u8().ok()?;
+    let id = take_id(from)?;
+    Some((what, (!id.is_nil()).then_some(UserId(id))))
+}
+
+fn authorship((is_author, user): (u8, Option<UserId>)) -> Authorship {
+    match user {
+        Some(user) if is_author == 1 => Authorship::WrittenBy(user),
+        Some(user) => Authorship::RelayedBy(user),
+        None => Authorship::Unknown,
+    }
+}
+
+fn claim_of(claim: u8) -> Option<Claim> {
+    [Claim::Reader, Claim::Editor, Claim::Writer].into_iter().find(|known| *known as u8 == claim)
 }
 
 fn take_position(from: &mut Bytes) -> Option<Position> {
@@ -213,9 +247,12 @@ mod tests {
         let key = DocumentKey { tenant, document: DocumentId(Uuid::from_u128(3)) };
         let at = |seq| Position { seq, tip: Tip(Uuid::from_u128(u128::from(seq))) };
         let updates = vec![Bytes::new(), Bytes::from_static(b"update")];
-        let owners = vec![Some(UserId(Uuid::from_u128(4))), None];
+        let user = UserId(Uuid::from_u128(4));
+        let authorship = vec![Authorship::WrittenBy(user), Authorship::RelayedBy(user), Authorship::Unknown];
+        let owner = |claim| Some(Owner { user, claim });
+        let owners = vec![owner(Claim::Reader), None, owner(Claim::Writer)];
         vec![
-            BusMessage::Committed { key, node, from: at(u64::MAX - 1), through: at(u64::MAX), updates },
+            BusMessage::Committed { key, node, from: at(u64::MAX - 1), through: at(u64::MAX), updates, authorship },
             BusMessage::Presence { key, node, update: Bytes::from_static(b"presence"), owners },
             BusMessage::PresenceQuery { key, node },
             BusMessage::AccessChanged { tenant, node },

@@ -79,7 +79,9 @@ pub enum ApiError {
         state_vector: bytes::Bytes,
     },
     /// The update contradicts the document.
-    #[error("the update contradicts what the document holds under the same client id")]
+    #[error(
+        "the update contradicts what the document holds under the same client id; it is kept in quarantine: write it again under a fresh client id"
+    )]
     Fork,
     /// A client id of the update belongs to somebody who is connected.
     #[error("a client id of the update is in use by somebody else; try again when they have left")]

@@ -28,7 +28,8 @@ struct QuarantinedBody {
     id: String,
     /// Its sequence number in the document; `null` when it never entered.
     seq: Option<u64>,
-    /// Why: `fork`, it contradicted what the document held under the same client id; others, it could not be read back.
+    /// Why: `fork`, it contradicted what the document held under the same client id; `deleted_before_it_came`, others had brought the same clocks of it as
+    /// deleted; others, it could not be read back.
     #[schema(example = "fork")]
     reason: String,
     /// Its size.

@@ -28,6 +28,7 @@ mod interop_promises;
 mod interop_rights;
 mod interop_slow_links;
 mod interop_snippets;
+mod interop_writers;
 mod log_levels;
 mod metrics;
 mod postgres_authority;

@@ -120,6 +120,18 @@ const commands = {
   tokens: ({ client: name }) => canonical(client(name).update()).tokens,
   apply: ({ client: name, update }) => client(name).Y.applyUpdate(client(name).doc, bytes(update), 'relay'),
 
+  /** Writes under the client id of somebody else, as no honest client does, and sends it as its own; `deletes`: and deletes it again. */
+  forge: ({ client: name, clientId, at, text, deletes = false }) => {
+    const { Y, doc } = client(name)
+    const forger = new Y.Doc()
+    const root = forger.getText('text')
+    Y.applyUpdate(forger, client(name).update())
+    forger.clientID = clientId
+    forger.on('update', update => Y.applyUpdate(doc, update, 'relay'))
+    root.insert(at, text)
+    if (deletes) root.delete(at, text.length)
+  },
+
   status: ({ client: name }) => client(name).status,
   update: ({ client: name }) => Buffer.from(client(name).update()).toString('base64'),
   record: ({ client: name }) => client(name).record,
@@ -135,6 +147,8 @@ const commands = {
   },
   difference: request => difference(documents(request)),
   tokensOf: ({ update }) => canonical(bytes(update)).tokens,
+  /** All text that an update holds, whether it stands alone or not. */
+  rawText: ({ update }) => Y.decodeUpdate(bytes(update)).structs.map(struct => struct.content?.str ?? '').join(''),
   fold: ({ updates }) => Buffer.from(fold(updates)).toString('base64'),
 
   setAwareness: ({ client: name, state }) => client(name).awareness.setLocalState(state),

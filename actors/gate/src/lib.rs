@@ -47,7 +47,8 @@
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
 //! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many, and
-//! [`diff()`] of what somebody lacks of them; [`pieces()`] cuts one for slow connections; [`Recent`] finds forks.
+//! [`diff()`] of what somebody lacks of them; [`pieces()`] cuts one for slow connections; [`Recent`] finds forks, and
+//! [`Marks`] those in content that is no longer held.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -62,6 +63,7 @@ mod encode;
 mod index;
 pub mod lib0;
 mod malformed;
+mod marks;
 mod merge;
 mod order;
 mod pieces;
@@ -86,6 +88,7 @@ pub use caps::{Caps, DEPTH_BOUND};
 pub use cost::Cost;
 pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
+pub use marks::{Compared, Marks};
 pub use merge::{diff, merge};
 pub use order::{Mark, Order};
 pub use pieces::pieces;

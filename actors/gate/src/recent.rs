@@ -134,7 +134,7 @@ fn first_difference(mut ours: Units<'_>, mut theirs: Units<'_>, clocks: Range<u3
 }
 
 /// The units of a section, one after the other, from some clock on.
-struct Units<'a> {
+pub(crate) struct Units<'a> {
     update: &'a Update,
     section: &'a Section,
     next_block: u32,
@@ -150,19 +150,19 @@ enum Content<'a> {
 }
 
 /// How many units follow in the block at hand.
-struct Run {
-    len: u32,
-    is_gone: bool,
+pub(crate) struct Run {
+    pub len: u32,
+    pub is_gone: bool,
 }
 
-enum Unit<'a> {
+pub(crate) enum Unit<'a> {
     Text(u16),
     Any(&'a [u8]),
     Whole(Kind, &'a [u8]),
 }
 
 impl<'a> Units<'a> {
-    fn new(update: &'a Update, section: &'a Section, clock: u32) -> Self {
+    pub fn new(update: &'a Update, section: &'a Section, clock: u32) -> Self {
         let blocks = update.blocks.get(section.blocks.start as usize..section.blocks.end as usize).unwrap_or_default();
         let before = blocks.partition_point(|block| block.end_clock() <= clock);
         let next_block = section.blocks.start + before as u32;
@@ -175,7 +175,7 @@ impl<'a> Units<'a> {
         units
     }
 
-    fn run(&mut self) -> Option<Run> {
+    pub fn run(&mut self) -> Option<Run> {
         if self.left == 0 {
             if self.next_block >= self.section.blocks.end {
                 return None;
@@ -189,7 +189,7 @@ impl<'a> Units<'a> {
     }
 
     /// Passes over units of the block at hand.
-    fn skip(&mut self, len: u32) {
+    pub fn skip(&mut self, len: u32) {
         if matches!(self.content, Content::Gone) {
             self.left -= len.min(self.left);
         } else {
@@ -201,7 +201,7 @@ impl<'a> Units<'a> {
         }
     }
 
-    fn next_unit(&mut self) -> Option<Unit<'a>> {
+    pub fn next_unit(&mut self) -> Option<Unit<'a>> {
         self.left = self.left.checked_sub(1)?;
         match &mut self.content {
             Content::Gone => None,
@@ -259,7 +259,7 @@ impl<'a> Unit<'a> {
 }
 
 /// Equal for contents that mean the same to everybody who decodes them.
-fn whole_likeness(kind: Kind, content: &[u8]) -> Option<u64> {
+pub(crate) fn whole_likeness(kind: Kind, content: &[u8]) -> Option<u64> {
     let mut reader = Reader::new(content);
     match kind {
         Kind::Embed => reader.read_var_string().ok().map(json_likeness),

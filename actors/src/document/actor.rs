@@ -189,11 +189,12 @@ impl DocumentActor {
                 }
             }
             Effect::ShowPresence { entries, except } => self.lines.show_presence(&entries, except),
-            Effect::Publish { from, through, updates } => {
+            Effect::Publish { from, through, updates, authorship } => {
                 let bytes: usize = updates.iter().map(Bytes::len).sum();
-                let updates = if bytes > self.world.limits.bus_message_bytes_max { Vec::new() } else { updates };
+                let is_too_large = bytes > self.world.limits.bus_message_bytes_max;
+                let (updates, authorship) = if is_too_large { Default::default() } else { (updates, authorship) };
                 let (key, node) = (self.key, self.world.node);
-                self.world.bus.publish(BusMessage::Committed { key, node, from, through, updates });
+                self.world.bus.publish(BusMessage::Committed { key, node, from, through, updates, authorship });
             }
             Effect::PublishPresence(said) => {
                 if !said.is_empty() {

@@ -4,9 +4,10 @@ use super::FollowerId;
 use crate::access::Role;
 use crate::ids::{AppendId, Position, SessionId, UserId};
 use crate::ports::documents::{WriteRefused, Written};
-use crate::ports::log::{IdempotencyKey, NewRow};
+use crate::ports::log::{Authorship, IdempotencyKey, NewRow};
 use bytes::Bytes;
 use contextnexus_gate::{Cost, Delta, Known, Update};
+use std::collections::BTreeSet;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -48,6 +49,8 @@ pub struct Proposal {
     pub update: Update,
     /// It answers a step 1.
     pub is_step2: bool,
+    /// It answers one that asked for what its writer has under his own ids.
+    pub is_checked: bool,
 }
 
 impl Proposal {
@@ -91,15 +94,33 @@ pub struct Batch {
     pub delta: Delta,
     /// What folding it costs, estimated.
     pub cost: Cost,
+    /// What its rows say of the admitted updates, in log order.
+    pub described: Vec<RowOf>,
+    /// Client ids of somebody else than who brings something under them here.
+    pub foreign: BTreeSet<u64>,
 }
 
 impl Batch {
+    /// Nothing yet.
+    pub fn new(held: Position) -> Self {
+        let (items, described, foreign) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (delta, cost) = (Delta::default(), Cost::default());
+        Self { append_id: None, held, items, delta, cost, described, foreign }
+    }
+
+    /// Who brought each of the admitted updates.
+    pub fn authorship(&self) -> impl Iterator<Item = Authorship> + '_ {
+        self.described.iter().map(|row| Authorship::of(row.author, row.relayed_by))
+    }
+
     /// The rows of the append: consecutive updates of one session and author are one row.
-    pub fn rows(&self, mut describe: impl FnMut(&Proposal, &Update) -> RowOf) -> Vec<NewRow> {
+    pub fn rows(&self) -> Vec<NewRow> {
         let mut rows: Vec<NewRow> = Vec::new();
-        for (proposal, verdict) in &self.items {
-            let Verdict::Admitted { admitted, .. } = verdict else { continue };
-            let row = describe(proposal, admitted);
+        let admitted = self.items.iter().filter_map(|(proposal, verdict)| match verdict {
+            Verdict::Admitted { admitted, .. } => Some((proposal, admitted)),
+            _ => None,
+        });
+        for ((proposal, admitted), row) in admitted.zip(&self.described) {
             let idempotency = match &proposal.sender {
                 Sender::Request { idempotency, .. } => idempotency.clone(),
                 Sender::Member { .. } => None,

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const TOKEN_ASKED_AHEAD_MIN: Duration = Duration::from_secs(1);
 /// … and at the most.
 const TOKEN_ASKED_AHEAD_MAX: Duration = Duration::from_secs(60);
+/// Then the pause between two questions grows no further.
+const ASKED_MAX: u32 = 5;
 /// Two ends of a right this close are one.
 const SAME_END: Duration = Duration::from_secs(1);
 /// A step 1 that was not answered for so long may be sent again: a large answer over a slow line takes minutes.
@@ -36,6 +38,8 @@ pub struct Member {
     pub step1_sent_at: Option<Instant>,
     /// The Yjs client id that is its own: the only one of its first announcement.
     pub own_client: Option<u64>,
+    /// The client id under which it wrote last, as itself.
+    pub wrote_as: Option<u64>,
     /// Its first announcement is behind it.
     pub announced: bool,
     /// Its first announcement waits, or is being taken in.
@@ -58,6 +62,10 @@ pub struct Member {
     pub held_presence: Option<HeldPresence>,
     /// What it was asked to send again.
     pub gap: Option<Gap>,
+    /// What it has under its own ids must be seen first.
+    pub check: Option<Check>,
+    /// Step 1s of ours that it has not answered.
+    unanswered: u32,
     next_ordinal: u64,
     unresolved: BTreeSet<u64>,
     owed: BTreeSet<u64>,
@@ -75,6 +83,18 @@ pub struct HeldPresence {
     pub until: Instant,
 }
 
+/// Others brought content under ids of this connection's user, or under the one that it announced as its own: it was asked for what it has itself
+/// of that, and nothing counts as saved before.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// So many of its step 2s answer what it was asked before.
+    skip: u32,
+    /// The id that it announced, where the log does not know it for its user's.
+    pub claimed: Option<u64>,
+    /// The step 1 of the client that waits for an answer.
+    pub step1: Option<Bytes>,
+}
+
 /// Something that the connection sent does not continue what the log holds.
 #[derive(Debug)]
 pub struct Gap {
@@ -82,18 +102,25 @@ pub struct Gap {
     pub missing: Vec<(u64, u64)>,
     /// Step 1 is sent (again) at this time; `None` while the log's head is looked at first.
     pub ask_at: Option<Instant>,
+    /// Somebody else is connected under its own client id.
+    pub is_own_withheld: bool,
     asked: u32,
 }
 
 impl Gap {
     /// A gap that has not been asked about.
     pub fn new(missing: Vec<(u64, u64)>) -> Self {
-        Self { missing, ask_at: None, asked: 0 }
+        Self { missing, ask_at: None, is_own_withheld: false, asked: 0 }
+    }
+
+    /// For a minute another user has been connected under its own client id.
+    pub fn is_hopeless(&self) -> bool {
+        self.is_own_withheld && self.asked == ASKED_MAX
     }
 
     /// A step 1 goes out now; the next in 2, 4 … 30 s.
     pub fn asked(&mut self, now: Instant) {
-        self.asked = (self.asked + 1).min(5);
+        self.asked = (self.asked + 1).min(ASKED_MAX);
         self.ask_at = Some(now + Duration::from_secs((1u64 << self.asked).min(30)));
     }
 }
@@ -152,6 +179,7 @@ impl Member {
             ask_token_at: None,
             step1_sent_at: None,
             own_client: None,
+            wrote_as: None,
             announced: false,
             is_first_announcement: false,
             since: None,
@@ -163,6 +191,8 @@ impl Member {
             told_read_only_at: None,
             held_presence: None,
             gap: None,
+            check: None,
+            unanswered: 0,
             next_ordinal: 0,
             unresolved: BTreeSet::new(),
             owed: BTreeSet::new(),
@@ -206,6 +236,26 @@ impl Member {
     /// A step 1 of ours goes out.
     pub fn asked(&mut self, now: Instant) {
         self.step1_sent_at = Some(now);
+        self.unanswered += 1;
+    }
+
+    /// What it has under its own ids must be seen first: the next step 1 asks for it.
+    pub fn doubt(&mut self) -> &mut Check {
+        let check = self.check.get_or_insert_default();
+        check.skip = self.unanswered;
+        check
+    }
+
+    /// A step 2 arrived. Whether it answers what it was asked when it was [doubted](Self::doubt).
+    pub fn answers(&mut self) -> bool {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        match &mut self.check {
+            Some(check) if check.skip > 0 => {
+                check.skip -= 1;
+                false
+            }
+            check => check.is_some(),
+        }
     }
 
     /// Whether it may still be answering a step 1 of ours.

@@ -7,8 +7,9 @@ use crate::access::Role;
 use crate::ids::{Position, SessionId, UserId};
 use crate::outbox::Outbox;
 use crate::ports::authority::{Held, Standing};
+use crate::ports::bus::Owner;
 use crate::ports::documents::{ReadRefused, WriteRefused, Writer, Written};
-use crate::ports::log::{Head, IdempotencyKey, NewRow, Quarantine};
+use crate::ports::log::{Authorship, Head, IdempotencyKey, NewRow, Quarantine};
 use crate::protocol::Dialect;
 use actix::Message;
 use bytes::Bytes;
@@ -268,9 +269,11 @@ pub enum Effect {
         through: Position,
         /// In order.
         updates: Vec<Bytes>,
+        /// Who brought each of them.
+        authorship: Vec<Authorship>,
     },
     /// Tell the other nodes who is here.
-    PublishPresence(Vec<(AwarenessEntry, Option<UserId>)>),
+    PublishPresence(Vec<(AwarenessEntry, Option<Owner>)>),
     /// Ask the other nodes who is there.
     QueryPresence,
     /// Answer an HTTP write.

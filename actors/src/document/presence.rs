@@ -1,7 +1,8 @@
 //! Who is here and where their cursors are: the newest state per client id, as raw bytes, never parsed.
 //!
-//! An id belongs to the first live connection that announces it. Honest clients re-send others' states all the time
-//! (protocols.md 2.7), so what a connection says about an id held elsewhere is dropped silently. States are sent at
+//! An id belongs to the first live connection that announces it, unless another has a stronger [`Claim`] to it. Honest
+//! clients re-send others' states all the time (protocols.md 2.7), so what a connection says about an id held elsewhere
+//! is dropped silently. States are sent at
 //! most once per interval, newest wins, so the cost follows what changed and not how often. The interval follows what
 //! it costs to send them: few receivers hear of a cursor at once, and many take no more than a part of the document's
 //! time.
@@ -27,6 +28,7 @@
 
 use super::FollowerId;
 use crate::ids::{NodeId, UserId};
+use crate::ports::bus::{Claim, Owner};
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
 use std::collections::{BTreeSet, HashMap};
@@ -86,8 +88,8 @@ struct Entry {
     clock: u64,
     state: Bytes,
     holder: Holder,
-    /// The subject that alone may add blocks under this id while the entry lives; `None` for a relayed id.
-    owner: Option<UserId>,
+    /// Whose id it is while the entry lives; `None` for a relayed id.
+    owner: Option<Owner>,
     /// Its holder lives.
     renewed_at: Instant,
     /// Last shown to everybody.
@@ -95,6 +97,10 @@ struct Entry {
 }
 
 impl Entry {
+    fn user(&self) -> Option<UserId> {
+        self.owner.map(|owner| owner.user)
+    }
+
     /// Its owner knows a clock so much lower that it would take over what it hears of itself.
     fn is_behind(&self) -> bool {
         self.clock >= self.said + 2
@@ -108,7 +114,7 @@ impl Entry {
 #[derive(Debug)]
 struct Departed {
     clock: u64,
-    user: Option<UserId>,
+    owner: Option<Owner>,
     at: Instant,
     /// It was connected to this node, so that the others are to hear of it from here.
     here: bool,
@@ -129,6 +135,8 @@ pub struct Announcer {
     pub user: UserId,
     /// The id that is its own: the only one of its first announcement.
     pub own: Option<u64>,
+    /// How strong its claim to that is.
+    pub claim: Claim,
     /// This is its first announcement.
     pub is_first: bool,
     /// When it joined: what has left before, it was never told of.
@@ -146,7 +154,7 @@ pub struct Flush {
     /// All of them come from this connection, which need not hear them again.
     pub only_from: Option<FollowerId>,
     /// Those that live on this node, with their owners, for the other nodes.
-    pub local: Vec<(AwarenessEntry, Option<UserId>)>,
+    pub local: Vec<(AwarenessEntry, Option<Owner>)>,
     /// Owners among the receivers that must go on from a higher clock before they hear of themselves.
     pub told: ToldGone,
 }
@@ -224,16 +232,17 @@ impl Presence {
                     held.said = said.clock;
                     return;
                 }
-                (said.clock.max(held.clock + 1), held.owner)
+                let owner = held.owner.map(|owner| if is_own { Owner { claim: from.claim, ..owner } } else { owner });
+                (said.clock.max(held.clock + 1), owner)
             }
             Some(held) => {
-                let is_same_user = held.owner == Some(from.user);
+                let is_same_user = held.user() == Some(from.user);
                 // The same subject on another connection: a reconnect that overtook the end of the old socket. Only the
                 // first announcement of a connection counts at any clock: two that relay each other's states would take
                 // them from each other for ever.
                 let takes_over = is_same_user && (said.clock > held.clock || (is_own && from.is_first));
-                // Or the owner of what somebody relayed before it came itself.
-                let comes_itself = is_own && held.owner.is_none();
+                // Or the owner of what somebody relayed, or claimed with less right, before it came itself.
+                let comes_itself = is_own && held.owner.is_none_or(|owner| owner.claim < from.claim);
                 if !takes_over && !comes_itself {
                     return;
                 }
@@ -241,7 +250,8 @@ impl Presence {
                 if let Holder::Here(before) = held.holder {
                     told.push((before, gone(said.client, clock - 1)));
                 }
-                (clock, held.owner.or(Some(from.user)))
+                let owner = held.owner.filter(|_| !is_own);
+                (clock, Some(owner.unwrap_or(Owner { user: from.user, claim: from.claim })))
             }
             None => {
                 let departed = self.departed.get(&said.client);
@@ -251,7 +261,8 @@ impl Presence {
                     // told of.
                     let may_be_late = now < departed.at + self.timeout;
                     let is_new = departed.at < from.since || said.clock > departed.clock;
-                    let is_owner = is_own && (is_new || departed.user == Some(from.user) || !may_be_late);
+                    let is_owner = is_own
+                        && (is_new || departed.owner.is_some_and(|owner| owner.user == from.user) || !may_be_late);
                     let is_relay_of_news = !may_be_late && said.clock > departed.clock;
                     if !is_owner && !is_relay_of_news {
                         return;
@@ -265,7 +276,7 @@ impl Presence {
                 // of them.
                 let clock = if is_own { said.clock + 1 } else { said.clock };
                 let clock = departed.map_or(clock, |departed| clock.max(departed.clock + 1));
-                (clock, is_own.then_some(from.user))
+                (clock, is_own.then_some(Owner { user: from.user, claim: from.claim }))
             }
         };
         let entry = Entry {
@@ -292,7 +303,7 @@ impl Presence {
         &mut self,
         node: NodeId,
         said: &[AwarenessEntry],
-        owners: &[Option<UserId>],
+        owners: &[Option<Owner>],
         now: Instant,
     ) -> (Vec<AwarenessEntry>, ToldGone) {
         let (mut quiet, mut told) = (Vec::new(), ToldGone::new());
@@ -313,8 +324,10 @@ impl Presence {
                 }
                 Some(held) => {
                     if let Holder::Here(follower) = held.holder {
-                        // The same subject, connected there now: the socket here is a dead one.
-                        let took_over = owner.is_some() && held.owner == owner && entry.clock > held.clock;
+                        // The same subject, connected there now: the socket here is a dead one. Or whose id it really is.
+                        let took_over = owner.zip(held.owner).is_some_and(|(there, here)| {
+                            (there.user == here.user && entry.clock > held.clock) || there.claim > here.claim
+                        });
                         if !took_over {
                             continue;
                         }
@@ -361,7 +374,7 @@ impl Presence {
     /// noticed, and it would take its old state over.
     pub fn greet(&mut self, newcomer: FollowerId, user: UserId, now: Instant) -> (Vec<AwarenessEntry>, bool) {
         self.raise();
-        if self.entries.values().any(|entry| entry.owner == Some(user)) {
+        if self.entries.values().any(|entry| entry.user() == Some(user)) {
             self.awaiting.push((newcomer, user));
         }
         let mut ask = false;
@@ -370,7 +383,7 @@ impl Presence {
             self.ask_again = true;
             ask = self.is_to_ask(now);
         }
-        let others = self.entries.iter().filter(|(_, entry)| entry.owner != Some(user));
+        let others = self.entries.iter().filter(|(_, entry)| entry.user() != Some(user));
         (others.map(|(client, entry)| said(*client, entry)).collect(), ask)
     }
 
@@ -380,7 +393,7 @@ impl Presence {
         let Some(at) = self.awaiting.iter().position(|(follower, _)| *follower == newcomer) else { return Vec::new() };
         let (_, user) = self.awaiting.swap_remove(at);
         let is_sibling = |client: u64, entry: &Entry| {
-            entry.owner == Some(user) && Some(client) != own && entry.holder != Holder::Here(newcomer)
+            entry.user() == Some(user) && Some(client) != own && entry.holder != Holder::Here(newcomer)
         };
         let siblings = self.entries.iter().filter(|(client, entry)| is_sibling(**client, entry));
         siblings.map(|(client, entry)| said(*client, entry)).collect()
@@ -473,7 +486,7 @@ impl Presence {
                 None => {
                     holders.insert(None);
                     let Some(departed) = self.departed.get(&client) else { continue };
-                    (gone(client, departed.clock), departed.here.then_some(departed.user))
+                    (gone(client, departed.clock), departed.here.then_some(departed.owner))
                 }
             };
             if let Some(owner) = local {
@@ -501,7 +514,7 @@ impl Presence {
     }
 
     /// Everybody who is connected to this node, for another node that asks, at clocks that nobody there has heard.
-    pub fn local(&mut self) -> Vec<(AwarenessEntry, Option<UserId>)> {
+    pub fn local(&mut self) -> Vec<(AwarenessEntry, Option<Owner>)> {
         self.raise();
         self.entries
             .iter()
@@ -510,9 +523,23 @@ impl Presence {
             .collect()
     }
 
-    /// The subject that alone may add blocks under this id, while a live connection owns it.
+    /// The subject whose id it is, while a connection of it lives.
     pub fn owner(&self, client: u64) -> Option<UserId> {
-        self.entries.get(&client).and_then(|entry| entry.owner)
+        self.entries.get(&client).and_then(Entry::user)
+    }
+
+    /// The same, where that subject may write: others do not, under this id.
+    pub fn writer(&self, client: u64) -> Option<UserId> {
+        let owner = self.entries.get(&client).and_then(|entry| entry.owner);
+        owner.filter(|owner| owner.claim > Claim::Reader).map(|owner| owner.user)
+    }
+
+    /// A connection may write from now on, or only read.
+    pub fn regrant(&mut self, follower: FollowerId, may_write: bool) {
+        let held = self.entries.values_mut().filter(|entry| entry.holder == Holder::Here(follower));
+        for owner in held.filter_map(|entry| entry.owner.as_mut()) {
+            owner.claim = if may_write { owner.claim.max(Claim::Editor) } else { Claim::Reader };
+        }
     }
 
     /// Whether a connection may hold so much more that is not its own.
@@ -536,7 +563,7 @@ impl Presence {
         let departed = Departed {
             clock: entry.as_ref().map_or(clock, |entry| entry.clock.max(clock)),
             here: entry.as_ref().is_some_and(|entry| matches!(entry.holder, Holder::Here(_))),
-            user: entry.and_then(|entry| entry.owner),
+            owner: entry.and_then(|entry| entry.owner),
             at: now,
         };
         self.departed.insert(client, departed);

@@ -250,11 +250,11 @@ impl Replica {
         })
     }
 
-    /// The whole state at this position, which is the replica's own, to be read back before it is relied on.
-    pub fn snapshot(&mut self, position: Position) -> Result<Unverified, ReplicaError> {
+    /// The whole state at this position, which is the replica's own, to be read back before it is relied on. `writers` goes with it.
+    pub fn snapshot(&mut self, position: Position, writers: Bytes) -> Result<Unverified, ReplicaError> {
         let text = self.text()?;
         let (state, state_vector) = (self.state()?, self.state_vector()?);
-        Ok(Unverified { snapshot: Snapshot { position, state, state_vector }, text })
+        Ok(Unverified { snapshot: Snapshot { position, state, state_vector, writers }, text })
     }
 
     /// A hash of the text of every root type, in the order in which it is read: which no encoding of the blocks tells.
@@ -448,7 +448,7 @@ mod tests {
     fn a_state_that_reads_back_as_another_text_is_not_used() {
         let mut replica =
             replica(&[&|transaction| transaction.get_or_insert_text("text").insert(transaction, 0, "so it is")]);
-        let honest = replica.snapshot(AT).unwrap();
+        let honest = replica.snapshot(AT, Bytes::new()).unwrap();
         let false_one = Unverified { text: honest.text ^ 1, ..honest.clone() };
         assert_eq!(honest.verify().map(|snapshot| snapshot.position), Ok(AT));
         assert_eq!(false_one.verify().map(drop), Err(ReplicaError::Differs));
@@ -470,7 +470,7 @@ mod tests {
                 transaction.get_or_insert_map("map").remove(transaction, "inner");
             },
         ]);
-        assert_eq!(replica.snapshot(AT).unwrap().verify().map(drop), Ok(()));
+        assert_eq!(replica.snapshot(AT, Bytes::new()).unwrap().verify().map(drop), Ok(()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::messages::{Effect, Input, Outgoing, Renew};
 use super::pieces::InPieces;
 use super::presence::{Announcer, Presence, ToldGone};
 use super::replica::{Replica, ReplicaError, Unfolded, Unverified};
+use super::writers::Writers;
 use super::{FollowerId, close};
 use crate::access::Role;
 use crate::budget::Budget;
@@ -18,12 +19,14 @@ use crate::limits::Limits;
 use crate::ports::authority::{Held, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
-use crate::ports::log::{AppendOutcome, Head, IdempotencyKey, LogError, NewRow, Quarantine, Snapshot, Stored, Tail};
+use crate::ports::log::{
+    AppendOutcome, Authorship, Head, IdempotencyKey, LogError, NewRow, Quarantine, Snapshot, Stored, Tail,
+};
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::{
-    Admission, AwarenessUpdate, Caps, Content, Cost, DEPTH_BOUND, Delta, Index, Malformed, Mark, Order, Recent,
-    Refused, Rule, StateVector, Update, admit, merge,
+    Admission, AwarenessUpdate, Caps, Content, Cost, DEPTH_BOUND, Delta, Index, Known, Malformed, Mark, Marks, Order,
+    Recent, Refused, Rule, StateVector, Update, admit, merge,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+mod comparing;
 mod effort;
 mod following;
 mod hearing;
@@ -67,6 +71,8 @@ pub struct DocumentState {
     index: Index,
     /// The order of the content, once somebody writes; what is only read has none.
     order: Option<Order>,
+    /// Whose client ids they are.
+    writers: Writers,
     recent: Recent,
     /// Committed updates kept for those who fall behind: `(sequence, update)`.
     latest: VecDeque<(u64, Update)>,
@@ -149,6 +155,7 @@ impl DocumentState {
             replica,
             index: Index::new(),
             order: None,
+            writers: Writers::default(),
             latest: VecDeque::new(),
             latest_bytes: 0,
             folded_bytes: 0,
@@ -223,7 +230,7 @@ impl DocumentState {
         };
         let clients = self.index.clients_len() * CLIENT_BYTES;
         let order = self.order.as_ref().map_or(0, Order::bytes);
-        folded + order + clients + self.latest_bytes + self.waiting_bytes + encoded
+        folded + order + clients + self.writers.bytes() + self.latest_bytes + self.waiting_bytes + encoded
     }
 
     /// PostgreSQL is away.
@@ -266,14 +273,12 @@ impl DocumentState {
     /// Lets a connection in. A and C get our step 1 and who is here; B gets them when it asks.
     pub fn join(&mut self, follower: FollowerId, mut member: Member, now: Instant) -> Vec<Effect> {
         let dialect = member.dialect;
-        if dialect != Dialect::Hocuspocus {
-            member.asked(now);
-        }
         self.right_due(member.right_due());
         member.since = Some(now);
         self.members.insert(follower, member);
         if dialect != Dialect::Hocuspocus {
-            self.send(follower, Outgoing::Step1(self.index.state_vector()));
+            self.doubt(follower);
+            self.ask(&[follower], now);
             self.greet(follower, now);
         }
         self.take_effects()
@@ -349,7 +354,8 @@ impl DocumentState {
             Ok(update) => {
                 if self.has_room(update.bytes().len()) {
                     let sender = Sender::Request { role: by.role, until: by.until, answer, idempotency, looked: false };
-                    self.enqueue(Proposal { sender, session: by.session, user: by.user, update, is_step2: false });
+                    let (session, user) = (by.session, by.user);
+                    self.enqueue(Proposal { sender, session, user, update, is_step2: false, is_checked: false });
                 } else {
                     self.dropped += 1;
                     let refusal = WriteRefused::Unavailable { retry_after_s: 1 };
@@ -375,11 +381,13 @@ impl DocumentState {
                 let local = self.presence.local();
                 self.effects.push(Effect::PublishPresence(local));
             }
-            BusEvent::Message(BusMessage::Committed { from, through, updates, .. }) => {
+            BusEvent::Message(BusMessage::Committed { from, through, updates, authorship, .. }) => {
                 if through.seq <= self.position.seq {
                     // Seen already, or a fork, which the head check tells.
                 } else if self.log == LogWork::Nothing && from == self.position && !updates.is_empty() {
-                    if self.take_in(updates.into_iter().map(Some), through, now).is_err() {
+                    let authorship = authorship.into_iter().chain(std::iter::repeat(Authorship::Unknown));
+                    let updates = updates.into_iter().map(Some).zip(authorship);
+                    if self.take_in(updates, through, now).is_err() {
                         // Whatever row it was, the log tells, and only the log.
                         self.die(close::SERVICE_RESTART, "document is rebuilt");
                     }

@@ -12,3 +12,4 @@ mod reading;
 mod reconnecting;
 mod recovering;
 mod rights;
+mod writers;

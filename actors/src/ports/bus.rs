@@ -1,5 +1,6 @@
 //! What nodes tell each other. A hint and a shortcut, never the truth: every message may be lost, doubled or late.
 
+use super::log::Authorship;
 use crate::ids::{DocumentKey, NodeId, Position, TenantId, UserId};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -62,6 +63,8 @@ pub enum BusMessage {
         through: Position,
         /// The updates `from.seq + 1 ..= through.seq`. Empty when they were too large to carry: read the log.
         updates: Vec<Bytes>,
+        /// Who brought each of them.
+        authorship: Vec<Authorship>,
     },
     /// Newest presence of some clients that are connected to `node`.
     Presence {
@@ -72,7 +75,7 @@ pub enum BusMessage {
         /// One awareness update (y-protocols encoding) of clients that live on `node`.
         update: Bytes,
         /// The subjects that own those client ids, in the order of the update; none for an id that was only relayed.
-        owners: Vec<Option<UserId>>,
+        owners: Vec<Option<Owner>>,
     },
     /// A node asks all others for their presence (it has just opened the document), and says that it lives.
     PresenceQuery {
@@ -88,6 +91,26 @@ pub enum BusMessage {
         /// Who sends.
         node: NodeId,
     },
+}
+
+/// Whose a client id is while its connection lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// The subject.
+    pub user: UserId,
+    /// What it bases this on.
+    pub claim: Claim,
+}
+
+/// What somebody bases it on that a client id is his. Ordered: the stronger claim wins, and of two equal ones the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Claim {
+    /// He says so, and may not write: this keeps nobody from writing.
+    Reader,
+    /// He says so, and may write.
+    Editor,
+    /// And the log says so too.
+    Writer,
 }
 
 impl BusMessage {
@@ -122,8 +145,8 @@ impl BusMessage {
         const FIXED: usize = 128;
         FIXED
             + match self {
-                Self::Committed { updates, .. } => updates.iter().map(|update| 32 + update.len()).sum(),
-                Self::Presence { update, owners, .. } => update.len() + 17 * owners.len(),
+                Self::Committed { updates, .. } => updates.iter().map(|update| 49 + update.len()).sum(),
+                Self::Presence { update, owners, .. } => update.len() + 18 * owners.len(),
                 Self::PresenceQuery { .. } | Self::AccessChanged { .. } => 0,
             }
     }

@@ -10,7 +10,8 @@
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId, Tip, UserId};
 use crate::ports::log::{
-    AppendOutcome, AppendRequest, Head, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine, Snapshot,
+    AppendOutcome, AppendRequest, Authorship, Head, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine,
+    Snapshot,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -59,6 +60,7 @@ sentences! {
     what_is_not_there_is_not_written
     another_tenants_document_is_not_there
     a_tail_is_what_stands_after_a_prefix
+    a_row_says_who_brought_it
     what_is_no_prefix_has_diverged
     changed_heads_are_those_that_differ
     a_held_head_is_appended_to_by_its_holder_alone
@@ -113,7 +115,8 @@ async fn grow(world: &dyn World, key: DocumentKey, held: Position, updates: u8) 
 }
 
 fn snapshot(position: Position, content: &[u8]) -> Snapshot {
-    Snapshot { position, state: Bytes::from(content.repeat(100)), state_vector: Bytes::from_static(b"vector") }
+    let (state_vector, writers) = (Bytes::from_static(b"vector"), Bytes::from_static(b"writers"));
+    Snapshot { position, state: Bytes::from(content.repeat(100)), state_vector, writers }
 }
 
 fn quarantine(seq_from: u64) -> Quarantine {
@@ -263,6 +266,20 @@ async fn a_tail_is_what_stands_after_a_prefix(world: &dyn World) {
     }
 }
 
+async fn a_row_says_who_brought_it(world: &dyn World) {
+    let key = world.create().await;
+    let (ann, bob) = (UserId(fresh()), UserId(fresh()));
+    let brought = |author, relayed_by| NewRow { author, relayed_by, ..row(&[b"x"]) };
+    let rows = vec![brought(Some(ann), None), brought(None, Some(bob)), brought(None, None)];
+    let expected = [Authorship::WrittenBy(ann), Authorship::RelayedBy(bob), Authorship::Unknown];
+    committed(world.log().append(request(key, Position::START, rows)).await);
+    let tail = world.log().tail(key, Position::START).await.expect("tail");
+    let loaded = world.log().load(key).await.expect("load").tail;
+    for rows in [tail.rows, loaded.rows] {
+        assert_eq!(rows.iter().map(|row| row.authorship).collect::<Vec<_>>(), expected);
+    }
+}
+
 async fn what_is_no_prefix_has_diverged(world: &dyn World) {
     let key = world.create().await;
     let first = grow(world, key, Position::START, 2).await;
@@ -409,6 +426,7 @@ async fn loading_takes_the_newest_snapshot_and_what_follows(world: &dyn World) {
     let found = stored.snapshot.expect("a snapshot");
     assert_eq!(found.position, at);
     assert!(found.state == snapshot(at, b"three").state && found.state_vector == Bytes::from_static(b"vector"));
+    assert_eq!(found.writers, Bytes::from_static(b"writers"));
     assert_eq!((stored.tail.rows.len(), stored.tail.head.position), (1, after));
 }
 

@@ -1,7 +1,8 @@
 //! What every implementation of [`Bus`] must do. A failure names the sentence that is broken.
 #![allow(clippy::panic, clippy::expect_used)] // a suite of assertions
 
-use super::bus::{Bus, BusEvent, BusMessage, Events};
+use super::bus::{Bus, BusEvent, BusMessage, Claim, Events, Owner};
+use super::log::Authorship;
 use crate::ids::{DocumentId, DocumentKey, NodeId, Position, TenantId, Tip, UserId};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -67,18 +68,21 @@ async fn every_kind_of_message_arrives_as_it_was_sent(world: &impl World) {
     let mut at_b = bus_b.subscribe(key).await.events;
     let large = Bytes::from((0..1_000_000_u32).map(|n| n as u8).collect::<Vec<_>>());
     let nobody = BusMessage::Presence { key, node, update: Bytes::new(), owners: Vec::new() };
-    let somebody = Some(UserId(Uuid::from_u128(7)));
+    let user = UserId(Uuid::from_u128(7));
+    let owner = |claim| Some(Owner { user, claim });
     let presence = BusMessage::Presence {
         key,
         node,
         update: Bytes::from_static(b"\x01x"),
-        owners: vec![somebody, None, somebody],
+        owners: vec![owner(Claim::Editor), None, owner(Claim::Reader), owner(Claim::Writer)],
     };
     let (from, through) = (position(u64::MAX - 1), position(u64::MAX));
     let updates = vec![Bytes::new(), large, Bytes::from_static(b"x")];
+    let authorship = vec![Authorship::WrittenBy(user), Authorship::RelayedBy(user), Authorship::Unknown];
+    let nothing = (Vec::new(), Vec::new());
     for sent in [
-        BusMessage::Committed { key, node, from, through, updates },
-        BusMessage::Committed { key, node, from: Position::START, through, updates: Vec::new() },
+        BusMessage::Committed { key, node, from, through, updates, authorship },
+        BusMessage::Committed { key, node, from: Position::START, through, updates: nothing.0, authorship: nothing.1 },
         presence,
         nobody,
         BusMessage::PresenceQuery { key, node },
@@ -203,7 +207,8 @@ pub fn key(tenant: u128, document: u128) -> DocumentKey {
 /// One committed update that ends at `seq`.
 pub fn committed(key: DocumentKey, node: NodeId, seq: u64, update: &[u8]) -> BusMessage {
     let updates = vec![Bytes::copy_from_slice(update)];
-    BusMessage::Committed { key, node, from: position(seq - 1), through: position(seq), updates }
+    let authorship = vec![Authorship::Unknown];
+    BusMessage::Committed { key, node, from: position(seq - 1), through: position(seq), updates, authorship }
 }
 
 fn position(seq: u64) -> Position {

@@ -80,7 +80,7 @@ pub enum WriteRefused {
     #[error("{0}")]
     Full(&'static str),
     /// Other content stands under one of its (client, clock) pairs. It was quarantined.
-    #[error("the update contradicts the document's history")]
+    #[error("the update contradicts the document's history: write it again under a fresh client id")]
     Fork,
     /// A client id in it belongs to somebody who is connected right now.
     #[error("a client id of the update is in use by somebody else")]

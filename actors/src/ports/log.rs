@@ -108,6 +108,43 @@ pub struct NewRow {
     pub idempotency: Option<IdempotencyKey>,
 }
 
+impl NewRow {
+    /// Who brought it, and how.
+    pub fn authorship(&self) -> Authorship {
+        Authorship::of(self.author, self.relayed_by)
+    }
+}
+
+/// Who brought a row, and whether as its author.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Authorship {
+    /// Its author.
+    WrittenBy(UserId),
+    /// Somebody who is not known to be its author.
+    RelayedBy(UserId),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Authorship {
+    /// What the log says of a row.
+    pub fn of(author: Option<UserId>, relayed_by: Option<UserId>) -> Self {
+        match (author, relayed_by) {
+            (Some(author), _) => Self::WrittenBy(author),
+            (None, Some(relay)) => Self::RelayedBy(relay),
+            (None, None) => Self::Unknown,
+        }
+    }
+
+    /// Who brought it.
+    pub fn user(self) -> Option<UserId> {
+        match self {
+            Self::WrittenBy(user) | Self::RelayedBy(user) => Some(user),
+            Self::Unknown => None,
+        }
+    }
+}
+
 /// A request's key and a hash of its body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IdempotencyKey {
@@ -149,6 +186,8 @@ pub struct LogRow {
     pub append_id: AppendId,
     /// Its tip.
     pub tip: Tip,
+    /// Who brought it.
+    pub authorship: Authorship,
     /// Its updates, in order.
     pub updates: Vec<Bytes>,
 }
@@ -191,6 +230,8 @@ pub struct Snapshot {
     pub state: Bytes,
     /// Its v1 state vector.
     pub state_vector: Bytes,
+    /// Whose client ids they are, as `document::writers` encodes it; empty where that is not known.
+    pub writers: Bytes,
 }
 
 /// Bytes that must not be folded again.
@@ -200,7 +241,7 @@ pub struct Quarantine {
     pub seq_from: u64,
     /// The new tip of the log (unused for what never entered it).
     pub new_tip: Tip,
-    /// Why: `fold_panicked`, `fork`, `does_not_continue`.
+    /// Why: `fold_panicked`, `fork`, `does_not_continue`, `deleted_before_it_came`.
     pub reason: &'static str,
     /// The update; for a logged row the adapter takes the stored bytes.
     pub update: Bytes,

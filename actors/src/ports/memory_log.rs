@@ -209,10 +209,10 @@ impl Document {
         }
         let position = request.position_after();
         let mut seq = request.held.seq;
-        for NewRow { updates, .. } in &request.rows {
-            let (seq_from, seq_to) = (seq + 1, seq + updates.len() as u64);
-            let (append_id, tip) = (request.append_id, position.tip);
-            self.rows.push(LogRow { seq_from, seq_to, append_id, tip, updates: updates.clone() });
+        for row in &request.rows {
+            let (seq_from, seq_to) = (seq + 1, seq + row.updates.len() as u64);
+            let (append_id, tip, authorship) = (request.append_id, position.tip, row.authorship());
+            self.rows.push(LogRow { seq_from, seq_to, append_id, tip, authorship, updates: row.updates.clone() });
             seq = seq_to;
         }
         self.keys.extend(keys);

@@ -18,10 +18,12 @@ pub enum Fault {
     StalePrefix,
     /// Positions are compared by their number alone.
     EqualNumber,
+    /// The log forgets who brought a row, so that nobody notices who writes under another's client id.
+    AuthorsForgotten,
 }
 
 /// Each, and the number of seeds within which it must be found.
-pub const PLANTED: [(Fault, u64); 7] = [
+pub const PLANTED: [(Fault, u64); 8] = [
     (Fault::AcknowledgedBeforeCommit, 20),
     (Fault::ShownBeforeCommit, 20),
     (Fault::LostTail, 20),
@@ -29,4 +31,5 @@ pub const PLANTED: [(Fault, u64); 7] = [
     (Fault::GapIgnored, 60),
     (Fault::StalePrefix, 20),
     (Fault::EqualNumber, 60),
+    (Fault::AuthorsForgotten, 60),
 ];

@@ -5,9 +5,10 @@
 //! late or not at all, a bus that loses, doubles and reorders, kills, clock skew, snapshots, and databases that are restored from a
 //! backup under running nodes. During all that, and after everybody came to rest ([`world`]):
 //!
-//! * whatever is acknowledged, shown, published or read is in the log at that moment;
+//! * whatever is acknowledged, shown, published or read is in the log at that moment, and it is the same;
 //! * each client is acknowledged exactly as often as its dialect says;
-//! * positions grow, and each is a prefix of the log; queues keep their bounds; nothing sound is quarantined, nobody honest is closed;
+//! * positions grow, and each is a prefix of the log; queues keep their bounds; nothing sound is quarantined, nobody honest is closed, but for those
+//!   under whose client id a stranger wrote, whose words are kept;
 //! * editors, nodes, the log folded, and a snapshot with its tail are equal, and nothing that was ever committed is missing.
 //!
 //! Beside that, faults are planted ([`faults`]), and each must be found.
@@ -133,10 +134,11 @@ fn a_failing_schedule_becomes_short() {
 }
 
 /// What sixty worlds are full of, and how much of it there is at least: a simulation in which nothing happens finds nothing.
-const TROUBLE: [(&str, u64); 19] = [
+const TROUBLE: [(&str, u64); 21] = [
     ("a bus message followed on", 100),
     ("a bus message left a gap", 30),
     ("a bus message was old", 100),
+    ("a client id was squatted on", 20),
     ("a document came to rest", 20),
     ("a document was rebuilt", 5),
     ("a document was unloaded", 2),
@@ -152,6 +154,7 @@ const TROUBLE: [(&str, u64); 19] = [
     ("an append was committed", 300),
     ("an append's outcome was unknown", 20),
     ("somebody caught up", 10),
+    ("somebody was told that another wrote under the client id", 5),
     ("something went out in pieces", 10),
 ];
 

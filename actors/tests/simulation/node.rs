@@ -6,7 +6,6 @@ use crate::store::Store;
 use bytes::Bytes;
 use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budget;
-use contextnexus_actors::document::FollowerId;
 use contextnexus_actors::document::line::Line;
 use contextnexus_actors::document::lines::Lines;
 use contextnexus_actors::document::member::Member;
@@ -14,12 +13,13 @@ use contextnexus_actors::document::messages::{Detached, Effect, Input, Outgoing}
 use contextnexus_actors::document::pieces::InPieces;
 use contextnexus_actors::document::replica::Unverified;
 use contextnexus_actors::document::state::{DocumentState, HeldDecision, News, Unsound};
+use contextnexus_actors::document::{FollowerId, close};
 use contextnexus_actors::ids::{AppendId, ConnectionId, NodeId, Position, SessionId, UserId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage, Subscription};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Head, HeldHead as _, LogError, NewRow, Snapshot, Tail,
+    AppendOutcome, AppendRequest, Head, HeldHead as _, LogError, NewRow, Quarantine, Snapshot, Tail,
 };
 use contextnexus_actors::ports::memory_bus::{MemoryBus, Network};
 use contextnexus_actors::ports::memory_log::MemoryHead;
@@ -30,7 +30,7 @@ use contextnexus_actors::session::state::{Effect as SessionEffect, SessionState}
 use contextnexus_gate::encode_awareness;
 use futures_util::FutureExt as _;
 use futures_util::task::noop_waker;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -53,6 +53,12 @@ pub struct Shared {
     pub violation: Option<String>,
     /// How often something happened that a world should be full of.
     pub seen: BTreeMap<&'static str, u64>,
+    /// Client ids under which a stranger has written.
+    pub squatted: BTreeSet<u64>,
+    /// Connections that were closed because their client id was squatted on.
+    pub forked: BTreeSet<ConnectionId>,
+    /// What was refused and kept.
+    pub quarantined: Vec<Quarantine>,
     /// True time; each node's clock is ahead of it by its own skew.
     pub now: Instant,
     next_id: u128,
@@ -60,8 +66,19 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(store: Store, limits: Limits, now: Instant, fault: Option<Fault>) -> Self {
-        let (network, limits) = (Network::default(), Arc::new(limits));
-        Self { store, network, limits, fault, violation: None, seen: BTreeMap::new(), now, next_id: 1 << 64 }
+        Self {
+            store,
+            network: Network::default(),
+            limits: Arc::new(limits),
+            fault,
+            violation: None,
+            seen: BTreeMap::new(),
+            squatted: BTreeSet::new(),
+            forked: BTreeSet::new(),
+            quarantined: Vec::new(),
+            now,
+            next_id: 1 << 64,
+        }
     }
 
     pub fn fresh_id(&mut self) -> Uuid {
@@ -267,14 +284,19 @@ impl Node {
                 }
             }
             Effect::ShowPresence { entries, except } => self.lines.show_presence(&entries, except),
-            Effect::Publish { from, through, updates } => {
+            Effect::Publish { from, through, updates, authorship } => {
                 for update in &updates {
                     self.is_committed(update, "published", shared);
                 }
                 let bytes: usize = updates.iter().map(Bytes::len).sum();
-                let updates = if bytes > shared.limits.bus_message_bytes_max { Vec::new() } else { updates };
+                let is_too_large = bytes > shared.limits.bus_message_bytes_max;
+                let (updates, authorship) = if is_too_large { Default::default() } else { (updates, authorship) };
                 let (key, node) = (shared.store.key, self.id);
-                self.bus.publish(BusMessage::Committed { key, node, from, through, updates });
+                let authorship = match shared.fault {
+                    Some(Fault::AuthorsForgotten) => Vec::new(),
+                    _ => authorship,
+                };
+                self.bus.publish(BusMessage::Committed { key, node, from, through, updates, authorship });
             }
             Effect::PublishPresence(said) => {
                 if !said.is_empty() {
@@ -290,6 +312,11 @@ impl Node {
             Effect::Answer(to, answer) => {
                 let _ = to.send(answer); // a requester that has gone needs none
             }
+            Effect::Close { follower, code: code @ close::FORK, reason, .. } if !shared.squatted.is_empty() => {
+                shared.saw("somebody was told that another wrote under the client id");
+                shared.forked.insert(follower.connection);
+                let _ = self.lines.close(follower, code, &reason, false);
+            }
             Effect::Close { code, reason, .. } => {
                 shared.must_not_be(format!("an honest client was closed with {code}: {reason}"));
             }
@@ -300,6 +327,9 @@ impl Node {
                 self.work.extend(taken.map(work));
             }
             Effect::Mend(unsound) => shared.must_not_be(format!("a sound log was mended: {unsound:?}")),
+            Effect::QuarantineRefused(what) if what.reason == "fork" && !shared.squatted.is_empty() => {
+                shared.quarantined.push(what);
+            }
             Effect::QuarantineRefused(what) => {
                 shared.must_not_be(format!("an honest update was quarantined: {}", what.reason));
             }

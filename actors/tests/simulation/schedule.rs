@@ -56,6 +56,8 @@ pub enum Step {
     Backup,
     /// The last backup is restored, under running nodes.
     Restore,
+    /// A stranger who may write does so under the client id of somebody who is away.
+    Squat { editor: usize, node: usize, deletes: bool },
 }
 
 /// What becomes of something asked of the log.
@@ -102,6 +104,13 @@ pub fn draw(seed: u64, steps: usize) -> (Setting, Vec<Step>) {
         let backup = rng.random_range(steps / 4..3 * steps / 4);
         schedule[backup] = Step::Backup;
         schedule[rng.random_range(backup + 1..steps)] = Step::Restore;
+    } else if rng.random_bool(0.5) && steps >= 40 {
+        for _ in 0..steps / 25 {
+            let (editor, node) = (rng.random_range(0..setting.editors), rng.random_range(0..setting.nodes));
+            let at = rng.random_range(20..steps - 1);
+            schedule[at] = Step::Disconnect { editor, unsent: 0 };
+            schedule[at + 1] = Step::Squat { editor, node, deletes: rng.random_bool(0.5) };
+        }
     }
     (setting, schedule)
 }

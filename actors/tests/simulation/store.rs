@@ -2,10 +2,11 @@
 
 use crate::faults::Fault;
 use bytes::Bytes;
-use contextnexus_actors::ids::{DocumentKey, Position};
-use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest, Head, LogError, Stored, Tail};
+use contextnexus_actors::document::writers::Writers;
+use contextnexus_actors::ids::{DocumentKey, Position, UserId};
+use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest, Authorship, Head, LogError, Stored, Tail};
 use contextnexus_actors::ports::memory_log::{MemoryHead, MemoryLog, MemoryLogBackup};
-use contextnexus_gate::{Caps, Content, Delta, Index, Update, admit};
+use contextnexus_gate::{Caps, Content, Delta, Index, Marks, Update, admit};
 use std::time::Instant;
 use yrs::updates::decoder::Decode;
 use yrs::{ReadTxn, Transact};
@@ -60,13 +61,25 @@ impl Store {
     }
 
     pub fn tail(&self, held: Position) -> Result<Tail, LogError> {
-        self.log.tail_now(self.key, self.believed(held))
+        let mut tail = self.log.tail_now(self.key, self.believed(held))?;
+        self.forget_authors(&mut tail);
+        Ok(tail)
+    }
+
+    fn forget_authors(&self, tail: &mut Tail) {
+        if self.fault == Some(Fault::AuthorsForgotten) {
+            tail.rows.iter_mut().for_each(|row| row.authorship = Authorship::Unknown);
+        }
     }
 
     pub fn load(&self) -> Result<Stored, LogError> {
         let mut stored = self.log.load_now(self.key)?;
         if self.fault == Some(Fault::LostTail) && stored.snapshot.is_some() {
             stored.tail.rows.clear();
+        }
+        self.forget_authors(&mut stored.tail);
+        if let Some(snapshot) = stored.snapshot.as_mut().filter(|_| self.fault == Some(Fault::AuthorsForgotten)) {
+            snapshot.writers.clear();
         }
         Ok(stored)
     }
@@ -117,6 +130,26 @@ impl Store {
         let Ok(update) = Update::parse(update.clone(), &Caps::default()) else { return false };
         let admitted = admit(&self.ever.index, &mut Delta::default(), None, &update, &Caps::default(), &mut |_| true);
         admitted.is_ok_and(|admission| admission.content == Content::Nothing && admission.missing.is_none())
+    }
+
+    /// Whether the log knows a client id for this user's.
+    pub fn is_writer(&self, client: u64, user: UserId) -> bool {
+        let mut writers = Writers::default();
+        for row in self.log.rows(self.key) {
+            for update in row.updates {
+                writers.take_in(&Update::parse(update, &Caps::default()).unwrap(), row.authorship);
+            }
+        }
+        writers.writer(client) == Some(user)
+    }
+
+    /// Whether what this document has under its own client id is something else than what was committed.
+    pub fn contradicts(&self, client: u64, state: &Bytes) -> bool {
+        let marks = |state: Bytes| {
+            let state = Update::parse(state, &Caps::default()).unwrap();
+            Marks::of(&state, client, 0..u64::MAX)
+        };
+        marks(crate::editor::state(&self.ever.doc)).compare(&marks(state.clone())).different > 0
     }
 
     /// All that was ever committed, as one document.

@@ -8,20 +8,25 @@ use crate::schedule::{Luck, Post, Setting, Step};
 use crate::service::Service;
 use crate::store::Store;
 use bytes::Bytes;
+use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budget;
 use contextnexus_actors::document::state::DocumentState;
-use contextnexus_actors::ids::{ConnectionId, DocumentId, DocumentKey, Position, TenantId, UserId};
+use contextnexus_actors::ids::{ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Drained;
+use contextnexus_actors::ports::documents::Writer;
 use contextnexus_actors::ports::log::{Stored, Tail};
 use contextnexus_actors::protocol::Dialect;
+use contextnexus_gate::{Caps, Marks, Update};
 use futures_util::task::noop_waker;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use uuid::Uuid;
+use yrs::{Text, Transact};
 
 /// What went wrong, and at which step (none: afterwards).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +159,7 @@ impl World {
             Step::Damage => self.shared.store.damage_snapshot(),
             Step::Backup => self.shared.store.back_up(),
             Step::Restore => self.shared.store.restore(),
+            Step::Squat { editor, node, deletes } => self.squat(editor, node, deletes),
         }
     }
 
@@ -181,6 +187,15 @@ impl World {
         }
     }
 
+    /// The server has closed.
+    fn is_over(&mut self, editor: usize) {
+        let connection = self.editors[editor].link.as_ref().map(|link| link.connection);
+        self.disconnect(editor, 0);
+        if connection.is_some_and(|connection| self.shared.forked.remove(&connection)) {
+            self.reload(editor);
+        }
+    }
+
     fn send(&mut self, editor: usize, frames: Vec<bytes::Bytes>) {
         let Some(link) = &self.editors[editor].link else { return };
         if let Some(socket) = self.nodes[link.node].sockets.get_mut(&link.connection) {
@@ -194,7 +209,7 @@ impl World {
         let mut frames = VecDeque::new();
         match link.outbox.poll_drain(&mut Context::from_waker(&noop_waker()), bytes, &mut frames) {
             Poll::Pending => return,
-            Poll::Ready(Drained::End) => return self.disconnect(editor, 0),
+            Poll::Ready(Drained::End) => return self.is_over(editor),
             Poll::Ready(Drained::Frames) => {}
         }
         let read = self.editors[editor].read(frames.into());
@@ -206,14 +221,72 @@ impl World {
                 self.shared.must_not_be(format!("editor {editor} was shown what is not in the log"));
             }
         }
-        if read.is_saved && !self.shared.store.holds(&editor::state(&self.editors[editor].doc)) {
+        let state = editor::state(&self.editors[editor].doc);
+        if read.is_saved && self.shared.store.contradicts(self.editors[editor].client, &state) {
+            self.shared.must_not_be(format!("editor {editor} takes for saved what somebody else has replaced"));
+        }
+        if read.is_saved && !self.shared.store.holds(&state) {
             self.shared.must_not_be(format!("editor {editor} takes for saved what is not in the log"));
         }
         self.send(editor, read.answers);
         if read.is_over {
-            self.disconnect(editor, 0);
+            self.is_over(editor);
         }
         self.nodes[node].catch_up(&mut self.shared);
+    }
+
+    /// A stranger writes under the client id of somebody who is away, at the clocks that will be used there.
+    fn squat(&mut self, editor: usize, node: usize, deletes: bool) {
+        let (client, user) = (self.editors[editor].client, self.editors[editor].user);
+        let node = &mut self.nodes[node];
+        if self.editors[editor].link.is_some() || node.is_waiting() || !self.shared.store.is_writer(client, user) {
+            return;
+        }
+        let Some((_, state)) = node.state.as_mut().and_then(|state| state.read(self.shared.now)) else { return };
+        let forger = editor::doc(client);
+        assert!(editor::apply(&forger, &state));
+        let text = forger.get_or_insert_text("text");
+        let mut updates = Vec::new();
+        let mut change = |change: &dyn Fn(&mut yrs::TransactionMut<'_>)| {
+            let mut transaction = forger.try_transact_mut().unwrap();
+            change(&mut transaction);
+            updates.push(Bytes::from(transaction.encode_update_v1()));
+        };
+        change(&|transaction| text.insert(transaction, 0, "EVIL"));
+        if deletes {
+            change(&|transaction| text.remove_range(transaction, 0, 4));
+        }
+        let stranger = UserId(Uuid::from_u128(66));
+        let by = Writer { session: SessionId(stranger.0), user: stranger, role: Role::Editor, until: None };
+        for update in updates {
+            let (answer, _) = oneshot::channel();
+            node.turn(&mut self.shared, |state, now| {
+                let mut effects = state.write(by, update, None, answer);
+                effects.extend(state.advance(now));
+                effects
+            });
+        }
+        self.shared.squatted.insert(client);
+        self.shared.saw("a client id was squatted on");
+    }
+
+    /// Told that another wrote under the client id: the page is loaded anew. What was written under the id is still to be read.
+    fn reload(&mut self, editor: usize) {
+        let Editor { client, user, dialect, .. } = self.editors[editor];
+        let kept = self.shared.quarantined.iter().filter(|kept| kept.user == Some(user));
+        let mut kept = kept.filter_map(|kept| Update::parse(kept.update.clone(), &Caps::default()).ok());
+        let state = editor::state(&self.editors[editor].doc);
+        let own = Update::parse(state, &Caps::default()).unwrap();
+        let is_own = |kept: &Update, from, to| {
+            let marks = |update| Marks::of(update, client, from..to);
+            marks(&own).compare(&marks(kept)).different == 0
+        };
+        let is_kept = kept.any(|kept| kept.clients().any(|(of, from, to)| of == client && is_own(&kept, from, to)));
+        if !is_kept || !self.shared.squatted.contains(&client) {
+            self.shared.must_not_be(format!("editor {editor} was closed, and its words are not kept"));
+        }
+        let fresh = 1_000 + self.shared.quarantined.len() as u64;
+        self.editors[editor] = Editor::new(fresh, user, dialect);
     }
 
     fn write_late(&mut self) {

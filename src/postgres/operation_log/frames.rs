@@ -102,6 +102,7 @@ pub(super) fn snapshot_checksum(
     tip: uuid::Uuid,
     state: &[u8],
     state_vector: &[u8],
+    writers: &[u8],
 ) -> i64 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(document.0.as_bytes());
@@ -110,6 +111,7 @@ pub(super) fn snapshot_checksum(
     crc.update(&(state.len() as u64).to_le_bytes());
     crc.update(state);
     crc.update(state_vector);
+    crc.update(writers); // empty in what was stored before they were kept
     i64::from(crc.finalize())
 }
 

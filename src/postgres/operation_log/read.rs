@@ -3,8 +3,8 @@
 use super::frames;
 use super::{away, number, stored};
 use crate::postgres::Database;
-use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
-use contextnexus_actors::ports::log::{Head, LogError, LogRow, Tail};
+use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip, UserId};
+use contextnexus_actors::ports::log::{Authorship, Head, LogError, LogRow, Tail};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -14,6 +14,8 @@ pub(super) struct StoredRow {
     seq_to: i64,
     append_id: Uuid,
     tip: Uuid,
+    author: Option<Uuid>,
+    relayed_by: Option<Uuid>,
     codec: i16,
     raw_bytes: i32,
     updates: Vec<u8>,
@@ -127,10 +129,11 @@ pub(super) async fn rows_after(
     let seqs: Vec<i64> = after.iter().map(|(_, seq)| stored(*seq)).collect();
     let found = sqlx::query!(
         r#"select asked.n as "n!", row.seq_from as "seq_from!", row.seq_to as "seq_to!", row.append_id as "append_id!",
-                  row.tip as "tip!", row.codec as "codec!", row.raw_bytes as "raw_bytes!", row.updates as "updates!",
+                  row.tip as "tip!", row.author_id as "author_id?", row.relayed_by as "relayed_by?", row.codec as "codec!", row.raw_bytes as "raw_bytes!", row.updates as "updates!",
                   row.checksum as "checksum!"
              from unnest($2::uuid[], $3::bigint[]) with ordinality as asked (document_id, seq, n)
-            cross join lateral (select seq_from, seq_to, append_id, tip, codec, raw_bytes, updates, checksum
+            cross join lateral (select seq_from, seq_to, append_id, tip, author_id, relayed_by, codec, raw_bytes, updates,
+                                      checksum
                                   from operations_log
                                  where tenant_id = $1 and document_id = asked.document_id and seq_from > asked.seq
                                  order by seq_from) as row"#,
@@ -150,6 +153,8 @@ pub(super) async fn rows_after(
                 seq_to: row.seq_to,
                 append_id: row.append_id,
                 tip: row.tip,
+                author: row.author_id,
+                relayed_by: row.relayed_by,
                 codec: row.codec,
                 raw_bytes: row.raw_bytes,
                 updates: row.updates,
@@ -192,6 +197,7 @@ pub(super) fn checked(
             seq_to: at.seq,
             append_id: AppendId(row.append_id),
             tip: at.tip,
+            authorship: Authorship::of(row.author.map(UserId), row.relayed_by.map(UserId)),
             updates,
         });
     }

@@ -19,6 +19,7 @@ pub(super) struct PackedSnapshot {
     tip: Uuid,
     packed: Packed,
     state_vector: Bytes,
+    writers: Bytes,
     checksum: i64,
 }
 
@@ -34,18 +35,19 @@ pub(super) async fn pack(document: DocumentId, snapshot: Snapshot) -> Result<Pac
 }
 
 fn pack_now(document: DocumentId, snapshot: Snapshot) -> Result<PackedSnapshot, TooLarge> {
-    let Snapshot { position, state, state_vector } = snapshot;
+    let Snapshot { position, state, state_vector, writers } = snapshot;
     let (seq, tip) = (stored(position.seq), position.tip.0);
-    let checksum = frames::snapshot_checksum(document, seq, tip, &state, &state_vector);
+    let checksum = frames::snapshot_checksum(document, seq, tip, &state, &state_vector, &writers);
     let packed = frames::pack(state.into())?;
-    Ok(PackedSnapshot { seq, tip, packed, state_vector, checksum })
+    Ok(PackedSnapshot { seq, tip, packed, state_vector, writers, checksum })
 }
 
 /// Stores it, where the log still has that position and nobody stored one of that number, and lets all but the last two go.
 pub(super) async fn save(db: &mut TenantTx, document: DocumentId, snapshot: PackedSnapshot) -> Result<(), LogError> {
     let stored = sqlx::query!(
-        "insert into document_snapshots (tenant_id, document_id, seq, tip, codec, raw_bytes, state, state_vector, checksum)
-         select $1, $2, $3, $4, $5, $6, $7, $8, $9
+        "insert into document_snapshots
+             (tenant_id, document_id, seq, tip, codec, raw_bytes, state, state_vector, checksum, writers)
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
           where exists (select from operations_log
                          where tenant_id = $1 and document_id = $2 and seq_from <= $3 and seq_to = $3 and tip = $4)
          on conflict do nothing",
@@ -57,7 +59,8 @@ pub(super) async fn save(db: &mut TenantTx, document: DocumentId, snapshot: Pack
         snapshot.packed.raw_bytes,
         &snapshot.packed.bytes,
         &snapshot.state_vector[..],
-        snapshot.checksum
+        snapshot.checksum,
+        &snapshot.writers[..]
     )
     .execute(&mut *db.tx)
     .await
@@ -107,12 +110,12 @@ pub(super) async fn newest_sound(
         let before: Vec<i64> = wanted.iter().map(|(_, before)| *before).collect();
         let rows = sqlx::query!(
             r#"select asked.n as "n!", s.seq as "seq!", s.tip as "tip!", s.codec as "codec!", s.raw_bytes as "raw_bytes!",
-                      s.state as "state!", s.state_vector as "state_vector!", s.checksum as "checksum!",
+                      s.state as "state!", s.state_vector as "state_vector!", s.checksum as "checksum!", s.writers as "writers!",
                       coalesce((select r.seq_to = s.seq and r.tip = s.tip from operations_log r
                                  where r.tenant_id = $1 and r.document_id = asked.document_id and r.seq_from <= s.seq
                                  order by r.seq_from desc limit 1), false) as "in_log!"
                  from unnest($2::uuid[], $3::bigint[]) with ordinality as asked (document_id, seq, n)
-                cross join lateral (select seq, tip, codec, raw_bytes, state, state_vector, checksum from document_snapshots
+                cross join lateral (select seq, tip, codec, raw_bytes, state, state_vector, checksum, writers from document_snapshots
                                      where tenant_id = $1 and document_id = asked.document_id and seq < asked.seq
                                      order by seq desc limit 1) as s"#,
             db.tenant.0,
@@ -129,13 +132,21 @@ pub(super) async fn newest_sound(
             let why = if row.in_log {
                 match frames::unpack(row.codec, row.raw_bytes, row.state) {
                     Some(state)
-                        if frames::snapshot_checksum(document, row.seq, row.tip, &state, &row.state_vector)
-                            == row.checksum =>
+                        if row.checksum
+                            == frames::snapshot_checksum(
+                                document,
+                                row.seq,
+                                row.tip,
+                                &state,
+                                &row.state_vector,
+                                &row.writers,
+                            ) =>
                     {
                         sound[place] = Some(Snapshot {
                             position: Position { seq: number(row.seq), tip: Tip(row.tip) },
                             state: state.into(),
                             state_vector: row.state_vector.into(),
+                            writers: row.writers.into(),
                         });
                         continue;
                     }

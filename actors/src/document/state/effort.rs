@@ -36,16 +36,14 @@ impl DocumentState {
         }
         let bytes = self.waiting_bytes.min(BATCH_BYTES_MAX) + more;
         let updates = self.waiting.len().min(BATCH_UPDATES_MAX);
-        let may_be_full = bytes > 0 && self.folded_bytes + bytes > self.limits.document_bytes_max;
-        let measured = if may_be_full { self.effort_to_encode() } else { Duration::ZERO };
-        of_bytes(bytes) + of_updates(updates) + measured
+        of_bytes(bytes) + of_updates(updates) + self.effort_around_admission(bytes)
     }
 
     /// To fold the batch that was appended, and to admit the next.
     pub fn effort_to_commit(&self) -> Duration {
         let Some(batch) = &self.in_flight else { return Duration::ZERO };
         let bytes: usize = batch.admitted().map(|update| update.bytes().len()).sum();
-        self.effort_to_fold(bytes, batch.items.len())
+        self.effort_to_fold(bytes, batch.items.len()).max(Duration::from_nanos(batch.cost.ns))
     }
 
     /// To fold what the log holds after our position, and to admit what waits.
@@ -69,9 +67,14 @@ impl DocumentState {
         let fold = of_bytes(bytes) * 2 + of_updates(updates);
         let tree = if self.is_packed() { self.effort_to_encode() } else { Duration::ZERO };
         let next = BATCH_BYTES_MAX.min(self.waiting_bytes);
-        let may_be_full = next > 0 && self.folded_bytes + bytes + next > self.limits.document_bytes_max;
-        let measured = if may_be_full { self.effort_to_encode() } else { Duration::ZERO };
-        fold + tree + of_bytes(next) + of_updates(self.waiting.len().min(BATCH_UPDATES_MAX)) + measured
+        let updates = self.waiting.len().min(BATCH_UPDATES_MAX);
+        fold + tree + of_bytes(next) + of_updates(updates) + self.effort_around_admission(next)
+    }
+
+    /// Where something is admitted, the order is made of the state, if there is none, and a document that may be full is measured.
+    fn effort_around_admission(&self, bytes: usize) -> Duration {
+        let may_be_full = self.folded_bytes + bytes > self.limits.document_bytes_max;
+        if bytes > 0 && (self.order.is_none() || may_be_full) { self.effort_to_encode() } else { Duration::ZERO }
     }
 
     /// To encode the whole state, or to make the tree of it.

@@ -17,7 +17,8 @@ impl DocumentState {
                 row.updates.into_iter().map(Some).collect()
             };
             let through = Position { seq: row.seq_to, tip: row.tip };
-            if let Err((reason, update)) = self.take_in(updates.into_iter(), through, now) {
+            let updates = updates.into_iter().map(|update| (update, row.authorship));
+            if let Err((reason, update)) = self.take_in(updates, through, now) {
                 self.effects.push(Effect::Mend(Unsound::Row(unsound(row.seq_from, reason, update))));
                 self.die(close::SERVICE_RESTART, "document is rebuilt");
             }
@@ -33,7 +34,7 @@ impl DocumentState {
     /// this instance is the fold of nothing any more.
     pub(super) fn take_in(
         &mut self,
-        updates: impl Iterator<Item = Option<Bytes>>,
+        updates: impl Iterator<Item = (Option<Bytes>, Authorship)>,
         through: Position,
         now: Instant,
     ) -> Result<(), (&'static str, Bytes)> {
@@ -42,9 +43,10 @@ impl DocumentState {
         }
         let from = self.position;
         let mut shown = Vec::new();
-        for (seq, update) in (from.seq + 1..).zip(updates) {
+        for (seq, (update, authorship)) in (from.seq + 1..).zip(updates) {
             let Some(update) = update else { continue };
             if let Some(folded) = self.fold_stored(seq, update.clone()).map_err(|reason| (reason, update))? {
+                self.writers.take_in(&folded, authorship);
                 shown.push(folded.clone());
                 self.remember(seq, folded, now);
             }
@@ -89,10 +91,12 @@ impl DocumentState {
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
         (self.folded_bytes, self.packed_bytes) = (0, 0);
         self.order = None;
+        self.writers = Writers::default();
         if let Some(snapshot) = &stored.snapshot {
             let unreadable = |_| Unsound::Snapshot { seq: snapshot.position.seq };
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(unreadable)?;
             self.index = Index::from_state(&state);
+            self.writers = Writers::decode(&snapshot.writers);
             self.folded_bytes = snapshot.state.len();
             self.packed_bytes = snapshot.state.len();
             self.position = snapshot.position;
@@ -109,6 +113,7 @@ impl DocumentState {
                         return Err(Unsound::Row(unsound(row.seq_from, reason, bytes)));
                     }
                 };
+                self.writers.take_in(&update, row.authorship);
                 unfolded.push(Unfolded { row: row.seq_from, seq, update: update.bytes().clone() });
                 self.remember(seq, update, now);
             }

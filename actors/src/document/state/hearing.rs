@@ -1,13 +1,32 @@
 //! What connections say: sync, presence, and writes that may not be.
 
+use super::comparing::Doubt;
 use super::*;
+use crate::ports::bus::Claim;
 
 impl DocumentState {
     pub(super) fn hear_step1(&mut self, from: FollowerId, state_vector: &Bytes, now: Instant) {
         let Ok(theirs) = StateVector::parse(state_vector) else {
             return self.close(from, close::MALFORMED, "malformed state vector");
         };
-        let has_nothing = theirs.iter().next().is_none();
+        let Some(member) = self.members.get_mut(&from) else { return };
+        member.began();
+        let asks = member.dialect == Dialect::Hocuspocus;
+        let is_doubted = self.doubts(from, &theirs);
+        if asks || is_doubted == Doubt::New {
+            self.ask(&[from], now);
+        }
+        if is_doubted == Doubt::None {
+            return self.welcome(from, state_vector, now);
+        }
+        if let Some(check) = self.members.get_mut(&from).and_then(|member| member.check.as_mut()) {
+            check.step1 = Some(state_vector.clone());
+        }
+    }
+
+    /// Answers a step 1.
+    pub(super) fn welcome(&mut self, from: FollowerId, state_vector: &Bytes, now: Instant) {
+        let has_nothing = StateVector::parse(state_vector).is_ok_and(|theirs| theirs.is_empty());
         let diff = if has_nothing {
             self.whole_state_in_pieces(now)
         } else {
@@ -18,16 +37,11 @@ impl DocumentState {
         let Some(diff) = diff else { return };
         let position = self.position;
         let Some(member) = self.members.get_mut(&from) else { return };
-        member.began();
         member.seen_seq = position.seq;
         let first = !std::mem::replace(&mut member.receiving, true);
-        let ask = member.dialect == Dialect::Hocuspocus;
-        if ask {
-            member.asked(now);
-            self.send(from, Outgoing::Step1(self.index.state_vector()));
-        }
+        let is_greeted = member.dialect != Dialect::Hocuspocus;
         self.effects.push(Effect::Welcome(from, diff));
-        if ask && first {
+        if first && !is_greeted {
             self.greet(from, now);
         }
     }
@@ -49,6 +63,7 @@ impl DocumentState {
         }
         let Some(member) = self.members.get_mut(&from) else { return };
         let ordinal = member.received(is_step2);
+        let is_checked = is_step2 && member.answers();
         if !member.role.may_write() {
             return self.refuse_read_only(from, ordinal, &update, is_step2, now);
         }
@@ -62,7 +77,7 @@ impl DocumentState {
             return self.wake_slowly(now);
         }
         let sender = Sender::Member { follower: from, ordinal };
-        self.enqueue(Proposal { sender, session, user, update, is_step2 });
+        self.enqueue(Proposal { sender, session, user, update, is_step2, is_checked });
     }
 
     pub(super) fn hear_awareness(&mut self, from: FollowerId, update: &Bytes, now: Instant) {
@@ -77,7 +92,9 @@ impl DocumentState {
                 _ => None,
             };
             member.is_first_announcement = member.own_client.is_some();
+            self.claims(from, now);
         }
+        let Some(member) = self.members.get_mut(&from) else { return };
         let after = member.next_ordinal();
         if member.is_settled_before(after) && member.held_presence.is_none() {
             self.announce(from, &entries, now);
@@ -107,9 +124,12 @@ impl DocumentState {
         is_step2: bool,
         now: Instant,
     ) {
+        let Some(user) = self.members.get(&from).map(|member| member.user) else { return };
         let known = is_step2
+            && self.compare_tails(user, update).is_some()
             && admit(&self.index, &mut Delta::default(), None, update, &self.caps, &mut |_| true)
                 .is_ok_and(|admission| matches!(admission.content, Content::Nothing) && admission.missing.is_none());
+        self.end_check(from, now);
         let Some(member) = self.members.get_mut(&from) else { return };
         if known {
             let receipts = member.settled(ordinal, true);
@@ -132,10 +152,17 @@ impl DocumentState {
 
     pub(super) fn announce(&mut self, from: FollowerId, entries: &[contextnexus_gate::AwarenessEntry], now: Instant) {
         let Some(member) = self.members.get_mut(&from) else { return };
+        let is_writer = member.own_client.is_some_and(|own| self.writers.writer(own) == Some(member.user));
+        let claim = match member.role.may_write() {
+            true if is_writer => Claim::Writer,
+            true => Claim::Editor,
+            false => Claim::Reader,
+        };
         let announcer = Announcer {
             follower: from,
             user: member.user,
             own: member.own_client,
+            claim,
             is_first: std::mem::take(&mut member.is_first_announcement),
             since: member.since.unwrap_or(now),
         };

@@ -185,10 +185,9 @@ impl DocumentState {
             let state = InPieces::cut(state, self.limits.sync_piece_bytes);
             self.effects.push(Effect::ShowAnew { state, through });
         }
-        let state_vector = self.index.state_vector();
-        for follower in self.receiving() {
-            self.send(follower, Outgoing::Step1(state_vector.clone()));
-        }
+        let receiving = self.receiving();
+        receiving.iter().for_each(|follower| self.doubt(*follower));
+        self.ask(&receiving, now);
         self.next_append(now);
         Ok(self.take_effects())
     }

@@ -11,7 +11,7 @@ impl DocumentState {
             return;
         }
         let index = &self.index;
-        let mut ask = Vec::new();
+        let (mut ask, mut hopeless) = (Vec::new(), Vec::new());
         for (follower, member) in &mut self.members {
             if member.left {
                 continue;
@@ -23,18 +23,23 @@ impl DocumentState {
             let filled = !gap.missing.is_empty()
                 && gap.missing.iter().all(|(client, clock)| index.next_clock(*client) >= *clock);
             let due = gap.ask_at.is_none_or(|at| now >= at);
-            if due || filled {
+            if due && gap.is_hopeless() {
+                hopeless.push(*follower);
+            } else if due || filled {
                 if filled {
                     gap.missing.clear(); // once
                 }
                 gap.asked(now);
-                member.asked(now);
                 ask.push(*follower);
             }
         }
-        let state_vector = if ask.is_empty() { Bytes::new() } else { self.index.state_vector() };
-        for follower in ask {
-            self.send(follower, Outgoing::Step1(state_vector.clone()));
+        self.ask(&ask, now);
+        for follower in hopeless {
+            self.close(
+                follower,
+                close::FORK,
+                "another user is connected under your client id: copy your text, then reload",
+            );
         }
     }
 
@@ -84,10 +89,11 @@ impl DocumentState {
         let could_write = std::mem::replace(&mut member.role, role).may_write();
         member.lasts(until, now);
         let due = member.right_due();
-        if role.may_write() && !could_write && !member.left {
-            member.asked(now);
-            let state_vector = self.index.state_vector();
-            self.send(follower, Outgoing::Step1(state_vector));
+        let is_to_ask = role.may_write() && !could_write && !member.left;
+        self.presence.regrant(follower, role.may_write());
+        if is_to_ask {
+            self.doubt(follower);
+            self.ask(&[follower], now);
         }
         self.right_due(due);
     }

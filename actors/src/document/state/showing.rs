@@ -81,13 +81,13 @@ impl DocumentState {
 
     /// A snapshot of this moment, for [`Effect::Snapshot`]. The document may have ended over it.
     pub fn snapshot(&mut self) -> (Option<Unverified>, Vec<Effect>) {
-        let position = self.position;
+        let (position, writers) = (self.position, self.writers.encode());
         if self.replica.has_unfolded() {
             self.forget_whole_state(); // what the gate made of the parts
         }
         let taken = self.read_replica(|replica| {
             replica.unpack()?;
-            replica.snapshot(position)
+            replica.snapshot(position, writers)
         });
         (taken, self.take_effects())
     }

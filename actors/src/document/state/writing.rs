@@ -1,5 +1,6 @@
 //! From what waits to what is committed: admission, the append, and everybody who is told.
 
+use super::comparing::TailsCompared;
 use super::following::unsound;
 use super::*;
 
@@ -26,14 +27,16 @@ impl DocumentState {
     /// Takes all that waits through the gate. What needs no row is settled here and now.
     pub(super) fn form_batch(&mut self, now: Instant) -> Option<(Position, Vec<NewRow>)> {
         while !self.waiting.is_empty() {
-            let (delta, cost) = (Delta::default(), Cost::default());
-            let mut batch = Batch { append_id: None, held: self.position, items: Vec::new(), delta, cost };
+            let mut batch = Batch::new(self.position);
             let mut bytes = 0;
             while batch.items.len() < self.batch_updates_max && bytes < BATCH_BYTES_MAX && batch.cost < BATCH_COST_MAX {
                 let alone =
                     |proposal: &Proposal| matches!(&proposal.sender, Sender::Request { idempotency: Some(_), .. });
                 if self.waiting.front().is_some_and(alone) && !batch.items.is_empty() {
                     break; // its key decides over its append, so it stands in one of its own
+                }
+                if self.waiting.front().is_some_and(|proposal| self.meets_others(&batch, proposal)) {
+                    break; // what others bring under its ids in this batch is compared with it once it is committed
                 }
                 let Some(proposal) = self.waiting.pop_front() else { break };
                 let last = alone(&proposal);
@@ -46,7 +49,12 @@ impl DocumentState {
             if self.dead {
                 return None; // nothing of it is appended
             }
-            let rows = batch.rows(|proposal, admitted| self.describe(proposal, admitted));
+            let described = batch.items.iter().filter_map(|(proposal, verdict)| match verdict {
+                Verdict::Admitted { admitted, .. } => Some(self.describe(proposal, admitted)),
+                _ => None,
+            });
+            batch.described = described.collect();
+            let rows = batch.rows();
             if rows.is_empty() {
                 self.settle(batch.items, self.position, now);
                 continue;
@@ -58,12 +66,17 @@ impl DocumentState {
     }
 
     /// What the gate says of a proposal after what is in the batch. `None`: this instance ended over it.
-    fn ask_gate(&mut self, batch: &mut Batch, proposal: &Proposal, now: Instant) -> Option<Result<Admission, Refused>> {
-        let (update, user) = (&proposal.update, proposal.user);
+    fn ask_gate(
+        &mut self,
+        batch: &mut Batch,
+        proposal: &Proposal,
+        unseen: &[u64],
+        now: Instant,
+    ) -> Option<Result<Admission, Refused>> {
+        let update = &proposal.update;
         if self.order.is_none() {
             // Whoever opens a document to write says what he has, which is nothing new: no order is made for that.
-            let presence = &self.presence;
-            let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
+            let mut may_write = |client| self.may_write_as(client, proposal.user, unseen);
             let mut delta = batch.delta.clone();
             let admission = admit(&self.index, &mut delta, None, update, &self.caps, &mut may_write);
             if admission.as_ref().map_or(true, |admission| admission.content == Content::Nothing) {
@@ -73,9 +86,20 @@ impl DocumentState {
                 return None;
             }
         }
-        let presence = &self.presence;
-        let mut may_write = |client| presence.owner(client).is_none_or(|owner| owner == user);
-        Some(admit(&self.index, &mut batch.delta, self.order.as_mut(), update, &self.caps, &mut may_write))
+        let mut order = self.order.take();
+        let mut may_write = |client| self.may_write_as(client, proposal.user, unseen);
+        let admission = admit(&self.index, &mut batch.delta, order.as_mut(), update, &self.caps, &mut may_write);
+        self.order = order;
+        Some(admission)
+    }
+
+    /// Whether this user may add to what a client id has written.
+    fn may_write_as(&self, client: u64, user: UserId, unseen: &[u64]) -> bool {
+        let is_theirs = |member: &Member| member.wrote_as == Some(client) && member.user != user && !member.left;
+        let is_nobodys = || {
+            self.presence.writer(client).is_none_or(|owner| owner == user) && !self.members.values().any(is_theirs)
+        };
+        !unseen.contains(&client) && (self.writers.writer(client) == Some(user) || is_nobodys())
     }
 
     /// Makes the order of what is there. False when this instance ended over it.
@@ -100,11 +124,18 @@ impl DocumentState {
         if !self.may_write(&proposal, now) {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
         }
+        let Some(TailsCompared { unseen, has_deleted }) = self.compare_tails(proposal.user, &proposal.update) else {
+            self.quarantine(&proposal, "fork");
+            return self.refuse(proposal, &WriteRefused::Fork, now);
+        };
+        if has_deleted {
+            self.quarantine(&proposal, "deleted_before_it_came");
+        }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
         let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max;
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
         let mark = self.order.as_ref().map(Order::mark).unwrap_or_default();
-        let Some(admission) = self.ask_gate(batch, &proposal, now) else {
+        let Some(admission) = self.ask_gate(batch, &proposal, &unseen, now) else {
             return self.give_back(&proposal);
         };
         let admission = match admission {
@@ -127,8 +158,9 @@ impl DocumentState {
                 self.look_again = true; // another node may have it
                 return self.set_aside.push(proposal);
             }
-            let refusal = if admission.withheld.is_empty() {
-                WriteRefused::Gap { state_vector: self.index.state_vector() }
+            let refusal = if admission.withheld.iter().all(|client| unseen.contains(client)) {
+                let known = self.known_without_tails(user, None);
+                WriteRefused::Gap { state_vector: known.unwrap_or_else(|| self.index.state_vector()) }
             } else {
                 WriteRefused::ClientIdInUse
             };
@@ -136,7 +168,7 @@ impl DocumentState {
         }
         let cost = admission.cost;
         if left_out {
-            self.open_gap(&proposal, &admission, now);
+            self.open_gap(&proposal, &admission, &unseen, now);
         }
         let verdict = match self.verdict(&proposal, admission, left_out) {
             Some(verdict) => verdict,
@@ -156,6 +188,10 @@ impl DocumentState {
             return self.refuse(proposal, &refusal, now);
         }
         batch.cost += cost;
+        if let Verdict::Admitted { admitted, .. } = &verdict {
+            let is_foreign = |client: &u64| self.writers.writer(*client).is_some_and(|writer| writer != user);
+            batch.foreign.extend(admitted.clients().map(|section| section.0).filter(is_foreign));
+        }
         batch.items.push((proposal, verdict));
     }
 
@@ -190,7 +226,7 @@ impl DocumentState {
         })
     }
 
-    pub(super) fn open_gap(&mut self, proposal: &Proposal, admission: &Admission, now: Instant) {
+    pub(super) fn open_gap(&mut self, proposal: &Proposal, admission: &Admission, unseen: &[u64], now: Instant) {
         let Sender::Member { follower, .. } = &proposal.sender else { return };
         let Some(member) = self.members.get_mut(follower) else { return };
         let mut missing: Vec<(u64, u64)> =
@@ -200,12 +236,16 @@ impl DocumentState {
         missing.extend(
             proposal.update.clients().filter(|(client, ..)| withheld(client)).map(|(client, _, end)| (client, end)),
         );
+        let is_own_withheld = member.own_client.is_some_and(|own| withheld(&own) && !unseen.contains(&own));
         match &mut member.gap {
             Some(gap) => gap.missing = missing, // asked about already, once per gap
             None => {
                 member.gap = Some(Gap::new(missing));
                 self.look_again = true; // another node may have it
             }
+        }
+        if let Some(gap) = &mut member.gap {
+            gap.is_own_withheld = is_own_withheld;
         }
         self.wake_slowly(now);
     }
@@ -232,7 +272,11 @@ impl DocumentState {
         let clients: Vec<u64> = admitted.clients().map(|section| section.0).collect();
         let is_author = match own {
             Some(own) => clients.iter().all(|client| *client == own),
-            None => !proposal.is_step2 && clients.len() <= 1,
+            None => {
+                let is_nobodys =
+                    |client: &u64| self.writers.writer(*client).is_none_or(|writer| writer == proposal.user);
+                !proposal.is_step2 && clients.len() <= 1 && clients.iter().all(is_nobodys)
+            }
         };
         RowOf {
             author: is_author.then_some(proposal.user),
@@ -254,6 +298,11 @@ impl DocumentState {
                 return self.fold_failed(&batch, index, &error);
             }
         }
+        let authorship: Vec<Authorship> = batch.authorship().collect();
+        for (update, authorship) in updates.iter().zip(&authorship) {
+            self.writers.take_in(update, *authorship);
+        }
+        self.note_who_writes(&batch);
         self.index.apply(batch.delta);
         if let Some(order) = &mut self.order {
             order.commit();
@@ -266,9 +315,26 @@ impl DocumentState {
         self.settle(batch.items, through, now);
         self.show(&updates, sole_sender);
         let updates = updates.iter().map(|update| update.bytes().clone()).collect();
-        self.effects.push(Effect::Publish { from, through, updates });
+        self.effects.push(Effect::Publish { from, through, updates, authorship });
         self.release_presence(now);
         self.consider_snapshot(now);
+    }
+
+    /// A connection that shows no cursor is known by what it writes.
+    fn note_who_writes(&mut self, batch: &Batch) {
+        let admitted = batch.items.iter().filter_map(|(proposal, verdict)| match (&proposal.sender, verdict) {
+            (Sender::Member { follower, .. }, Verdict::Admitted { admitted, .. }) => Some((follower, admitted)),
+            _ => None,
+        });
+        for (follower, admitted) in admitted {
+            if let Some(member) = self.members.get_mut(follower)
+                && !member.announced
+                && let (Some((client, ..)), None) = (admitted.clients().next(), admitted.clients().nth(1))
+                && self.writers.writer(client) == Some(member.user)
+            {
+                member.wrote_as = Some(client);
+            }
+        }
     }
 
     /// What a sender is told that repeats what is known.
@@ -284,12 +350,12 @@ impl DocumentState {
         for (proposal, verdict) in items {
             let fork = match &verdict {
                 Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } if !trimmed.is_empty() => {
-                    self.recent.conflicts(&proposal.update, trimmed).is_some()
+                    self.recent.conflicts(&proposal.update, trimmed).is_some() || self.compare_claim(&proposal, trimmed)
                 }
                 _ => false,
             };
             if fork {
-                self.quarantine_fork(&proposal);
+                self.quarantine(&proposal, "fork");
                 self.refuse(proposal, &WriteRefused::Fork, now);
                 continue;
             }
@@ -302,12 +368,17 @@ impl DocumentState {
                 }
                 Sender::Member { follower, ordinal } => (follower, ordinal),
             };
+            if proposal.is_checked {
+                self.end_check(follower, now);
+            }
             let Some(member) = self.members.get_mut(&follower) else { continue };
+            let is_in_doubt = proposal.is_step2 && member.check.is_some();
             let (whole, echo) = match &verdict {
                 Verdict::Admitted { whole, trimmed, .. } => (*whole, *whole && !trimmed.is_empty()),
                 Verdict::Known { .. } => (true, proposal.update.has_structs() || !proposal.is_step2),
                 Verdict::Left => (false, false),
             };
+            let whole = whole && !is_in_doubt;
             let echo = echo && member.dialect == Dialect::YWebsocket && !proposal.update.is_empty();
             if whole {
                 let receipts = member.settled(ordinal, proposal.is_step2);
@@ -354,7 +425,7 @@ impl DocumentState {
     pub(super) fn fold_failed(&mut self, batch: &Batch, failed: usize, error: &ReplicaError) {
         let _ = error;
         let mut first = batch.held.seq + 1;
-        let rows = batch.rows(|proposal, admitted| self.describe(proposal, admitted));
+        let rows = batch.rows();
         let mut left = failed;
         for row in &rows {
             if left < row.updates.len() {
@@ -382,11 +453,12 @@ impl DocumentState {
         self.die(close::SERVICE_RESTART, "document is rebuilt");
     }
 
-    pub(super) fn quarantine_fork(&mut self, proposal: &Proposal) {
+    /// Keeps what somebody sent, for him to read.
+    pub(super) fn quarantine(&mut self, proposal: &Proposal, reason: &'static str) {
         self.effects.push(Effect::QuarantineRefused(Quarantine {
             seq_from: 0,
             new_tip: Tip(uuid::Uuid::nil()),
-            reason: "fork",
+            reason,
             update: proposal.update.bytes().clone(),
             session: Some(proposal.session),
             user: Some(proposal.user),
@@ -401,7 +473,11 @@ impl DocumentState {
                 WriteRefused::ReadOnly => {
                     self.refuse_read_only(follower, ordinal, &proposal.update, proposal.is_step2, now);
                 }
-                WriteRefused::Fork => self.close(follower, close::FORK, "history contradicts the document's"),
+                WriteRefused::Fork => self.close(
+                    follower,
+                    close::FORK,
+                    "other content is stored under your client id; yours is in quarantine: copy your text, then reload",
+                ),
                 WriteRefused::Full(limit) => self.close(follower, close::LIMIT, *limit),
                 WriteRefused::Malformed(rule) => self.close(follower, close::MALFORMED, rule.clone()),
                 _ => self.close(follower, close::MALFORMED, "malformed update"),

@@ -87,8 +87,8 @@ async fn whoever_comes_after_a_snapshot_that_cannot_be_folded_meets_the_log() {
     let first = node(&log, 0).write(KEY, WRITER, ann.type_at(0, "whole"), None).await.unwrap();
     // Nothing but a block that continues what is not there.
     let (_, state) = (ann.type_at(5, "?"), ann.type_at(6, "!"));
-    log.save_snapshot_now(KEY, Snapshot { position: first.position, state, state_vector: Bytes::from_static(&[0]) })
-        .unwrap();
+    let (position, state_vector, writers) = (first.position, Bytes::from_static(&[0]), Bytes::new());
+    log.save_snapshot_now(KEY, Snapshot { position, state, state_vector, writers }).unwrap();
     let documents = node(&log, 600);
     let bob = Editor::new(2);
     let written = bob.type_at(0, "more");

@@ -4,6 +4,7 @@ use crate::document::FollowerId;
 use crate::document::messages::Input;
 use crate::document::presence::{Announcer, Presence};
 use crate::ids::{ConnectionId, UserId};
+use crate::ports::bus::Claim;
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
@@ -116,6 +117,7 @@ fn the_fewer_hear_of_it_the_sooner_they_do() {
             follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
             user: UserId(Uuid::nil()),
             own: Some(1),
+            claim: Claim::Editor,
             is_first: false,
             since: Instant::now(),
         };

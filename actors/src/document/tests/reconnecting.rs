@@ -5,6 +5,7 @@
 use crate::document::FollowerId;
 use crate::document::presence::{Announcer, Presence, ToldGone};
 use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::ports::bus::{Claim, Owner};
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
 use std::collections::{BTreeMap, VecDeque};
@@ -104,7 +105,7 @@ impl Browser {
 }
 
 /// States with the users that own them, as nodes tell each other.
-type Owned = Vec<(AwarenessEntry, Option<UserId>)>;
+type Owned = Vec<(AwarenessEntry, Option<Owner>)>;
 
 struct Town {
     nodes: Vec<Presence>,
@@ -185,7 +186,9 @@ impl Town {
         }
         let is_first = is_first && connection.own.is_some();
         let (follower, own, since, node) = (connection.follower, connection.own, connection.since, connection.node);
-        let told = self.nodes[node].announce(Announcer { follower, user, own, is_first, since }, &said, self.now);
+        let claim = Claim::Editor;
+        let from = Announcer { follower, user, own, claim, is_first, since };
+        let told = self.nodes[node].announce(from, &said, self.now);
         self.tells(told);
         let siblings = self.nodes[node].siblings(follower, own);
         self.send_to(follower, siblings);

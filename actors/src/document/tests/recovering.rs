@@ -131,7 +131,7 @@ fn a_bus_message_that_cannot_be_folded_convicts_no_row() {
     let updates = vec![sound, ann.type_at(13, " beyond")];
     let (from, node) = (bench.state.position(), NodeId(uuid::Uuid::from_u128(9)));
     let through = Position { seq: 2, tip: Tip(uuid::Uuid::from_u128(9)) };
-    let message = BusMessage::Committed { key: bench.key, node, from, through, updates };
+    let message = BusMessage::Committed { key: bench.key, node, from, through, updates, authorship: Vec::new() };
     let effects = bench.state.hear_bus(BusEvent::Message(message), bench.now);
     bench.perform(effects);
     assert_eq!(bench.died, Some(close::SERVICE_RESTART));
