@@ -128,6 +128,7 @@ fn stored(state: &Bytes, tail: &[Bytes]) -> Stored {
         snapshot: Some(Snapshot { position: at(1), state: state.clone(), state_vector: Bytes::new() }),
         tail: Tail { rows: (2..).zip(tail).map(row).collect(), head: Head { position, deleted: false } },
         quarantined: Vec::new(),
+        damage: None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::state::{DocumentState, Unsound};
 use crate::causes::Cause;
 use crate::counted::Counted;
 use crate::ids::{DocumentKey, Tip};
-use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
+use crate::ports::log::{Damage, LogError, Quarantine, Snapshot, Stored};
 use crate::report;
 use crate::world::World;
 use std::time::Duration;
@@ -36,7 +36,10 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
         let now = world.clock.instant();
         let replica = Replica::witnessed(key, world.witness.clone());
         match DocumentState::load_into(replica, stored, world.limits.clone(), world.budget.clone(), now) {
-            Ok(state) => return Ok(state),
+            Ok(state) => {
+                close_if_damaged(world, key, state.damage()).await;
+                return Ok(state);
+            }
             Err(unsound) => {
                 let unsound = named(world, key, unsound);
                 try_to_mend(world, key, &unsound).await.map_err(|_| JoinRefused::Unavailable)?;
@@ -84,8 +87,23 @@ pub(super) async fn load_again(world: &World, key: DocumentKey) -> Result<Stored
     loop {
         match world.log.load(key).await {
             Err(LogError::Unavailable(_)) => tokio::time::sleep(PAUSE).await,
-            other => return other,
+            other => {
+                let damage = other.as_ref().ok().and_then(|stored| stored.damage);
+                close_if_damaged(world, key, damage).await;
+                return other;
+            }
         }
+    }
+}
+
+/// Has everybody know that a damaged document is only read. It is only read here whether they do or not.
+async fn close_if_damaged(world: &World, key: DocumentKey, damage: Option<Damage>) {
+    let Some(damage) = damage else { return };
+    if let Err(error) = world.log.close_for_writing(key, damage).await {
+        report!(
+            Cause::Outage, document.id = %key.document,
+            "document {} is damaged ({damage}), and that cannot be noted: {error}", key.document
+        );
     }
 }
 

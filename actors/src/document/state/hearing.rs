@@ -49,7 +49,7 @@ impl DocumentState {
         }
         let Some(member) = self.members.get_mut(&from) else { return };
         let ordinal = member.received(is_step2);
-        if !member.role.may_write() {
+        if self.damaged.is_some() || !member.role.may_write() {
             return self.refuse_read_only(from, ordinal, &update, is_step2, now);
         }
         let (session, user) = (member.session, member.user);
