@@ -10,7 +10,7 @@ use crate::data_dir::DataDir;
 use crate::demo::{self, DemoError};
 use crate::embedded::{self, EmbeddedPostgres, Urls};
 use crate::export::{Exporter, ShowLimits};
-use crate::folding::{BlackBox, trial};
+use crate::folding::{self, BlackBox, trial};
 use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::net;
@@ -227,13 +227,17 @@ async fn run(
     let readiness = Readiness::new(config.database.allow_weak_durability);
     let probe_settings = DatabaseSettings { connections_max: 1, ..opening::settings(config) };
     let probe = Database::new(&urls.application.0, &probe_settings).map_err(OpenError::from)?;
-    let watching = tokio::spawn(readiness.clone().watch(probe));
+    let mut black_box = black_box(config);
+    let own_directory = black_box.as_ref().map(|_| config.data_dir.join(folding::DIRECTORY));
+    let watching = [
+        tokio::spawn(readiness.clone().watch(probe.clone())),
+        tokio::spawn(readiness.clone().watch_writes(probe, own_directory)),
+    ];
     let upkeep = [
         tokio::spawn(metrics.clone().keep_up()),
         tokio::spawn(upkeep::keep_up(database.clone(), config.retention.clone())),
     ];
 
-    let mut black_box = black_box(config);
     let actors = Actors::start(config, seams, black_box.as_mut(), &database, &readiness)?;
     let origins = origins(config, listener.local_addr()?);
     let sockets = Sockets::new(
@@ -300,8 +304,7 @@ async fn run(
     if let Ok(Err(error)) = serving.await {
         tracing::error!(error = %chain(&error), "the HTTP server ended with an error");
     }
-    watching.abort();
-    upkeep.iter().chain(&renewing).for_each(JoinHandle::abort);
+    watching.iter().chain(&upkeep).chain(&renewing).for_each(JoinHandle::abort);
     database.close().await;
     info!("stopped");
     Ok(())

@@ -5,7 +5,6 @@ use crate::files;
 use crate::passwords;
 use crate::postgres::{self, Database, StoreError, projects, sessions, tenants, users};
 use crate::tokens;
-use chrono::TimeDelta;
 use contextnexus_actors::access::Token;
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::{ProjectId, SessionId, TenantId, UserId};
@@ -13,14 +12,15 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const TENANT: &str = "demo";
 const EMAIL: &str = "admin@demo.local";
 const PROJECT: &str = "playground";
 const FILE: &str = "credentials.json";
-const TOKEN_DAYS: i64 = 366;
+const TOKEN_DAYS: u64 = 366;
 /// A token is renewed when less is left, so that whoever reads the file has a month with what is in it.
-const RENEW_DAYS: i64 = 31;
+const RENEW_DAYS: i32 = 31;
 
 /// What stands in `credentials.json`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ pub async fn seed(
         },
     };
     let token = match before {
-        Some(before) if is_fresh(database, clock, tenant, user, &before.token).await? => before.token,
+        Some(before) if is_fresh(database, tenant, user, &before.token).await? => before.token,
         _ => new_token(database, clock, tenant, user).await?,
     };
     let credentials = Credentials { url: url.into(), tenant: TENANT.into(), email: EMAIL.into(), password, token };
@@ -190,21 +190,15 @@ async fn keep_password(
     Ok(password)
 }
 
-async fn is_fresh(
-    database: &Database,
-    clock: &dyn Clock,
-    tenant: TenantId,
-    user: UserId,
-    token: &str,
-) -> Result<bool, StoreError> {
+async fn is_fresh(database: &Database, tenant: TenantId, user: UserId, token: &str) -> Result<bool, StoreError> {
     let Some((of_tenant, hash)) = tokens::parse(&Token(token.to_owned())) else { return Ok(false) };
     if of_tenant != tenant {
         return Ok(false);
     }
     let mut db = postgres::begin(database, tenant).await?;
-    let expires_at = sessions::token_expires_at(&mut db, user, &hash).await?;
+    let lasts = sessions::token_lasts(&mut db, user, &hash, RENEW_DAYS).await?;
     db.commit().await?;
-    Ok(expires_at.is_some_and(|at| at > clock.now() + TimeDelta::days(RENEW_DAYS)))
+    Ok(lasts)
 }
 
 async fn new_token(
@@ -223,7 +217,8 @@ async fn new_token(
         token_hash: tokens::hash(&token),
         created_by: None,
         parent: None,
-        expires_at: clock.now() + TimeDelta::days(TOKEN_DAYS),
+        end: sessions::End::After(Duration::from_secs(TOKEN_DAYS * 86_400)),
+        network: None,
     };
     sessions::create(&mut db, session).await?;
     db.commit().await?;

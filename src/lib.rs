@@ -12,6 +12,7 @@ pub mod console;
 pub mod cookies;
 pub mod data_dir;
 pub mod demo;
+pub mod devices;
 pub mod embedded;
 pub mod export;
 pub mod files;

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::console::progress;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::embedded::{self, EmbeddedError, EmbeddedPostgres, Urls};
+use crate::postgres::isolation::{self, Weakness};
 use crate::postgres::migrate::{self, Progress, SchemaError};
 use crate::postgres::{Database, DatabaseSettings, StoreError, roles};
 use contextnexus_actors::clock::{Clock as _, SystemClock};
@@ -29,9 +30,16 @@ pub enum OpenError {
     /// Tenants would not be safe from each other.
     #[error("refusing to serve: {0}; `contextnexus doctor` says what to do")]
     Unsafe(String),
+    /// Tenants are not safe from each other.
+    #[error("refusing to serve: {}", sentence(.0))]
+    Isolation(Vec<Weakness>),
     /// What users were shown could be lost.
     #[error("refusing to serve: {0}; switch it on, or allow it with --allow-weak-durability (tests only)")]
     Weakened(String),
+}
+
+fn sentence(weak: &[Weakness]) -> String {
+    weak.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// How to connect: to what runs, or to what was brought.
@@ -66,6 +74,13 @@ pub async fn open(config: &Config, urls: &Urls) -> Result<Database, OpenError> {
     }
     for weakness in &found.weakened {
         warn!("durability: weakened: {weakness}");
+    }
+    for excess in &found.excess {
+        warn!("{excess}");
+    }
+    let weak = isolation::weaknesses(&database).await?;
+    if !weak.is_empty() {
+        return Err(OpenError::Isolation(weak));
     }
     Ok(database)
 }

@@ -18,7 +18,7 @@ pub enum Cause {
     Outage,
     /// Something is set up, or was found, in a way that the operator should look at.
     Setup,
-    /// Stored data does not read back, or broke what read it. It was moved aside.
+    /// Stored data does not read back, or broke what read it. It was moved aside, or is only read.
     Damage,
     /// The server did what it never should.
     Defect,
@@ -51,7 +51,7 @@ impl Cause {
         (
             Self::Damage,
             Level::ERROR,
-            "Stored data does not read back and was moved aside. Look into the quarantine and at the disk.",
+            "Stored data does not read back. It was moved aside (look into the quarantine), or its document is only read. Look at the disk.",
         ),
         (Self::Defect, Level::ERROR, "The server did what it never should. Please report it."),
     ];

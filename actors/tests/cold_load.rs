@@ -134,6 +134,7 @@ fn stored(state: &Bytes, tail: &[Bytes]) -> Stored {
         }),
         tail: Tail { rows: (2..).zip(tail).map(row).collect(), head: Head { position, deleted: false } },
         quarantined: Vec::new(),
+        damage: None,
     }
 }
 

@@ -57,6 +57,7 @@ fn stored() -> Stored {
         snapshot: None,
         tail: Tail { rows: vec![row(1, made), row(2, deleted)], head: Head { position, deleted: false } },
         quarantined: Vec::new(),
+        damage: None,
     }
 }
 

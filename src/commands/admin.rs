@@ -9,7 +9,6 @@ use crate::opening::{self, Session};
 use crate::passwords::{self, Password};
 use crate::postgres::{self, Database, StoreError, projects, sessions, tenants, users};
 use crate::tokens;
-use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use contextnexus_actors::access::Token;
 use contextnexus_actors::clock::{Clock, SystemClock};
@@ -118,8 +117,8 @@ pub enum TokenCommand {
         #[arg(long, default_value = "command line")]
         name: String,
         /// How long it is good for.
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3660))]
-        days: i64,
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3660))]
+        days: u64,
     },
     /// Ends an API token, and every connection that was made with it, within a second.
     Revoke {
@@ -196,7 +195,8 @@ async fn perform(command: Admin, database: &Database) -> Outcome {
                 token_hash: tokens::hash(&token),
                 created_by: None,
                 parent: None,
-                expires_at: SystemClock.now() + TimeDelta::days(days),
+                end: sessions::End::After(Duration::from_secs(days * 86_400)),
+                network: None,
             };
             named(sessions::create(&mut db, new).await)?;
             db.commit().await?;

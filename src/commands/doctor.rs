@@ -1,7 +1,7 @@
 //! `contextnexus doctor`: every part that is missing, unreachable or weaker than it should be, a line each, with what to do.
 //! Looks only: it starts and changes nothing.
 
-use super::chain;
+use super::{chain, deep};
 use crate::backup::Unreadable;
 use crate::config::{Binaries, Config};
 use crate::console::say;
@@ -9,8 +9,9 @@ use crate::data_dir::{self, Standing};
 use crate::embedded::{self, Account, Urls, binaries};
 use crate::opening;
 use crate::postgres::looks::LOOK_CONNECTIONS;
-use crate::postgres::{Database, DatabaseSettings, backup, migrate, probe, roles};
+use crate::postgres::{Database, DatabaseSettings, backup, isolation, migrate, probe, roles};
 use crate::process;
+use clap::Args;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ enum Level {
 
 /// Prints as it looks, and remembers whether anything failed.
 #[derive(Default)]
-struct Report {
+pub(super) struct Report {
     failed: bool,
 }
 
@@ -46,19 +47,30 @@ impl Report {
         };
         say(format_args!("{level} {part:<18} {text}"));
     }
-    fn ok(&mut self, part: &str, text: impl std::fmt::Display) {
+    pub(super) fn ok(&mut self, part: &str, text: impl std::fmt::Display) {
         self.line(Level::Ok, part, text);
     }
     fn warn(&mut self, part: &str, text: impl std::fmt::Display) {
         self.line(Level::Warn, part, text);
     }
-    fn fail(&mut self, part: &str, text: impl std::fmt::Display) {
+    pub(super) fn fail(&mut self, part: &str, text: impl std::fmt::Display) {
         self.line(Level::Fail, part, text);
     }
 }
 
+/// How to look.
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// Also reads every row and snapshot of every document. Beside a running server; nobody waits for it.
+    #[arg(long)]
+    deep: bool,
+    /// With --deep: of this tenant only.
+    #[arg(long, value_name = "SLUG", requires = "deep")]
+    tenant: Option<String>,
+}
+
 /// Looks at everything. True when nothing failed.
-pub async fn run(config: &Config) -> bool {
+pub async fn run(doctor: &Doctor, config: &Config) -> bool {
     let mut report = Report::default();
     let standing = data_dir::standing(&config.data_dir);
     let running = matches!(standing, Ok(Standing::InUse { .. }));
@@ -68,8 +80,13 @@ pub async fn run(config: &Config) -> bool {
     } else {
         Some(opening::urls(config, None))
     };
-    if let Some(urls) = urls {
-        database(&mut report, config, &urls).await;
+    if let Some(urls) = &urls {
+        database(&mut report, config, urls).await;
+    }
+    match &urls {
+        Some(urls) if doctor.deep => deep::run(&mut report, urls, doctor.tenant.as_deref()).await,
+        None if doctor.deep => report.fail(deep::PART, "the database does not run; start the server first"),
+        _ => {}
     }
     redis(&mut report, config).await;
     machine(&mut report, config, running);
@@ -158,7 +175,16 @@ async fn embedded_parts(report: &mut Report, config: &Config, running: bool) -> 
             None
         }
         None => {
-            report.ok("embedded database", "none yet; `contextnexus serve` makes it");
+            match embedded::unrecorded_cluster(&config.data_dir) {
+                Some(cluster) => report.warn(
+                    "embedded database",
+                    format_args!(
+                        "embedded.json is missing; the next start keeps the database in {} and sets its passwords anew",
+                        cluster.display()
+                    ),
+                ),
+                None => report.ok("embedded database", "none yet; `contextnexus serve` makes it"),
+            }
             None
         }
     }
@@ -196,6 +222,9 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
             format_args!("{reason}; serve as a role of its own, a member of {}", roles::APPLICATION_ROLE),
         );
     }
+    for excess in &found.excess {
+        report.warn("application role", excess);
+    }
     for weakness in &found.weakened {
         report.fail("durability", format_args!("weakened: {weakness}; switch it on in postgresql.conf"));
     }
@@ -205,17 +234,13 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
         Ok(()) => report.ok("schema", format_args!("version {}", migrate::version_needed())),
         Err(error) => return report.fail("schema", chain(&error)),
     }
+    match isolation::weaknesses(&database).await {
+        Ok(weak) if weak.is_empty() => report.ok("tenancy", "row-level security is forced on every tenant's table"),
+        Ok(weak) => weak.iter().for_each(|weakness| report.fail("tenancy", weakness)),
+        Err(error) => report.fail("tenancy", chain(&error)),
+    }
     match probe::examine(&database).await {
         Ok(facts) => {
-            if facts.unforced.is_empty() {
-                report.ok("tenancy", "row-level security is forced on every tenant's table");
-            } else {
-                let tables = facts.unforced.join(", ");
-                report.fail(
-                    "tenancy",
-                    format_args!("row-level security is not forced on {tables}; restore it from the migrations"),
-                );
-            }
             match facts.synchronous_commit.as_str() {
                 "off" | "local" | "remote_write" => report.warn(
                     "durability",
@@ -236,7 +261,7 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
                 );
             }
         }
-        Err(error) => report.fail("tenancy", chain(&error)),
+        Err(error) => report.fail("PostgreSQL", chain(&error)),
     }
 }
 

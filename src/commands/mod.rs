@@ -2,6 +2,7 @@
 
 mod admin;
 mod backup;
+mod deep;
 mod doctor;
 
 use crate::app;
@@ -52,7 +53,7 @@ enum Command {
     /// Brings the schema up to date, as the role of DATABASE_OWNER_URL, and ends.
     Migrate,
     /// Looks at every part and says what is missing, unreachable or weak, and what to do. Fails when something has to be done.
-    Doctor,
+    Doctor(doctor::Doctor),
     /// Prints the OpenAPI 3.1 description of the HTTP interface.
     Openapi,
     /// The child that folds what ended a server (see [`trial`]). Its input comes by stdin, from a server.
@@ -85,8 +86,8 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::Serve => run(async { Ok(app::serve(config).await?) }),
         Command::Migrate => run(admin::migrate(config)),
-        Command::Doctor => {
-            let healthy = actix_rt::System::new().block_on(doctor::run(&config));
+        Command::Doctor(doctor) => {
+            let healthy = actix_rt::System::new().block_on(doctor::run(&doctor, &config));
             return if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Command::Openapi => return print_openapi(),

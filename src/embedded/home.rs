@@ -51,6 +51,9 @@ pub struct Record {
     pub backup_password: String,
     /// Roles and database were made.
     pub prepared: bool,
+    /// An earlier record was lost: the cluster knows other passwords, until they are set anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_recovered: bool,
 }
 
 impl Record {
@@ -91,7 +94,10 @@ impl Home {
         let record = match find(&data_dir)? {
             Some(record) => record,
             None => {
-                let record = create(&data_dir, &Account::choose(run_as)?, fresh_id).await?;
+                let record = match unrecorded(&data_dir) {
+                    Some((id, home)) => Record { is_recovered: true, ..fresh(id.unwrap_or(fresh_id), home) },
+                    None => create(&data_dir, &Account::choose(run_as)?, fresh_id).await?,
+                };
                 write(&data_dir, &record)?;
                 record
             }
@@ -129,6 +135,27 @@ pub fn find(data_dir: &Path) -> Result<Option<Record>, EmbeddedError> {
     }
     check_owner(&record, data_dir)?;
     Ok(Some(record))
+}
+
+/// The home of a cluster that belongs to this data directory although it has no record of it (any more), and its id where it
+/// has one.
+pub fn unrecorded(data_dir: &Path) -> Option<(Option<Uuid>, PathBuf)> {
+    let has_cluster = |home: &PathBuf| home.join(CLUSTER).is_dir();
+    if data_dir.join(RECORD).exists() {
+        return None;
+    }
+    let inside = Some(data_dir.join(INSIDE)).filter(has_cluster);
+    let outside = || {
+        let homes = std::fs::read_dir(ELSEWHERE).into_iter().flatten().flatten();
+        let mut own = homes.filter_map(|entry| {
+            let id = Uuid::try_parse(entry.file_name().to_str()?).ok()?;
+            let owner = owner_of(&entry.path()).ok()??;
+            let is_own = owner.data_dir == data_dir || is_same_directory(&owner.data_dir, data_dir);
+            (is_own && has_cluster(&entry.path())).then(|| (Some(id), entry.path()))
+        });
+        own.next()
+    };
+    inside.map(|home| (None, home)).or_else(outside)
 }
 
 fn read(data_dir: &Path) -> Result<Option<Record>, EmbeddedError> {
@@ -206,7 +233,12 @@ async fn create(data_dir: &Path, account: &Account, id: Uuid) -> Result<Record, 
         }
         home
     };
-    Ok(Record {
+    Ok(fresh(id, home))
+}
+
+/// The record of a home that was just made, with passwords of its own.
+pub fn fresh(id: Uuid, home: PathBuf) -> Record {
+    Record {
         id,
         home,
         port: 0,
@@ -215,7 +247,8 @@ async fn create(data_dir: &Path, account: &Account, id: Uuid) -> Result<Record, 
         application_password: password(),
         backup_password: password(),
         prepared: false,
-    })
+        is_recovered: false,
+    }
 }
 
 fn make_passable(path: &Path) -> Result<(), EmbeddedError> {

@@ -64,7 +64,7 @@ pub enum EmbeddedError {
     ForeignCluster { cluster: PathBuf, owner: String },
     #[error("the user {account} can work neither in the data directory nor in {}; name another user with CONTEXTNEXUS_EMBEDDED__RUN_AS", home.display())]
     Unreachable { account: String, home: PathBuf },
-    #[error("{} cannot be read as the record of an embedded database; restore it from a backup", file.display())]
+    #[error("{} cannot be read as the record of an embedded database; restore it from a backup, or move it away: the next start keeps the database and makes another record", file.display())]
     BadRecord { file: PathBuf },
     #[error("the database of the data directory {} is missing: its files were in {}; bring that directory back, or restore a backup into a new data directory (`contextnexus restore --data-dir DIR FILE`)", data_dir.display(), home.display())]
     HomeMissing { home: PathBuf, data_dir: PathBuf },
@@ -163,6 +163,16 @@ pub async fn start(config: &Config, data_dir: &DataDir, fresh_id: Uuid) -> Resul
             original.display()
         ));
     }
+    if home.record.is_recovered && version.is_some() {
+        progress(format_args!(
+            "The record of the embedded database (embedded.json) is missing. The database in {} is kept, and its passwords are set anew",
+            plan.cluster.display()
+        ));
+        plan.set_superuser_password().await?;
+    }
+    if home.record.is_recovered {
+        home.update(|record| record.is_recovered = false)?;
+    }
     let postmaster = match plan.adopt().await? {
         Some(postmaster) => {
             progress("PostgreSQL is still running from the last time");
@@ -210,6 +220,12 @@ pub fn recorded_cluster(data_dir: &Path) -> Result<Option<(PathBuf, Option<u32>)
     let cluster = record.home.join(home::CLUSTER);
     let version = cluster_version(&cluster).ok().flatten();
     Ok(Some((cluster, version)))
+}
+
+/// Where the database of a data directory is that has no record of it any more. The next [`start`] makes another.
+pub fn unrecorded_cluster(data_dir: &Path) -> Option<PathBuf> {
+    let data_dir = data_dir.canonicalize().ok()?;
+    home::unrecorded(&data_dir).map(|(_, home)| home.join(home::CLUSTER))
 }
 
 /// Stops what a [`start`] that was broken off left running.

@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
@@ -112,6 +113,47 @@ impl Plan {
                     postmaster.stop(Duration::from_secs(10)).await;
                     return Err(error);
                 }
+            }
+        }
+    }
+
+    /// Gives the superuser of this cluster, whose password nobody knows any more, the one of this plan: as the user whose files
+    /// they are, and without a server (PostgreSQL's single-user mode). A server that runs is stopped first.
+    pub async fn set_superuser_password(&self) -> Result<(), EmbeddedError> {
+        stop_running(&self.cluster, self.start_timeout).await;
+        if let Some(file) = read_pid_file(&self.cluster) {
+            self.clear_stale_pid_file(&file).await?;
+        }
+        let program = self.programs.get().await?.program("postgres");
+        let statement = format!("alter role postgres login password '{}'\n", self.superuser_password.0);
+        let mut command = self.account.command(&program);
+        command.arg("--single").arg("-D").arg(&self.cluster);
+        // Nothing of the statement is for a log.
+        command.args([
+            "-c",
+            "logging_collector=off",
+            "-c",
+            "log_statement=none",
+            "-c",
+            "log_min_error_statement=panic",
+        ]);
+        command.arg("postgres").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let failed = |source| EmbeddedError::io(&program, source);
+        let mut child = command.spawn().map_err(failed)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that has ended says why below.
+            let _ = stdin.write_all(statement.as_bytes()).await;
+        }
+        let output = child.wait_with_output().await.map_err(failed)?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        let complaint =
+            words.lines().find(|line| ["ERROR:", "FATAL:", "PANIC:"].iter().any(|kind| line.contains(kind)));
+        match complaint {
+            None if output.status.success() => Ok(()),
+            _ if super::is_disk_full(&words) => Err(EmbeddedError::DiskFull { path: self.cluster.clone() }),
+            _ => {
+                let last_words = complaint.or(words.lines().last()).unwrap_or("it said nothing").trim().to_owned();
+                Err(EmbeddedError::Ended { last_words, log: self.cluster.join("log") })
             }
         }
     }

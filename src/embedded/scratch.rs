@@ -61,16 +61,7 @@ impl Scratch {
         }
         // The tables, their indexes, and PostgreSQL's own log of making them.
         check_room(&place, super::FREE_MB_NEW + (bytes >> 19))?;
-        let record = Record {
-            id: Uuid::nil(),
-            home: place.clone(),
-            port: 0,
-            superuser_password: home::password(),
-            owner_password: home::password(),
-            application_password: home::password(),
-            backup_password: home::password(),
-            prepared: false,
-        };
+        let record = home::fresh(Uuid::nil(), place.clone());
         initialise(&place, &record.superuser_password, &account, &found).await?;
         let mut settings = server_settings(config);
         // Nothing in it has to survive anything.

@@ -9,7 +9,8 @@ use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::document::witness::Folding;
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Head, HeldHead, LogError, LogRow, OperationLog, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, AppendRequest, Damage, Head, HeldHead, LogError, LogRow, OperationLog, Quarantine, Snapshot, Stored,
+    Tail,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
@@ -199,6 +200,10 @@ impl OperationLog for Guarded {
 
     async fn discard_snapshots(&self, key: DocumentKey, from_seq: u64) -> Result<(), LogError> {
         self.log.discard_snapshots(key, from_seq).await
+    }
+
+    async fn close_for_writing(&self, key: DocumentKey, damage: Damage) -> Result<(), LogError> {
+        self.log.close_for_writing(key, damage).await
     }
 
     async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError> {

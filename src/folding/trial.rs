@@ -222,7 +222,7 @@ fn decode(mut given: &[u8]) -> Option<(Stored, Duration)> {
         rows.push(LogRow { seq_from, seq_to, append_id, tip, authorship, updates });
     }
     let head = Head { position: at(rows.last().map_or(0, |row| row.seq_to)), deleted: false };
-    Some((Stored { snapshot, tail: Tail { rows, head }, quarantined: Vec::new() }, cpu))
+    Some((Stored { snapshot, tail: Tail { rows, head }, quarantined: Vec::new(), damage: None }, cpu))
 }
 
 struct Reader<'a, 'b>(&'a mut &'b [u8]);
@@ -269,6 +269,7 @@ mod tests {
                 head: Head { position: at(7), deleted: false },
             },
             quarantined: Vec::new(),
+            damage: None,
         }
     }
 

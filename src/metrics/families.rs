@@ -57,8 +57,10 @@ const REFUSALS_BY_CODE: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     ("contextnexus_build_info", "Always 1; the labels say which version runs, and of which commit it was built."),
     ("contextnexus_bus_up", "1 while this node is connected to Redis."),
+    ("contextnexus_disk_full", "1 while the last write that was tried found no room, by part."),
     ("contextnexus_documents", "Documents that are open on this node."),
     ("contextnexus_documents_bytes", "Memory of these, estimated."),
+    ("contextnexus_writes_failing", "1 while the last write that was tried failed, by part; `/ready` says why."),
     ("contextnexus_ws_connections", "Open WebSockets by dialect."),
 ];
 
@@ -66,7 +68,7 @@ const GAUGES: &[(&str, &str)] = &[
 const COUNTERS: &[(&str, &str)] = &[
     (
         "contextnexus_bus_dropped_total",
-        "Messages to or from other nodes that were dropped, by reason; the log has what they said.",
+        "Messages to or from other nodes that were dropped, by reason; the log has what they said. `mac`: forged.",
     ),
     ("contextnexus_bus_published_total", "Messages published to other nodes."),
     (
@@ -75,6 +77,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("contextnexus_fanout_total", "Updates handed to connections, one for each connection."),
     ("contextnexus_http_refused_connections_total", "HTTP connections refused, by reason."),
+    (
+        "contextnexus_http_unreadable_total",
+        "HTTP requests refused because a proxy might read them otherwise, by reason.",
+    ),
     ("contextnexus_log_appends_total", "Appends of documents to the log, by outcome."),
     ("contextnexus_log_bytes_total", "Bytes of committed updates."),
     ("contextnexus_log_updates_total", "Committed updates."),

@@ -3,6 +3,7 @@
 //! [`Io`] is what actix-http reads and writes. It shares its [`Stream`] with the connection's data, so that a WebSocket goes on with the stream
 //! once actix-http has let go of it, TLS session included (see [`crate::ws`]).
 
+mod heads;
 mod seats;
 mod stream;
 pub mod tls;
@@ -17,6 +18,7 @@ use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Extensions, Server, ServiceResponse};
 use actix_web::rt::net::TcpStream;
+use heads::Heads;
 use seats::Seat;
 use std::fmt;
 use std::io;
@@ -130,7 +132,8 @@ impl Door {
                 }
             },
         };
-        let io = Io { stream: Arc::new(stream), stall: self.stall, stalled: None, _seat: seat };
+        let (stream, heads) = (Arc::new(stream), Heads::default());
+        let io = Io { stream, heads, stall: self.stall, stalled: None, _seat: seat };
         Ok((io, Some(peer)))
     }
 }
@@ -148,6 +151,7 @@ async fn say(socket: &TcpStream, words: &str) {
 /// A connection, as long as it speaks HTTP. It gives its seat back when dropped.
 pub struct Io {
     stream: Arc<Stream>,
+    heads: Heads,
     stall: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -162,8 +166,18 @@ impl Io {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read(context, buffer.initialize_unfilled()).map_ok(|read| buffer.advance(read))
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let into = buffer.initialize_unfilled();
+        let read = ready!(self.stream.poll_read(context, into))?;
+        if let Some(unreadable) = into.get_mut(..read).and_then(|came| self.heads.check(came)) {
+            metrics::counter!("contextnexus_http_unreadable_total", "reason" => unreadable.label()).increment(1);
+        }
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
     }
 }
 

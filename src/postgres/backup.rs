@@ -245,11 +245,12 @@ pub async fn empty(owner_url: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What a dump does not bring, because it names the role that owned the source: what the first migration says of
-/// functions that later ones make. And fresh statistics.
+/// What a dump does not bring: what the first migration says of functions that later ones make, because it names the role
+/// that owned the source, and what everybody may not do in the database. And fresh statistics.
 pub async fn finish(owner_url: &str) -> Result<(), StoreError> {
     let mut connection = PgConnection::connect_with(&parse(owner_url)?).await?;
     sqlx::raw_sql("alter default privileges revoke execute on functions from public").execute(&mut connection).await?;
+    super::roles::restrict_everybody(&mut connection).await?;
     sqlx::raw_sql("set client_min_messages = error; analyze").execute(&mut connection).await?;
     connection.close().await.ok();
     Ok(())

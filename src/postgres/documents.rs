@@ -1,5 +1,6 @@
 //! Documents as things with a name: their content is in the log.
 
+use super::operation_log::BROKEN_FOLDS;
 use super::projects::role;
 use super::{StoreError, TenantTx};
 use chrono::{DateTime, Utc};
@@ -30,8 +31,10 @@ pub struct Document {
     pub updated_at: DateTime<Utc>,
     /// The tombstone.
     pub deleted_at: Option<DateTime<Utc>>,
-    /// Closed for writing, because rows of it kept breaking whoever folded them.
+    /// Closed for writing.
     pub read_only_since: Option<DateTime<Utc>>,
+    /// And why: [`BROKEN_FOLDS`], or what is wrong with its log ([`DamageKind`](contextnexus_actors::ports::DamageKind)).
+    pub read_only_reason: Option<String>,
     /// The version of name, title and tombstone.
     pub version: i64,
     /// The sequence number of its last update.
@@ -80,10 +83,11 @@ pub struct Alias {
 pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64) -> Result<Vec<Document>, StoreError> {
     let rows = sqlx::query!(
         r#"select d.id, d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
-                  d.pg_version, h.seq, h.read_only_since, case when $3 then 'admin' else m.role end as "role!"
+                  d.pg_version, coalesce(h.seq, 0) as "seq!", h.read_only_since as "read_only_since?",
+                  h.read_only_reason as "read_only_reason?", case when $3 then 'admin' else m.role end as "role!"
              from content_items d
              join projects p on p.tenant_id = d.tenant_id and p.id = d.project_id
-             join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
+             left join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
              left join project_memberships m
                on m.tenant_id = d.tenant_id and m.project_id = d.project_id and m.user_id = $2
             where d.tenant_id = $1 and ($4::uuid is null or d.project_id = $4) and ($6::uuid is null or d.id < $6)
@@ -115,12 +119,18 @@ pub async fn list(db: &mut TenantTx, caller: &Caller, filter: Filter, limit: i64
                 created_at: row.created_at,
                 updated_at: row.updated_at,
                 deleted_at: row.deleted_at,
+                read_only_reason: reason(row.read_only_since, row.read_only_reason),
                 read_only_since: row.read_only_since,
                 version: row.pg_version,
                 seq: row.seq.unsigned_abs(),
             })
         })
         .collect()
+}
+
+/// The reason of a document that was closed: none is stored from before reasons were.
+fn reason(since: Option<DateTime<Utc>>, reason: Option<String>) -> Option<String> {
+    since.map(|_| reason.unwrap_or_else(|| BROKEN_FOLDS.to_owned()))
 }
 
 /// One document, deleted or not, where its project is visible to the caller. [`StoreError::NotFound`] otherwise.
@@ -133,10 +143,11 @@ pub async fn get(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<D
 pub async fn find(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<Option<Document>, StoreError> {
     let row = sqlx::query!(
         r#"select d.project_id, p.slug, d.name, d.title, d.created_by, d.created_at, d.updated_at, d.deleted_at,
-                  d.pg_version, h.seq, h.read_only_since, case when $3 then 'admin' else m.role end as "role!"
+                  d.pg_version, coalesce(h.seq, 0) as "seq!", h.read_only_since as "read_only_since?",
+                  h.read_only_reason as "read_only_reason?", case when $3 then 'admin' else m.role end as "role!"
              from content_items d
              join projects p on p.tenant_id = d.tenant_id and p.id = d.project_id
-             join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
+             left join document_heads h on h.tenant_id = d.tenant_id and h.document_id = d.id
              left join project_memberships m
                on m.tenant_id = d.tenant_id and m.project_id = d.project_id and m.user_id = $2
             where d.tenant_id = $1 and d.id = $4 and ($3 or m.role is not null)"#,
@@ -159,6 +170,7 @@ pub async fn find(db: &mut TenantTx, caller: &Caller, id: DocumentId) -> Result<
         created_at: row.created_at,
         updated_at: row.updated_at,
         deleted_at: row.deleted_at,
+        read_only_reason: reason(row.read_only_since, row.read_only_reason),
         read_only_since: row.read_only_since,
         version: row.pg_version,
         seq: row.seq.unsigned_abs(),
@@ -321,19 +333,6 @@ pub async fn delete(db: &mut TenantTx, id: DocumentId, expected: Option<i64>, by
 pub async fn restore(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "update content_items set deleted_at = null, deleted_by = null where tenant_id = $1 and id = $2",
-        db.tenant.0,
-        id.0
-    )
-    .execute(&mut *db.tx)
-    .await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound { entity: "document" }) }
-}
-
-/// Opens a document for writing again. Repeating it is no error.
-#[tracing::instrument(name = "pg.documents.reopen", skip_all, fields(document.id = %id), err(level = "debug"))]
-pub async fn reopen(db: &mut TenantTx, id: DocumentId) -> Result<(), StoreError> {
-    let done = sqlx::query!(
-        "update document_heads set read_only_since = null where tenant_id = $1 and document_id = $2",
         db.tenant.0,
         id.0
     )

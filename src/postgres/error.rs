@@ -2,6 +2,7 @@
 
 use contextnexus_actors::causes::Cause;
 use sqlx::error::ErrorKind;
+use std::time::Duration;
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,37 @@ impl StoreError {
             Self::Unavailable(_) => Cause::Outage,
             Self::BadAddress => Cause::Setup,
             Self::Database(_) => Cause::Defect,
+        }
+    }
+}
+
+/// Why PostgreSQL took no write.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoWrite {
+    /// There is no room for it.
+    #[error("the disk of PostgreSQL is full ({0}); free some space there")]
+    DiskFull(String),
+    /// Another reason, in PostgreSQL's words: a standby, say.
+    #[error("PostgreSQL takes no writes: {0}")]
+    Refused(String),
+    /// No answer in this time.
+    #[error("PostgreSQL does not commit within {} s", .0.as_secs())]
+    TooSlow(Duration),
+    /// PostgreSQL was not reached at all.
+    #[error("PostgreSQL does not answer")]
+    Unreachable,
+}
+
+impl NoWrite {
+    pub(super) fn of(error: &sqlx::Error) -> Self {
+        match error.as_database_error() {
+            Some(error) if error.code().as_deref() == Some("53100") => Self::DiskFull(error.message().to_owned()),
+            // 08 and 57P: no connection, or a server that stops.
+            Some(error) if error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P")) => {
+                Self::Unreachable
+            }
+            Some(error) => Self::Refused(error.message().to_owned()),
+            None => Self::Unreachable,
         }
     }
 }

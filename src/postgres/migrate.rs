@@ -147,7 +147,8 @@ async fn apply_missing(
         progress(Progress::Applied { version: migration.version, took });
     }
     // Whoever serves looks at the version first.
-    sqlx::query("grant select on _sqlx_migrations to contextnexus_application").execute(connection).await?;
+    sqlx::query("grant select on _sqlx_migrations to contextnexus_application").execute(&mut *connection).await?;
+    super::roles::restrict_everybody(connection).await?;
     Ok(version_needed())
 }
 

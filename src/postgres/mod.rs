@@ -17,6 +17,7 @@ pub mod bus_keys;
 pub mod documents;
 mod error;
 mod gather;
+pub mod isolation;
 pub mod looks;
 pub mod migrate;
 pub mod operation_log;
@@ -29,7 +30,7 @@ pub mod tenants;
 pub mod upkeep;
 pub mod users;
 
-pub use error::StoreError;
+pub use error::{NoWrite, StoreError};
 
 use looks::Looks;
 
@@ -103,6 +104,21 @@ impl Database {
         match tokio::time::timeout(within, answer).await {
             Ok(done) => done.map(drop),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    /// Whether PostgreSQL takes a write at this moment, which it has `within` this time to do. For `/ready`. It commits, and makes
+    /// PostgreSQL need room on its disk, and leaves nothing: a message in the write-ahead log that nobody reads, and a file that
+    /// ends with the transaction.
+    pub async fn try_write(&self, within: Duration) -> Result<(), NoWrite> {
+        let write = sqlx::query!(
+            r#"select set_config('synchronous_commit', 'on', true) as "a",
+                      pg_logical_emit_message(true, 'contextnexus', 'ready')::text as "b", pg_export_snapshot() as "c""#
+        );
+        match tokio::time::timeout(within, write.fetch_one(&self.pool)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(NoWrite::of(&error)),
+            Err(_) => Err(NoWrite::TooSlow(within)),
         }
     }
 

@@ -7,15 +7,19 @@
 use super::gather::Gather;
 use super::{Database, StoreError, begin, begin_snapshot};
 use async_trait::async_trait;
+pub use audit::{Audit, audit, documents};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, AppendRequest, Damage, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
 };
 use contextnexus_actors::report;
+pub use damage::{BROKEN_FOLDS, Mended, reopen};
 use load::Loads;
 use std::time::Duration;
 
 mod append;
+mod audit;
+mod damage;
 pub(super) mod frames;
 mod hold;
 mod load;
@@ -136,6 +140,17 @@ impl OperationLog for PostgresLog {
         let mut db = begin(&self.database, key.tenant).await?;
         snapshots::discard(&mut db, key.document, from_seq).await?;
         Ok(db.commit().await?)
+    }
+
+    #[tracing::instrument(name = "pg.log.close_for_writing", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
+    async fn close_for_writing(&self, key: DocumentKey, damage: Damage) -> Result<(), LogError> {
+        let mut db = begin(&self.database, key.tenant).await?;
+        let is_news = damage::close(&mut db, key.document, damage).await?;
+        db.commit().await?;
+        if is_news {
+            damage::say_closed(key.document, damage);
+        }
+        Ok(())
     }
 
     #[tracing::instrument(name = "pg.log.save_snapshot", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]

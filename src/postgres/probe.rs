@@ -92,34 +92,22 @@ pub async fn data_directory(superuser_url: &str) -> Answer {
 /// What [`examine`] found beside what `roles::inspect` finds.
 #[derive(Clone, Debug)]
 pub struct Examination {
-    /// Tables with a tenant in them that their owner could read across tenants.
-    pub unforced: Vec<String>,
     /// `synchronous_commit` of a new session. The log sets its own.
     pub synchronous_commit: String,
     /// Connections that the server takes.
     pub connections_max: i32,
 }
 
-/// Looks at what tenancy and durability stand on.
+/// Looks at what durability and capacity stand on.
 #[tracing::instrument(name = "pg.probe.examine", skip_all, err(level = "debug"))]
 pub async fn examine(database: &Database) -> Result<Examination, StoreError> {
     let facts = sqlx::query!(
         r#"select current_setting('synchronous_commit') as "synchronous_commit!",
-                  current_setting('max_connections')::int as "connections_max!",
-                  array(select c.relname::text from pg_class c
-                         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
-                           and not (c.relrowsecurity and c.relforcerowsecurity)
-                           and exists (select from pg_attribute a
-                                        where a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped)
-                         order by 1) as "unforced!""#
+                  current_setting('max_connections')::int as "connections_max!""#
     )
     .fetch_one(&database.pool)
     .await?;
-    Ok(Examination {
-        unforced: facts.unforced,
-        synchronous_commit: facts.synchronous_commit,
-        connections_max: facts.connections_max,
-    })
+    Ok(Examination { synchronous_commit: facts.synchronous_commit, connections_max: facts.connections_max })
 }
 
 /// Who this address signs in as. Answers within two seconds.

@@ -98,6 +98,18 @@ pub async fn prepare_backup(superuser_url: &str, backup: Login<'_>) -> Result<()
     Ok(())
 }
 
+/// Takes from everybody what PostgreSQL gives everybody in a new database and nothing here needs: temporary tables, which
+/// could stand in for those of the schema. For the owner of the database; for anybody else it does nothing. A dump does not
+/// hold it, so a restored database needs it again.
+pub(super) async fn restrict_everybody(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let revoke: String =
+        sqlx::query_scalar("select format('revoke temporary on database %I from public', current_database())")
+            .fetch_one(&mut *connection)
+            .await?;
+    sqlx::raw_sql(AssertSqlSafe(revoke)).execute(connection).await?;
+    Ok(())
+}
+
 /// What [`inspect`] found.
 #[derive(Clone, Debug)]
 pub struct Inspection {
@@ -107,6 +119,8 @@ pub struct Inspection {
     pub unsafe_role: Vec<String>,
     /// What makes a commit less than durable (`fsync`, `full_page_writes`): each a sentence. Serving needs an explicit flag.
     pub weakened: Vec<String>,
+    /// More than the role needs: each a sentence with its remedy. Worth a warning.
+    pub excess: Vec<String>,
     /// Writes go elsewhere: a standby.
     pub read_only: bool,
 }
@@ -121,6 +135,11 @@ pub async fn inspect(database: &Database) -> Result<Inspection, StoreError> {
                   (pg_is_in_recovery() or current_setting('transaction_read_only') = 'on') as "read_only!",
                   role.rolsuper as "superuser!", role.rolbypassrls as "bypassrls!", role.rolname::text as "name!",
                   has_schema_privilege('public', 'create') as "creates!",
+                  has_database_privilege(current_database(), 'temporary') as "makes_temporary!",
+                  current_database()::text as "database!",
+                  (select min(r.rolname)::text from pg_roles r
+                    where (r.rolsuper or r.rolbypassrls) and not role.rolsuper
+                      and pg_has_role(role.oid, r.oid, 'member') and r.oid <> role.oid) as "may_become?",
                   exists (select from pg_roles g
                            where g.rolname = 'contextnexus_application'
                              and pg_has_role(role.oid, g.oid, 'usage')) as "member!",
@@ -136,6 +155,9 @@ pub async fn inspect(database: &Database) -> Result<Inspection, StoreError> {
     if facts.superuser || facts.bypassrls {
         unsafe_role.push(format!("the role {name} is not bound by row-level security (superuser or bypassrls)"));
     } else {
+        if let Some(other) = &facts.may_become {
+            unsafe_role.push(format!("the role {name} may become {other}, which row-level security does not bind"));
+        }
         if facts.owns {
             unsafe_role
                 .push(format!("the role {name} owns tables: serve with another role than the one that migrates"));
@@ -154,5 +176,12 @@ pub async fn inspect(database: &Database) -> Result<Inspection, StoreError> {
     if !facts.full_page_writes {
         weakened.push("full_page_writes is off: a crash may tear pages".to_owned());
     }
-    Ok(Inspection { server_version: facts.server_version, unsafe_role, weakened, read_only: facts.read_only })
+    let mut excess = Vec::new();
+    if facts.makes_temporary {
+        excess.push(format!(
+            "the role {name} may make temporary tables; as the owner of the database: revoke temporary on database {} from public",
+            facts.database
+        ));
+    }
+    Ok(Inspection { server_version: facts.server_version, unsafe_role, weakened, excess, read_only: facts.read_only })
 }

@@ -5,6 +5,8 @@ use crate::tokens::TokenHash;
 use chrono::{DateTime, Utc};
 use contextnexus_actors::access::Role;
 use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
+use std::net::IpAddr;
+use std::time::Duration;
 
 /// What a session was made for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,14 +17,14 @@ pub enum Kind {
     Api,
     /// One document, at most in this role; presented as often as its bearer likes until it expires.
     Document(DocumentId, Role),
-    /// One document, at most in this role; presented once, before `redeem_by`.
+    /// One document, at most in this role; presented once, and soon.
     Ticket {
         /// Which.
         document: DocumentId,
         /// At most.
         role: Role,
-        /// Worthless after it.
-        redeem_by: DateTime<Utc>,
+        /// Worthless so long after it was stored.
+        redeem_within: Duration,
     },
 }
 
@@ -37,6 +39,25 @@ impl Kind {
             Self::Ticket { .. } => "ticket",
         }
     }
+}
+
+/// When a session ends by itself. The database's clock makes and checks every such time, so a node's own clock, which may
+/// be wrong, decides nothing.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// So long after it was stored.
+    After(Duration),
+    /// At a time that came from the database: the end of the session that asked for this one.
+    At(DateTime<Utc>),
+}
+
+/// The times of a session that was created, by the database's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+    /// Tickets: worthless after it, unless presented.
+    pub redeem_by: Option<DateTime<Utc>>,
 }
 
 /// A session to create.
@@ -57,7 +78,9 @@ pub struct NewSession<'a> {
     /// The session with which this one ends.
     pub parent: Option<SessionId>,
     /// When it ends by itself.
-    pub expires_at: DateTime<Utc>,
+    pub end: End,
+    /// Logins: the network of the address that signed in, which is known from then on. Only a hash of it is stored.
+    pub network: Option<IpAddr>,
 }
 
 /// A session as its owner sees it. The token is not in it: nobody has it but its bearer.
@@ -83,18 +106,27 @@ pub struct Session {
     pub last_activity_at: Option<DateTime<Utc>>,
 }
 
-/// Stores a session.
+/// Stores a session, and says when it ends.
 #[tracing::instrument(name = "pg.sessions.create", skip_all, fields(session.id = %new.id), err(level = "debug"))]
-pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<(), StoreError> {
-    let (document, role, redeem_by) = match new.kind {
+pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<Times, StoreError> {
+    let (document, role, redeem_within) = match new.kind {
         Kind::Login | Kind::Api => (None, None, None),
         Kind::Document(document, role) => (Some(document.0), Some(role.as_str()), None),
-        Kind::Ticket { document, role, redeem_by } => (Some(document.0), Some(role.as_str()), Some(redeem_by)),
+        Kind::Ticket { document, role, redeem_within } => (Some(document.0), Some(role.as_str()), Some(redeem_within)),
     };
-    sqlx::query!(
-        "insert into user_sessions
-             (tenant_id, id, user_id, kind, name, token_hash, document_id, role, created_by, parent_id, expires_at, redeem_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    let (ends_at, lasts) = match new.end {
+        End::At(ends_at) => (Some(ends_at), None),
+        End::After(lasts) => (None, Some(lasts)),
+    };
+    let row = sqlx::query!(
+        r#"insert into user_sessions
+             (tenant_id, id, user_id, kind, name, token_hash, document_id, role, created_by, parent_id, expires_at,
+              redeem_by, login_network)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+                 coalesce($11::timestamptz, now() + make_interval(secs => $12::float8)),
+                 now() + make_interval(secs => $13::float8),
+                 (select sha256(bus_key || convert_to($14::text, 'UTF8')) from tenants where id = $1))
+         returning expires_at, redeem_by"#,
         db.tenant.0,
         new.id.0,
         new.user.0,
@@ -105,12 +137,14 @@ pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<(), StoreE
         role,
         new.created_by.map(|user| user.0),
         new.parent.map(|session| session.0),
-        new.expires_at,
-        redeem_by
+        ends_at,
+        lasts.map(|lasts| lasts.as_secs_f64()),
+        redeem_within.map(|within| within.as_secs_f64()),
+        new.network.map(|network| network.to_string())
     )
-    .execute(&mut *db.tx)
+    .fetch_one(&mut *db.tx)
     .await?;
-    Ok(())
+    Ok(Times { expires_at: row.expires_at, redeem_by: row.redeem_by })
 }
 
 /// Sessions of one user that are in force, newest first, those before `before`.
@@ -198,22 +232,19 @@ pub async fn find_api_token(db: &mut TenantTx, hash: &TokenHash) -> Result<Optio
     Ok(id.map(SessionId))
 }
 
-/// When this user's API token ends by itself. `None` for one that is unknown, expired or revoked.
-#[tracing::instrument(name = "pg.sessions.token_expires_at", skip_all, fields(user.id = %user), err(level = "debug"))]
-pub async fn token_expires_at(
-    db: &mut TenantTx,
-    user: UserId,
-    hash: &TokenHash,
-) -> Result<Option<DateTime<Utc>>, StoreError> {
+/// Whether this user's API token is in force and will be for so many more days.
+#[tracing::instrument(name = "pg.sessions.token_lasts", skip_all, fields(user.id = %user), err(level = "debug"))]
+pub async fn token_lasts(db: &mut TenantTx, user: UserId, hash: &TokenHash, days: i32) -> Result<bool, StoreError> {
     Ok(sqlx::query_scalar!(
-        "select expires_at from user_sessions
-          where tenant_id = $1 and token_hash = $2 and user_id = $3 and kind = 'api'
-            and revoked_at is null and expires_at > now()",
+        r#"select exists (select from user_sessions
+                           where tenant_id = $1 and token_hash = $2 and user_id = $3 and kind = 'api'
+                             and revoked_at is null and expires_at > now() + make_interval(days => $4)) as "lasts!""#,
         db.tenant.0,
         &hash[..],
-        user.0
+        user.0,
+        days
     )
-    .fetch_optional(&mut *db.tx)
+    .fetch_one(&mut *db.tx)
     .await?)
 }
 

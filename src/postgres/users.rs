@@ -1,8 +1,10 @@
 //! Users: people, services, and the own users of applications that embed the server.
 
 use super::{StoreError, TenantTx};
+use crate::devices::DeviceKey;
 use chrono::{DateTime, Utc};
 use contextnexus_actors::ids::UserId;
+use std::net::IpAddr;
 
 /// A user as other users see one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,7 +34,14 @@ pub struct Credentials {
     pub id: UserId,
     /// argon2id, PHC string. `None`: signs in by token only.
     pub password_hash: Option<String>,
+    /// Signs the cookies of devices that the user has signed in on.
+    pub device_key: DeviceKey,
+    /// The user has signed in from this network before, in the last [`NETWORK_KNOWN_DAYS`].
+    pub knows_network: bool,
 }
+
+/// So long after a login its network is known; it is forgotten earlier where the session's row is removed.
+const NETWORK_KNOWN_DAYS: i32 = 90;
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,23 +101,37 @@ pub async fn find_by_email(db: &mut TenantTx, email: &str) -> Result<Option<User
     Ok(id.map(UserId))
 }
 
-/// What a login with this e-mail address is compared with. `None` for nobody, and for a user that is switched off.
+/// What a login with this e-mail address from this network is compared with. `None` for nobody, and for a user that is
+/// switched off.
 #[tracing::instrument(name = "pg.users.credentials", skip_all, err(level = "debug"))]
-pub async fn credentials(db: &mut TenantTx, email: &str) -> Result<Option<Credentials>, StoreError> {
+pub async fn credentials(db: &mut TenantTx, email: &str, network: IpAddr) -> Result<Option<Credentials>, StoreError> {
     let row = sqlx::query!(
-        "select id, password_hash from users where tenant_id = $1 and email = $2 and is_active",
+        r#"select u.id, u.password_hash, t.bus_key,
+                  exists (select from user_sessions s
+                           where s.tenant_id = u.tenant_id and s.user_id = u.id and s.kind = 'login'
+                             and s.login_network = sha256(t.bus_key || convert_to($3, 'UTF8'))
+                             and s.created_at > now() - make_interval(days => $4)) as "knows_network!"
+             from users u join tenants t on t.id = u.tenant_id
+            where u.tenant_id = $1 and u.email = $2 and u.is_active"#,
         db.tenant.0,
-        email.to_lowercase()
+        email.to_lowercase(),
+        network.to_string(),
+        NETWORK_KNOWN_DAYS
     )
     .fetch_optional(&mut *db.tx)
     .await?;
-    Ok(row.map(|row| Credentials { id: UserId(row.id), password_hash: row.password_hash }))
+    Ok(row.map(|row| Credentials {
+        id: UserId(row.id),
+        password_hash: row.password_hash,
+        device_key: DeviceKey::of_tenant(&row.bus_key),
+        knows_network: row.knows_network,
+    }))
 }
 
 /// Notes that the user has signed in.
 #[tracing::instrument(name = "pg.users.signed_in", skip_all, fields(user.id = %id), err(level = "debug"))]
-pub async fn signed_in(db: &mut TenantTx, id: UserId, at: DateTime<Utc>) -> Result<(), StoreError> {
-    sqlx::query!("update users set last_login_at = $3 where tenant_id = $1 and id = $2", db.tenant.0, id.0, at)
+pub async fn signed_in(db: &mut TenantTx, id: UserId) -> Result<(), StoreError> {
+    sqlx::query!("update users set last_login_at = now() where tenant_id = $1 and id = $2", db.tenant.0, id.0)
         .execute(&mut *db.tx)
         .await?;
     Ok(())

@@ -4,6 +4,7 @@
 //! connections. A node without connection publishes to nobody at no cost; back again, it tells every subscriber of the gap.
 
 mod board;
+mod doubts;
 mod link;
 mod wire;
 
@@ -13,6 +14,7 @@ use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::{DocumentKey, NodeId, TenantId};
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage, Subscription, events};
 use contextnexus_actors::report;
+use doubts::Doubts;
 use link::Outgoing;
 pub use link::OutgoingLimits;
 use redis::io::tcp::TcpSettings;
@@ -20,7 +22,7 @@ use redis::{Client, IntoConnectionInfo as _, ProtocolVersion};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
@@ -64,6 +66,7 @@ struct Shared {
     board_changed: Notify,
     outgoing: Mutex<Outgoing>,
     outgoing_waits: Notify,
+    doubts: Mutex<Doubts>,
     is_up: AtomicBool,
 }
 
@@ -92,6 +95,7 @@ impl RedisBus {
             board_changed: Notify::new(),
             outgoing: Mutex::new(Outgoing::new(outgoing)),
             outgoing_waits: Notify::new(),
+            doubts: Mutex::default(),
             is_up: AtomicBool::new(false),
         });
         let link = tokio::spawn(link::keep(Arc::clone(&shared))).abort_handle();
@@ -189,7 +193,13 @@ impl Shared {
             Ok(message) => lock(&self.board).deliver(message),
             Err(why) => {
                 dropped(why.label(), 1);
-                report!(Cause::Setup, tenant.id = %tenant, "message from Redis dropped: {why}");
+                if let Some(count) = lock(&self.doubts).add(Instant::now(), why) {
+                    report!(
+                        Cause::Setup, tenant.id = %tenant, count,
+                        "dropped {count} messages from Redis since this was said last, of tenant {tenant} and others: {why}. \
+                         Let nobody but the nodes of this database write into this Redis"
+                    );
+                }
             }
         }
     }

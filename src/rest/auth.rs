@@ -1,6 +1,7 @@
 //! Signing in and out, and who one is.
 
 use super::caller::Authenticated;
+use super::limits::{Account, Known};
 use super::{ApiError, Problem, Rest, validate};
 use crate::origins::Refusal;
 use crate::passwords::{PASSWORD_BYTES_MAX, Password};
@@ -8,10 +9,11 @@ use crate::postgres::{sessions, tenants, users};
 use crate::proxies::network;
 use crate::{cookies, tokens};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use contextnexus_actors::access::Scope;
 use contextnexus_actors::ids::{SessionId, TenantId};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
@@ -100,35 +102,50 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
         return Err(ApiError::OriginNotAllowed); // another page would sign its visitor in as somebody else
     }
     let email = email.trim().to_lowercase();
-    let account = format!("{}/{email}", tenant.as_deref().unwrap_or_default());
+    let network = network(rest.settings.trusted_proxies.client_of(&request));
     let now = rest.clock.instant();
-    let attempt = rest
-        .logins
-        .take(now, network(rest.settings.trusted_proxies.client_of(&request)), &account)
-        .map_err(|retry_after_s| ApiError::TooManyRequests { retry_after_s })?;
+    let too_many = |retry_after_s| ApiError::TooManyRequests { retry_after_s };
+    let from = rest.logins.take_from(now, network);
+    let cookie_of_device = cookies::device(request.headers());
+    if cookie_of_device.is_none() {
+        from.as_ref().map_err(|retry_after_s| too_many(*retry_after_s))?;
+    }
     let tenant = find_tenant(&rest, tenant.as_deref(), &email).await?;
     let credentials = match &tenant {
         Some(tenant) if is_plausible(&email, &password) => {
             let mut db = rest.begin(tenant.id).await?;
-            users::credentials(&mut db, &email).await?
+            users::credentials(&mut db, &email, network).await?
         }
         _ => None,
     };
+    let device = credentials
+        .as_ref()
+        .and_then(|credentials| credentials.device_key.device(credentials.id, cookie_of_device.as_deref()?));
+    // Who guesses from the same address does not lock out a device that is known.
+    let from = match (from, device) {
+        (Err(_), Some(_)) => None,
+        (from, _) => Some(from.map_err(too_many)?),
+    };
+    let knows_network = credentials.as_ref().is_some_and(|credentials| credentials.knows_network);
+    let known = device.map(Known::Device).or(knows_network.then_some(Known::Network(network)));
+    let account = match (&tenant, &credentials) {
+        (Some(tenant), Some(credentials)) => Account::User(tenant.id, credentials.id),
+        (tenant, _) => Account::Nobody(tenant.as_ref().map(|tenant| tenant.id), &email),
+    };
+    let into = rest.logins.take_into(now, account, known).map_err(too_many)?;
     // Also where there is nobody to compare with: the time must not tell.
     let stored = credentials.as_ref().and_then(|credentials| credentials.password_hash.clone());
     let right = rest.passwords.verify(password, stored).await?;
     let (Some(tenant), Some(credentials), true) = (tenant, credentials, right) else {
         return Err(ApiError::BadCredentials);
     };
-    rest.logins.give_back(now, &attempt);
+    from.iter().chain([&into]).for_each(|attempt| rest.logins.give_back(now, attempt));
 
     let token = tokens::fresh(tenant.id)?;
-    let signed_in = rest.clock.now();
-    let lasts = TimeDelta::days(rest.settings.login_days);
-    let expires_at = signed_in + lasts;
+    let lasts = Duration::from_secs(rest.settings.login_days.unsigned_abs() * 86_400);
     let session = SessionId(rest.clock.fresh_id());
     let mut db = rest.begin(tenant.id).await?;
-    sessions::create(
+    let times = sessions::create(
         &mut db,
         sessions::NewSession {
             id: session,
@@ -138,11 +155,12 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
             token_hash: tokens::hash(&token),
             created_by: None,
             parent: None,
-            expires_at,
+            end: sessions::End::After(lasts),
+            network: Some(network),
         },
     )
     .await?;
-    users::signed_in(&mut db, credentials.id, signed_in).await?;
+    users::signed_in(&mut db, credentials.id).await?;
     let user = users::get(&mut db, credentials.id).await?;
     db.commit().await?;
     tracing::info!(tenant.id = %tenant.id, user.id = %user.id, session.id = %session, "user {} signed in", user.id);
@@ -150,11 +168,14 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
     let mut response = HttpResponse::Ok();
     response.insert_header(("cache-control", "no-store"));
     if cookie {
-        response.cookie(cookies::signing_in(&token, rest.is_https(&request), lasts.num_seconds()));
+        let is_https = rest.is_https(&request);
+        response.cookie(cookies::signing_in(&token, is_https, lasts.as_secs().cast_signed()));
+        let device = device.unwrap_or_else(|| rest.clock.fresh_id());
+        response.cookie(cookies::remembering(credentials.device_key.sign(credentials.id, device), is_https));
     }
     Ok(response.json(LoggedIn {
         token: (!cookie).then_some(token.0),
-        expires_at,
+        expires_at: times.expires_at,
         tenant: TenantBody { id: tenant.id.0, slug: tenant.slug },
         user: user.into(),
     }))

@@ -6,12 +6,13 @@ use super::versions::{etag, if_match};
 use super::{ApiError, Problem, Rest, validate};
 use crate::postgres::TenantTx;
 use crate::postgres::documents::{self, Document};
+use crate::postgres::operation_log;
 use crate::postgres::projects;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, delete, get, patch, post, web};
 use chrono::{DateTime, Utc};
 use contextnexus_actors::access::{Caller, Role};
-use contextnexus_actors::ids::{DocumentId, ProjectId};
+use contextnexus_actors::ids::{DocumentId, ProjectId, Tip};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -49,9 +50,12 @@ pub(super) struct DocumentBody {
     /// When name or title last changed.
     updated_at: DateTime<Utc>,
     deleted_at: Option<DateTime<Utc>>,
-    /// Since when nobody may write: updates of it kept breaking the server that folded them (they are in its quarantine). An administrator
-    /// opens it again.
+    /// Since when nobody may write. An administrator opens it again.
     read_only_since: Option<DateTime<Utc>>,
+    /// Why: `broken_folds`, updates of it kept breaking the server that folded them (they are in its quarantine); or a damaged log:
+    /// `corrupt_row`, `missing_rows` or `lost_head`. What is before the damage is read.
+    #[schema(example = "corrupt_row")]
+    read_only_reason: Option<String>,
     /// Of name, title and tombstone; also the `ETag`.
     version: i64,
     /// The sequence number of the content's last update.
@@ -72,6 +76,7 @@ impl From<Document> for DocumentBody {
             updated_at: document.updated_at,
             deleted_at: document.deleted_at,
             read_only_since: document.read_only_since,
+            read_only_reason: document.read_only_reason,
             version: document.version,
             seq: document.seq,
         }
@@ -343,8 +348,11 @@ async fn restore(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uui
     Ok(answer(HttpResponse::Ok(), document))
 }
 
-/// Opens a document for writing that the server closed, because two of its updates within ten minutes broke whoever folded them. One more
-/// within these ten minutes closes it again. For administrators of the project.
+/// Opens a document for writing that the server closed. For administrators of the project.
+///
+/// Where two of its updates within ten minutes broke whoever folded them, one more within these ten minutes closes it again. Where its
+/// log is damaged, it goes on as it is: what does not read back moves into quarantine, and so does what builds on that; clients that
+/// still have it bring it back. Restore a backup first where that has more.
 #[utoipa::path(
     operation_id = "reopen_document", tag = "Documents", security(("token" = [])), params(("id" = Uuid, Path)),
     responses(
@@ -360,10 +368,13 @@ async fn reopen(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uuid
     let id = DocumentId(*id);
     let mut db = rest.begin(caller.tenant).await?;
     require_admin(&living(&mut db, caller, id).await?)?;
-    documents::reopen(&mut db, id).await?;
+    let mended = operation_log::reopen(&mut db, id, Tip(rest.clock.fresh_id())).await?;
     let document = documents::get(&mut db, caller, id).await?;
     db.commit().await?;
     rest.documents.access_changed(caller.tenant).await;
-    tracing::warn!(document.id = %id, user.id = %caller.user, "opened document {id} for writing again");
+    tracing::warn!(
+        document.id = %id, user.id = %caller.user, rows = mended.rows, numbers = mended.numbers,
+        "opened document {id} for writing again, without {} rows and {} numbers of its log", mended.rows, mended.numbers
+    );
     Ok(answer(HttpResponse::Ok(), document))
 }

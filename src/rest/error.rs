@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, ResponseError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use contextnexus_actors::causes::Cause;
-use contextnexus_actors::ports::{AccessDenied, ReadRefused, WriteRefused};
+use contextnexus_actors::ports::{AccessDenied, LogError, ReadRefused, WriteRefused};
 use contextnexus_actors::report;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -324,6 +324,18 @@ impl From<ReadRefused> for ApiError {
             ReadRefused::NoSuchDocument => Self::NotFound("document"),
             ReadRefused::Deleted => Self::DocumentDeleted,
             ReadRefused::Unavailable { retry_after_s } => Self::Unavailable { retry_after_s },
+        }
+    }
+}
+
+impl From<LogError> for ApiError {
+    /// Of a log that is mended: whatever it is, it may be tried again.
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::NoSuchDocument => Self::NotFound("document"),
+            LogError::Unavailable(_) | LogError::Diverged | LogError::Damaged(_) => {
+                Self::Unavailable { retry_after_s: 1 }
+            }
         }
     }
 }

@@ -1,16 +1,19 @@
 //! How often somebody may try to sign in: a bucket per address and one per account, in this node's memory.
 //!
 //! Guessing one account's password from many addresses empties the account's bucket, guessing many accounts from one address
-//! that address's. A right password takes nothing.
+//! that address's. A right password takes nothing. Devices and networks from which the account's owner has signed in before
+//! have buckets of their own, so that strangers slow only strangers.
 
+use contextnexus_actors::ids::{TenantId, UserId};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hash};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
-/// 16,384 buckets of 32 bytes; beyond it, and with none of them full again, strangers share one.
+/// 16,384 buckets of 32 bytes of each kind; beyond it, and with none of them full again, who comes then shares one.
 const BUCKETS_MAX: usize = 16_384;
 
 /// How often something may happen.
@@ -25,7 +28,7 @@ pub struct Rate {
 /// How often somebody may try. The defaults and their reasons stand in `default.toml`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LoginRates {
-    /// Into one account, from anywhere.
+    /// Into one account, by strangers together, and by each device and network that is known.
     pub account: Rate,
     /// From one address, into any account.
     pub address: Rate,
@@ -40,25 +43,48 @@ impl Default for LoginRates {
     }
 }
 
+/// Into which account somebody tries to sign in, as it was found: however it is written, one account has one count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Account<'a> {
+    /// A user.
+    User(TenantId, UserId),
+    /// No such user; counted as one is, so that the count does not tell. The e-mail address is in lower case.
+    Nobody(Option<TenantId>, &'a str),
+}
+
+/// By what the owner of an account is told from a stranger.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Known {
+    /// A browser on which the user has signed in before.
+    Device(Uuid),
+    /// A network from which the user has signed in before.
+    Network(IpAddr),
+}
+
 /// The buckets.
 #[derive(Debug, Default)]
 pub struct LoginLimits {
     rates: LoginRates,
     keys: RandomState,
-    buckets: Mutex<HashMap<u64, Bucket>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// When it is full again.
-    full_at: Instant,
+    addresses: Mutex<Buckets>,
+    /// Of strangers, by account.
+    strangers: Mutex<Buckets>,
+    /// Apart, so that strangers who fill their own memory do not take that of those who are known.
+    known: Mutex<Buckets>,
 }
 
 /// What an attempt took, to be given back when it was right.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    account: u64,
-    address: u64,
+    key: u64,
+    whose: Whose,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    Address,
+    Stranger,
+    Known,
 }
 
 impl LoginLimits {
@@ -68,46 +94,60 @@ impl LoginLimits {
         Self { rates, ..Self::default() }
     }
 
-    /// Takes an attempt from both buckets, or says how many seconds to wait.
-    pub(super) fn take(&self, now: Instant, address: IpAddr, account: &str) -> Result<Attempt, u64> {
-        let attempt = Attempt { account: self.key("account", account), address: self.key("address", address) };
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() + 2 > BUCKETS_MAX {
-            buckets.retain(|_, bucket| bucket.full_at > now);
-        }
-        let both = [(attempt.address, self.rates.address), (attempt.account, self.rates.account)];
-        for (key, rate) in both {
-            let full_at = bucket(&mut buckets, key, now).full_at.max(now) + rate.per;
-            let over = (full_at - now).saturating_sub(rate.per * rate.burst);
-            if !over.is_zero() {
-                return Err(over.as_secs() + 1);
-            }
-        }
-        for (key, rate) in both {
-            let bucket = bucket(&mut buckets, key, now);
-            bucket.full_at = bucket.full_at.max(now) + rate.per;
-        }
-        Ok(attempt)
+    /// Takes an attempt from an address, into whatever account, or says how many seconds to wait.
+    pub(super) fn take_from(&self, now: Instant, address: IpAddr) -> Result<Attempt, u64> {
+        self.take(now, Attempt { key: self.keys.hash_one(address), whose: Whose::Address })
+    }
+
+    /// Takes an attempt into an account, or says how many seconds to wait. Who is known has a count apart from strangers'.
+    pub(super) fn take_into(&self, now: Instant, account: Account<'_>, known: Option<Known>) -> Result<Attempt, u64> {
+        let whose = if known.is_some() { Whose::Known } else { Whose::Stranger };
+        self.take(now, Attempt { key: self.keys.hash_one((account, known)), whose })
     }
 
     /// Gives back what a right attempt took.
     pub(super) fn give_back(&self, now: Instant, attempt: &Attempt) {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, rate) in [(attempt.address, self.rates.address), (attempt.account, self.rates.account)] {
-            let bucket = bucket(&mut buckets, key, now);
-            bucket.full_at = bucket.full_at.checked_sub(rate.per).unwrap_or(now);
-        }
+        let (buckets, rate) = self.of(attempt.whose);
+        let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = buckets.full_at(attempt.key, now);
+        *full_at = full_at.checked_sub(rate.per).unwrap_or(now);
     }
 
-    fn key(&self, kind: &str, value: impl Hash) -> u64 {
-        self.keys.hash_one((kind, value))
+    fn take(&self, now: Instant, attempt: Attempt) -> Result<Attempt, u64> {
+        let (buckets, rate) = self.of(attempt.whose);
+        let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = buckets.full_at(attempt.key, now);
+        let after = (*full_at).max(now) + rate.per;
+        let over = (after - now).saturating_sub(rate.per * rate.burst);
+        if !over.is_zero() {
+            return Err(over.as_secs() + 1);
+        }
+        *full_at = after;
+        Ok(attempt)
+    }
+
+    fn of(&self, whose: Whose) -> (&Mutex<Buckets>, Rate) {
+        match whose {
+            Whose::Address => (&self.addresses, self.rates.address),
+            Whose::Stranger => (&self.strangers, self.rates.account),
+            Whose::Known => (&self.known, self.rates.account),
+        }
     }
 }
 
-fn bucket(buckets: &mut HashMap<u64, Bucket>, key: u64, now: Instant) -> &mut Bucket {
-    const STRANGERS: u64 = 0;
-    let key = if buckets.len() < BUCKETS_MAX || buckets.contains_key(&key) { key } else { STRANGERS };
-    buckets.entry(key).or_insert(Bucket { full_at: now })
+/// When each bucket is full again.
+#[derive(Debug, Default)]
+struct Buckets(HashMap<u64, Instant>);
+
+impl Buckets {
+    fn full_at(&mut self, key: u64, now: Instant) -> &mut Instant {
+        const SHARED: u64 = 0;
+        if self.0.len() >= BUCKETS_MAX {
+            self.0.retain(|_, full_at| *full_at > now);
+        }
+        let key = if self.0.len() < BUCKETS_MAX || self.0.contains_key(&key) { key } else { SHARED };
+        self.0.entry(key).or_insert(now)
+    }
 }
 
 #[cfg(test)]
@@ -119,26 +159,48 @@ mod tests {
         Ipv4Addr::from_bits(n).into()
     }
 
+    fn user(n: u128) -> Account<'static> {
+        Account::User(TenantId(Uuid::nil()), UserId(Uuid::from_u128(n)))
+    }
+
+    fn exhaust(limits: &LoginLimits, now: Instant, account: Account<'_>, known: Option<Known>) {
+        for _ in 0..LoginRates::default().account.burst {
+            limits.take_into(now, account, known).unwrap();
+        }
+        limits.take_into(now, account, known).unwrap_err();
+    }
+
     #[test]
-    fn guessing_one_account_is_slowed_from_wherever_it_comes() {
+    fn guessing_one_account_is_slowed() {
         let limits = LoginLimits::default();
         let now = Instant::now();
-        for n in 0..LoginRates::default().account.burst {
-            limits.take(now, address(n), "a@b").unwrap();
-        }
-        let wait = limits.take(now, address(999), "a@b").unwrap_err();
+        exhaust(&limits, now, user(1), None);
+        let wait = limits.take_into(now, user(1), None).unwrap_err();
         assert!((10..=11).contains(&wait), "{wait}");
-        assert!(limits.take(now, address(999), "c@d").is_ok(), "others are not slowed");
-        assert!(limits.take(now + Duration::from_secs(10), address(999), "a@b").is_ok());
-        assert!(limits.take(now + Duration::from_secs(10), address(999), "a@b").is_err());
+        assert!(limits.take_into(now, user(2), None).is_ok(), "others are not slowed");
+        assert!(limits.take_into(now + Duration::from_secs(10), user(1), None).is_ok());
+        assert!(limits.take_into(now + Duration::from_secs(10), user(1), None).is_err());
+    }
+
+    #[test]
+    fn who_is_known_is_not_slowed_by_strangers_and_has_a_count_too() {
+        let limits = LoginLimits::default();
+        let now = Instant::now();
+        exhaust(&limits, now, user(1), None);
+        let device = Some(Known::Device(Uuid::from_u128(7)));
+        let network = Some(Known::Network(address(1)));
+        exhaust(&limits, now, user(1), device);
+        exhaust(&limits, now, user(1), network);
+        assert!(limits.take_into(now, user(2), device).is_ok(), "each account counts for itself");
     }
 
     #[test]
     fn guessing_many_accounts_from_one_address_is_slowed() {
         let limits = LoginLimits::default();
         let now = Instant::now();
-        let taken = (0..1000).filter(|n| limits.take(now, address(1), &n.to_string()).is_ok()).count();
+        let taken = (0..1000).filter(|_| limits.take_from(now, address(1)).is_ok()).count();
         assert_eq!(taken, LoginRates::default().address.burst as usize);
+        assert!(limits.take_from(now, address(2)).is_ok());
     }
 
     #[test]
@@ -146,18 +208,23 @@ mod tests {
         let limits = LoginLimits::default();
         let now = Instant::now();
         for _ in 0..1000 {
-            let attempt = limits.take(now, address(1), "a@b").unwrap();
-            limits.give_back(now, &attempt);
+            let attempts = [limits.take_from(now, address(1)).unwrap(), limits.take_into(now, user(1), None).unwrap()];
+            attempts.iter().for_each(|attempt| limits.give_back(now, attempt));
         }
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn memory_is_bounded_and_strangers_who_fill_theirs_slow_nobody_who_is_known() {
         let limits = LoginLimits::default();
         let now = Instant::now();
         for n in 0..100_000_u32 {
-            let _ = limits.take(now, address(n), &n.to_string());
+            let _ = limits.take_from(now, address(n));
+            let _ = limits.take_into(now, Account::Nobody(None, &n.to_string()), None);
         }
-        assert!(limits.buckets.lock().unwrap().len() <= BUCKETS_MAX + 1);
+        for buckets in [&limits.addresses, &limits.strangers] {
+            assert!(buckets.lock().unwrap().0.len() <= BUCKETS_MAX + 1);
+        }
+        assert!(limits.take_into(now, user(1), None).is_err(), "there is no room for another stranger");
+        assert!(limits.take_into(now, user(1), Some(Known::Device(Uuid::nil()))).is_ok());
     }
 }

@@ -29,6 +29,7 @@ pub async fn shell<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let id = request_id(request.headers(), || rest.clock.fresh_id().to_string());
+    let is_https = rest.is_https(request.request());
     request.extensions_mut().insert(RequestId(id.clone()));
     let cors = rest.origins.cors(request.headers(), brings_token(&request));
     // An upgrade to a WebSocket is not read by CORS; `ws::upgrade` decides over it.
@@ -60,7 +61,7 @@ pub async fn shell<B: MessageBody + 'static>(
         allow(headers, origin);
     }
     headers.append(header::VARY, HeaderValue::from_static("origin"));
-    harden(headers, rest.settings.public_url.starts_with("https://"));
+    harden(headers, is_https);
     Ok(response)
 }
 

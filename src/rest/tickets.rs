@@ -5,20 +5,22 @@ use super::documents::living;
 use super::members::RoleBody;
 use super::{ApiError, Problem, Rest, validate};
 use crate::postgres::documents::Document;
-use crate::postgres::{TenantTx, sessions, users};
+use crate::postgres::sessions::{self, End};
+use crate::postgres::{TenantTx, users};
 use crate::tokens;
 use actix_web::{HttpResponse, post, web};
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use contextnexus_actors::access::{Caller, Role};
 use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
 
 /// A ticket travels in an address, so it is worth nothing soon.
-const REDEEM_S: i64 = 60;
+const REDEEM_WITHIN: Duration = Duration::from_secs(60);
 const HOUR_S: u32 = 3600;
 
 pub(super) fn resources(config: &mut ServiceConfig<'_>) {
@@ -85,33 +87,30 @@ async fn issue(
     };
     let mut db = rest.begin(caller.tenant).await?;
     let document = living(&mut db, caller, DocumentId(*id)).await?;
-    let now = rest.clock.now();
     let bearer = match &wanted.subject {
         Some(subject) => {
             let role = wanted.role.map_or(Role::Editor, Role::from);
             let ttl = validate::seconds("ttl", wanted.ttl, HOUR_S, 60..=24 * HOUR_S)?;
             let fresh = UserId(rest.clock.fresh_id());
             let user = external(&mut db, &document, fresh, subject, wanted.name.as_deref(), role).await?;
-            Bearer { user, role, until: now + TimeDelta::seconds(i64::from(ttl)) }
+            Bearer { user, role, end: End::After(Duration::from_secs(u64::from(ttl))) }
         }
         None => own(caller, &document, &wanted)?,
     };
     let token = tokens::fresh(caller.tenant)?;
     let id = SessionId(rest.clock.fresh_id());
-    let redeem_by = now + TimeDelta::seconds(REDEEM_S);
-    // An external user's connection outlives the token that vouched for it in time, though not its revocation.
-    let expires_at = bearer.until;
-    sessions::create(
+    let times = sessions::create(
         &mut db,
         sessions::NewSession {
             id,
             user: bearer.user,
-            kind: sessions::Kind::Ticket { document: document.id, role: bearer.role, redeem_by },
+            kind: sessions::Kind::Ticket { document: document.id, role: bearer.role, redeem_within: REDEEM_WITHIN },
             name: None,
             token_hash: tokens::hash(&token),
             created_by: Some(caller.user),
             parent: Some(caller.session),
-            expires_at,
+            end: bearer.end,
+            network: None,
         },
     )
     .await?;
@@ -120,8 +119,8 @@ async fn issue(
         ticket: token.0,
         document_id: document.id.0,
         role: bearer.role.into(),
-        redeem_by,
-        expires_at,
+        redeem_by: times.redeem_by.ok_or_else(|| ApiError::internal("a ticket without an end"))?,
+        expires_at: times.expires_at,
     }))
 }
 
@@ -129,7 +128,7 @@ async fn issue(
 struct Bearer {
     user: UserId,
     role: Role,
-    until: DateTime<Utc>,
+    end: End,
 }
 
 /// A ticket for the caller: at most its own role, at most as long as its session.
@@ -138,7 +137,7 @@ fn own(caller: &Caller, document: &Document, wanted: &NewTicket) -> Result<Beare
         return Err(ApiError::field("subject", "name and ttl go with a subject"));
     }
     let role = wanted.role.map_or(document.role, |role| document.role.min(role.into()));
-    Ok(Bearer { user: caller.user, role, until: caller.expires_at })
+    Ok(Bearer { user: caller.user, role, end: End::At(caller.expires_at) })
 }
 
 /// The user of kind `external` that an administrator of the project vouches for.

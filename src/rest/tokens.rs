@@ -7,9 +7,10 @@ use super::{ApiError, Problem, Rest, validate};
 use crate::postgres::{sessions, users};
 use crate::tokens;
 use actix_web::{HttpResponse, delete, get, post, web};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use contextnexus_actors::ids::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
@@ -96,8 +97,7 @@ async fn create(
     };
     let token = tokens::fresh(caller.tenant)?;
     let id = SessionId(rest.clock.fresh_id());
-    let expires_at = rest.clock.now() + TimeDelta::seconds(i64::from(ttl_s));
-    sessions::create(
+    let times = sessions::create(
         &mut db,
         sessions::NewSession {
             id,
@@ -107,7 +107,8 @@ async fn create(
             token_hash: tokens::hash(&token),
             created_by: Some(caller.user),
             parent: None,
-            expires_at,
+            end: sessions::End::After(Duration::from_secs(u64::from(ttl_s))),
+            network: None,
         },
     )
     .await?;
@@ -117,7 +118,7 @@ async fn create(
         id: id.0,
         token: token.0,
         user_id: user.0,
-        expires_at,
+        expires_at: times.expires_at,
     }))
 }
 

@@ -15,13 +15,13 @@ use crate::{paths, tokens};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, post, routes, web};
 use bytes::Bytes;
-use chrono::TimeDelta;
 use contextnexus_actors::access::{Caller, Role, Scope};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, SessionId, UserId};
 use contextnexus_actors::ports::RoomName;
 use contextnexus_actors::room;
 use serde::{Deserialize, Serialize};
 use std::future::{Ready, ready};
+use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -177,7 +177,6 @@ async fn authorize(
         None => caller.user,
     };
     let token = tokens::fresh(caller.tenant)?;
-    let expires_at = rest.clock.now() + TimeDelta::seconds(i64::from(valid_s));
     sessions::create(
         &mut db,
         sessions::NewSession {
@@ -188,7 +187,8 @@ async fn authorize(
             token_hash: tokens::hash(&token),
             created_by: Some(caller.user),
             parent: Some(caller.session),
-            expires_at,
+            end: sessions::End::After(Duration::from_secs(u64::from(valid_s))),
+            network: None,
         },
     )
     .await?;

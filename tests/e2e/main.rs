@@ -9,6 +9,7 @@ mod support;
 
 mod browser;
 mod embedded;
+mod http_heads;
 mod interop_access;
 mod interop_control;
 mod interop_convergence;
@@ -38,7 +39,9 @@ mod postgres_measure;
 mod postgres_tenancy;
 mod postgres_upkeep;
 mod redis_bus;
+mod rest_clock;
 mod rest_content;
+mod rest_damage;
 mod rest_documents;
 mod rest_isolation;
 mod rest_openapi;

@@ -3,15 +3,16 @@
 use crate::support::postgres::{TestDatabase, TestTenant, fresh};
 use contextnexus::postgres::authority::PostgresAuthority;
 use contextnexus::postgres::projects::{self, NewProject};
-use contextnexus::postgres::sessions::{self, Kind, NewSession};
+use contextnexus::postgres::sessions::{self, End, Kind, NewSession};
 use contextnexus::postgres::{self, Database};
 use contextnexus::tokens;
 use contextnexus_actors::access::{Caller, Role, Scope, Token};
-use contextnexus_actors::clock::{Clock as _, SystemClock};
+use contextnexus_actors::clock::SystemClock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, UserId};
 use contextnexus_actors::ports::{AccessDenied, Authority, Held, RoomName, Standing};
 use futures_util::future::join_all;
 use std::sync::Arc;
+use std::time::Duration;
 
 struct House {
     authority: PostgresAuthority,
@@ -58,7 +59,8 @@ impl House {
             token_hash: tokens::hash(&token),
             created_by: None,
             parent,
-            expires_at: SystemClock.now() + chrono::TimeDelta::hours(1),
+            end: End::After(Duration::from_secs(3600)),
+            network: None,
         };
         let mut db = postgres::begin(&self.database, self.tenant.id).await.expect("begin");
         sessions::create(&mut db, new).await.expect("create a session");
@@ -91,8 +93,8 @@ impl House {
     }
 
     /// A ticket for a document, to be redeemed within these seconds.
-    fn ticket(document: DocumentId, role: Role, seconds: i64) -> Kind {
-        Kind::Ticket { document, role, redeem_by: SystemClock.now() + chrono::TimeDelta::seconds(seconds) }
+    fn ticket(document: DocumentId, role: Role, seconds: u64) -> Kind {
+        Kind::Ticket { document, role, redeem_within: Duration::from_secs(seconds) }
     }
 }
 
@@ -169,7 +171,7 @@ async fn a_ticket_is_redeemed_once_and_in_time() {
     let refused = house.authority.open(redeemed[0], &RoomName::Id(other)).await.expect_err("another document");
     assert!(matches!(refused, AccessDenied::NoSuchDocument), "{refused:?}");
 
-    let (late, _) = house.token(user, House::ticket(document, Role::Viewer, -1)).await;
+    let (late, _) = house.token(user, House::ticket(document, Role::Viewer, 0)).await;
     assert!(matches!(house.authority.authenticate(&late).await, Err(AccessDenied::BadToken)));
     let (_, login) = house.token(user, Kind::Login).await;
     let (orphan, _) = house.child(user, House::ticket(document, Role::Viewer, 60), Some(login)).await;

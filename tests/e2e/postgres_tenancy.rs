@@ -1,7 +1,7 @@
 //! What one tenant can do to another with the application's role and raw SQL: nothing.
 
 use crate::support::postgres::{TestDatabase, fresh};
-use contextnexus::postgres::{self, StoreError, migrate, roles, tenants};
+use contextnexus::postgres::{self, StoreError, isolation, migrate, roles, tenants};
 use contextnexus_actors::ids::TenantId;
 use sqlx::{Connection, PgConnection};
 use std::time::Duration;
@@ -89,6 +89,8 @@ async fn a_tenant_sees_its_own_rows_and_no_others_in_any_table() {
 #[tokio::test]
 async fn a_tenant_changes_nothing_of_another() {
     let database = TestDatabase::create().await;
+    // A copy of a database has not what everybody may not do in it.
+    migrate::migrate(&database.owner_url, |_| {}).await.expect("migrate");
     let (one, two) = (filled(&database, "one").await, filled(&database, "two").await);
     let mut connection = database.application().await;
     for (what, statement) in [
@@ -122,6 +124,7 @@ async fn a_tenant_changes_nothing_of_another() {
         ("write the directory", "update tenant_directory set is_active = true", "42501"),
         ("isolate by itself", "select isolate_tenant('users')", "42501"),
         ("create", "create table mine (id int)", "42501"),
+        ("create for a moment", "create temporary table users (id int)", "42501"),
     ] {
         let mut tx = connection.begin().await.expect("begin");
         sqlx::query("select set_tenant_context($1)").bind(one.id.0).execute(&mut *tx).await.expect("set the tenant");
@@ -133,6 +136,77 @@ async fn a_tenant_changes_nothing_of_another() {
         let refused = refused.as_database_error().and_then(|error| error.code()).expect(what).into_owned();
         assert_eq!(refused, code, "{what}");
     }
+}
+
+async fn weaknesses(database: &postgres::Database) -> Vec<String> {
+    isolation::weaknesses(database).await.expect("look").iter().map(ToString::to_string).collect()
+}
+
+/// Each with what it is called, and mended by what the finding says.
+#[tokio::test]
+async fn whatever_weakens_the_isolation_of_tenants_is_found_with_its_remedy() {
+    let database = TestDatabase::create().await;
+    let (as_served, mut superuser) = (database.database(), database.superuser().await);
+    let mut owner = PgConnection::connect(&database.owner_url).await.expect("the owner signs in");
+    assert_eq!(weaknesses(&as_served).await, Vec::<String>::new());
+    for (statement, found) in [
+        ("alter table users disable row level security", "row-level security of users is disabled"),
+        ("alter table operations_log no force row level security", "row-level security of operations_log is not forced"),
+        ("drop policy tenant_isolation_content_items on content_items", "tenant_isolation_content_items is missing"),
+        ("drop policy tenant_isolation_tenants on tenants", "tenant_isolation_tenants is missing"),
+        ("alter policy tenant_isolation_quarantine on quarantine using (true)", "not the one that the migrations made"),
+        ("alter policy tenant_isolation_users on users with check (true)", "not the one that the migrations made"),
+        (
+            "alter policy tenant_isolation_users on users
+                 using (tenant_id = nullif(current_setting('app.current_tenant_id', true), '')::uuid or is_tenant_admin)",
+            "not the one that the migrations made",
+        ),
+        (
+            "alter policy tenant_isolation_projects on projects to contextnexus_application",
+            "not the one that the migrations made",
+        ),
+        ("create policy everybody on user_sessions using (true)", "the policy everybody of user_sessions lets rows pass"),
+        ("alter view sessions_in_force set (security_invoker = false)", "the view sessions_in_force reads with"),
+        ("create view all_users as select * from users", ""),
+        ("grant select on all_users to contextnexus_application", "the view all_users reads with"),
+        ("create policy fewer on users as restrictive using (is_active)", ""),
+        ("create table others (tenant_id uuid)", ""),
+        ("grant select on others to contextnexus_application", "row-level security of others is disabled"),
+    ] {
+        sqlx::raw_sql(statement).execute(&mut superuser).await.expect(statement);
+        sqlx::raw_sql("alter table if exists others owner to contextnexus_test_owner").execute(&mut superuser).await.ok();
+        sqlx::raw_sql("alter view if exists all_users owner to contextnexus_test_owner").execute(&mut superuser).await.ok();
+        let weak = isolation::weaknesses(&as_served).await.expect("look");
+        assert_eq!(weak.is_empty(), found.is_empty(), "{statement}: {weak:?}");
+        assert!(found.is_empty() || weak.iter().any(|weak| weak.what.contains(found)), "{statement}: {weak:?}");
+        for _ in 0..3 {
+            // Where more than one thing is missing, one remedy may have mended another.
+            let Some(weak) = isolation::weaknesses(&as_served).await.expect("look").pop() else { break };
+            let remedy = sqlx::raw_sql(sqlx::AssertSqlSafe(weak.remedy.clone())).execute(&mut owner).await;
+            remedy.unwrap_or_else(|error| panic!("{weak}: {error}"));
+        }
+        assert_eq!(weaknesses(&as_served).await, Vec::<String>::new(), "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_become_one_above_the_policies_does_not_serve() {
+    let database = TestDatabase::create().await;
+    let name = &database.name;
+    let statement = format!(
+        "create role {name}_above nologin bypassrls;
+         create role {name}_app login password 'test' in role contextnexus_application;
+         grant {name}_above to {name}_app"
+    );
+    let mut superuser = database.superuser().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut superuser).await.expect("roles");
+    let url = database.url.replace("contextnexus_test_app", &format!("{name}_app"));
+    let served = postgres::Database::new(&url, &postgres::DatabaseSettings::default()).expect("an address");
+    let found = roles::inspect(&served).await.expect("look").unsafe_role;
+    let drop = format!("drop role {name}_app; drop role {name}_above");
+    served.close().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut superuser).await.expect("drop");
+    assert!(found.iter().any(|reason| reason.contains("_above")), "{found:?}");
 }
 
 #[tokio::test]

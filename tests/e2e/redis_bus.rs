@@ -1,7 +1,10 @@
 //! The bus over a real Redis: stopped, started again, hung, flushed, and written to by a stranger.
 
 use crate::support::postgres::TestDatabase;
+use crate::support::process::eventually;
+use crate::support::raw;
 use crate::support::redis::Redis;
+use crate::support::server::Options;
 use async_trait::async_trait;
 use contextnexus::postgres::bus_keys::TenantBusKeys;
 use contextnexus::redis::{BusKey, BusKeys, RedisBus};
@@ -377,4 +380,41 @@ impl Relay {
     fn hang(&self, hangs: bool) {
         self.hangs.store(hangs, Ordering::Relaxed);
     }
+}
+
+/// Redis is trusted with nothing, and whoever writes into it does not write the log of this server.
+#[test]
+fn forged_messages_are_counted_and_not_a_line_each() {
+    let redis = Redis::start();
+    let world = crate::support::world::World::start_with(Options { redis: Some(redis.url()), ..Options::default() });
+    let address = world.base().trim_start_matches("http://").parse().unwrap();
+    let (status, head, mut socket) = raw::Raw::request(address, &format!("/yjs/forged?token={}", world.token()), "");
+    assert_eq!(status, 101, "{head}");
+    socket.send_binary(&[0, 0, 1, 0]);
+    while !socket.binary().starts_with(&[0, 1]) {}
+    let channel = format!("t:{}:d:{}", world.tenant().simple(), world.document("forged").simple());
+    let mut client = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+    let mut publish = |payload: &[u8]| {
+        let head = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n${}\r\n", channel.len(), payload.len());
+        client.write_all(&[head.as_bytes(), payload, b"\r\n"].concat()).unwrap();
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).unwrap(); // how many have heard it
+        answer == *b":1\r\n"
+    };
+    let forged = [&[1; 100][..], &[0; 32]].concat();
+    eventually(PATIENCE, "the document listens", || publish(&forged));
+    for _ in 0..2000 {
+        assert!(publish(&forged) && publish(b"2"));
+    }
+    let dropped = |reason: &str| {
+        let line = format!("contextnexus_bus_dropped_total{{reason=\"{reason}\"}} ");
+        let page = world.metrics();
+        page.lines().find_map(|found| found.strip_prefix(line.as_str())?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    eventually(PATIENCE, "they are counted", || dropped("mac") >= 2000.0 && dropped("version") >= 2000.0);
+    let lines: Vec<_> = world.server.log().into_iter().filter(|line| line.contains("messages from Redis")).collect();
+    // One of each reason, and perhaps the next minute's.
+    assert!((2..=4).contains(&lines.len()), "{lines:#?}");
+    let all = world.server.log().into_iter().filter(|line| line.contains(" WARN ")).count();
+    assert!(all < 20, "{all} lines");
 }

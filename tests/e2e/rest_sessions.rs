@@ -83,6 +83,91 @@ async fn guessing_is_slowed() {
 }
 
 #[actix_web::test]
+async fn an_account_has_one_count_however_it_is_written() {
+    let db = TestDatabase::create().await;
+    let company = Company::found(&db, "acme").await;
+    company.tenant.sql("update tenants set domain = 'acme.example' where id = $1", &[]).await;
+    let app = TestApp::start(db.database());
+    for account in ["editor@acme.example", "nobody@acme.example"] {
+        let spellings = [
+            (json!("acme"), account.to_owned()),
+            (json!(" acme"), format!(" {account}")),
+            (json!("acme\t"), account.to_uppercase()),
+            (json!(""), account.to_owned()),
+            (Value::Null, account.to_owned()),
+        ];
+        let mut answers = Vec::new();
+        for (tenant, email) in spellings.iter().cycle().take(15) {
+            let guess = json!({ "tenant": tenant, "email": email, "password": "a wrong guess" });
+            answers.push(app.post("/v1/auth/login").json(guess).send().await.status.as_u16());
+        }
+        // One more attempt comes back every ten seconds.
+        assert!(answers.iter().filter(|status| **status == 401).count() < 13, "{account}: {answers:?}");
+        assert!(answers[..10].iter().all(|status| *status == 401), "{account}: {answers:?}");
+    }
+}
+
+#[actix_web::test]
+async fn strangers_who_guess_do_not_lock_the_owner_out() {
+    let db = TestDatabase::create().await;
+    Company::found(&db, "acme").await;
+    // Every request of a test comes from 192.0.2.1.
+    let trusted_proxies = TrustedProxies::parse(&["192.0.2.0/24".into()]).unwrap();
+    let settings = RestSettings { trusted_proxies, ..RestSettings::default() };
+    let app = TestApp::with(db.database(), settings.clone(), Origins::new(&[], &[], "", true));
+    let log_in = async |app: &TestApp, account: &str, from: &str, cookie: &str, password: &str| {
+        let email = format!("{account}@acme.example");
+        let body = json!({ "tenant": "acme", "email": email, "password": password, "cookie": true });
+        let call = app.post("/v1/auth/login").json(body).header("x-forwarded-for", from).header("cookie", cookie);
+        let answer = call.send().await;
+        let cookies = answer.headers.get_all("set-cookie").filter_map(|value| value.to_str().ok());
+        let device = cookies.filter_map(|cookie| cookie.split(';').next()).find(|cookie| cookie.contains("-device="));
+        (answer.status.as_u16(), device.unwrap_or_default().to_owned())
+    };
+    let exhaust = async |app: &TestApp, from: &str, cookie: &str| {
+        let mut guesses = 0;
+        while log_in(app, "editor", from, cookie, "a wrong guess").await.0 == 401 {
+            guesses += 1;
+            assert!(guesses < 100, "guessing from {from} with {cookie:?} is not slowed");
+        }
+        assert!(guesses >= 10);
+    };
+    let (home, cafe, stranger) = ("198.51.100.7", "198.51.100.8", "203.0.113.5");
+    let (status, device) = log_in(&app, "editor", home, "", PASSWORD).await;
+    assert!(status == 200 && device.len() > 90, "{status} {device}");
+    let (_, of_another) = log_in(&app, "viewer", home, "", PASSWORD).await;
+
+    exhaust(&app, stranger, "").await;
+    assert_eq!(log_in(&app, "editor", cafe, "", PASSWORD).await.0, 429, "whoever is not known is slowed");
+    let forged = device.replace(&device[device.len() - 64..], &"0".repeat(64));
+    for (cookie, what) in [(forged, "a forged device"), (of_another, "somebody else's device")] {
+        assert_eq!(log_in(&app, "editor", cafe, &cookie, PASSWORD).await.0, 429, "{what}");
+    }
+    let (status, again) = log_in(&app, "editor", home, "", PASSWORD).await;
+    assert_eq!(status, 200, "the network of an earlier login");
+    assert_ne!(again, device, "another browser is another device");
+    assert_eq!(log_in(&app, "editor", "203.0.113.77", &device, PASSWORD).await.1, device, "the device stays the same");
+
+    // Who is known has a count, too, and each its own.
+    exhaust(&app, stranger, &device).await;
+    assert_eq!(log_in(&app, "editor", cafe, &device, PASSWORD).await.0, 429, "a device that guesses is slowed");
+    exhaust(&app, home, "").await;
+    assert_eq!(log_in(&app, "editor", home, &again, PASSWORD).await.0, 200, "and slows no other");
+
+    // Nor does who guesses other accounts from the same network.
+    let mut others = 0..1000;
+    while log_in(&app, &format!("nobody{}", others.next().unwrap()), home, "", "a wrong guess").await.0 == 401 {}
+    assert_eq!(log_in(&app, "editor", home, &again, PASSWORD).await.0, 200, "a device that is known is not");
+
+    // All nodes know it.
+    let other = TestApp::with(db.database(), settings, Origins::new(&[], &[], "", true));
+    exhaust(&other, stranger, "").await;
+    assert_eq!(log_in(&other, "editor", cafe, &device, PASSWORD).await.0, 200);
+    let from_home = log_in(&other, "editor", home, "", PASSWORD).await.0;
+    assert_eq!(from_home, 200, "also from where one has signed in at another node");
+}
+
+#[actix_web::test]
 async fn behind_a_proxy_of_ours_guessing_is_counted_by_who_guesses() {
     let db = TestDatabase::create().await;
     Company::found(&db, "acme").await;

@@ -159,7 +159,9 @@ fn pages_and_documents_come_over_tls() {
     let node = Node::start(&[]);
     let mut page = node.tls(HERE, "first.crt");
     for _ in 0..2 {
-        assert_eq!(page.ask("/live", "").0, 200, "on one connection");
+        let (status, head) = page.ask("/live", "");
+        assert_eq!(status, 200, "on one connection");
+        assert!(head.contains("strict-transport-security: max-age="), "{head}");
     }
     let (mut ann, mut bob) = (node.joined("secret"), node.joined("secret"));
     for (client, bytes) in [(1, 10), (2, 3_000_000)] {

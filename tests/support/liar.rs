@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, AppendRequest, Damage, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -110,6 +110,10 @@ impl OperationLog for Liar {
 
     async fn discard_snapshots(&self, key: DocumentKey, from_seq: u64) -> Result<(), LogError> {
         self.honest.discard_snapshots(key, from_seq).await
+    }
+
+    async fn close_for_writing(&self, key: DocumentKey, damage: Damage) -> Result<(), LogError> {
+        self.honest.close_for_writing(key, damage).await
     }
 
     async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError> {

@@ -17,7 +17,7 @@ use contextnexus::rest::{self, LoginLimits, Rest, RestSettings};
 use contextnexus::tokens;
 use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budget;
-use contextnexus_actors::clock::{Clock as _, SystemClock};
+use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::{self, Documents};
 use contextnexus_actors::ids::{NodeId, ProjectId, SessionId, TenantId, UserId};
 use contextnexus_actors::limits::Limits;
@@ -125,7 +125,11 @@ impl TestApp {
     }
 
     pub fn with(database: Database, settings: RestSettings, origins: Origins) -> Self {
-        let clock = Arc::new(SystemClock);
+        Self::with_clock(database, settings, origins, Arc::new(SystemClock))
+    }
+
+    /// On a node whose clock says what it likes.
+    pub fn with_clock(database: Database, settings: RestSettings, origins: Origins, clock: Arc<dyn Clock>) -> Self {
         let limits = Limits { update_bytes_max: settings.update_bytes_max, ..Limits::default() };
         let authority: Arc<dyn Authority> = Arc::new(PostgresAuthority::new(database.clone(), clock.clone()));
         let node = NodeId(clock.fresh_id());
@@ -246,7 +250,8 @@ pub async fn person(database: &Database, tenant: TenantId, email: &str, is_tenan
             token_hash: tokens::hash(&token),
             created_by: None,
             parent: None,
-            expires_at: SystemClock.now() + Duration::from_secs(3600),
+            end: sessions::End::After(Duration::from_secs(3600)),
+            network: None,
         },
     )
     .await

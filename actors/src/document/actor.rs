@@ -16,7 +16,7 @@ use crate::ids::{AppendId, DocumentKey, Position, SessionId, UserId};
 use crate::ports::authority::Held;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{ReadRefused, WriteRefused, Written};
-use crate::ports::log::{AppendOutcome, AppendRequest, NewRow};
+use crate::ports::log::{AppendOutcome, AppendRequest, Damage, NewRow};
 use crate::world::World;
 use actix::prelude::*;
 use bytes::Bytes;
@@ -170,7 +170,9 @@ impl DocumentActor {
             }
             Effect::Recover { after } => self.recover(after, ctx),
             Effect::Rebuild => {
-                warn!(document.id = %self.key.document, "the log diverged from document {}: it is loaded anew", self.key.document);
+                if self.damage().is_none() {
+                    warn!(document.id = %self.key.document, "the log diverged from document {}: it is loaded anew", self.key.document);
+                }
                 self.rebuild(ctx);
             }
             Effect::Send(to, what) => self.lines.send(to, &what),
@@ -241,7 +243,7 @@ impl DocumentActor {
         if let Some(is_stored) = self.snapshot_due.take() {
             return self.snapshot(is_stored, ctx); // and then again
         }
-        self.desk.stands_at(state.position());
+        self.desk.stands_at(state.stands_at());
         self.desk.counts(state.waiting().1, state.bytes(), state.recent_bytes(), self.lines.is_empty());
         if !self.parked.is_empty() {
             let parked = std::mem::take(&mut self.parked);
@@ -363,6 +365,10 @@ impl DocumentActor {
         }));
     }
 
+    fn damage(&self) -> Option<Damage> {
+        self.state.as_ref().and_then(DocumentState::damage)
+    }
+
     /// The mailbox waits until the document is loaded anew.
     fn rebuild(&mut self, ctx: &mut Context<Self>) {
         let (world, key) = (self.world.clone(), self.key);
@@ -445,7 +451,9 @@ impl DocumentActor {
             ctx.cancel_future(handle);
         }
         if self.lines.is_empty() {
-            let after = Duration::from_secs(self.world.limits.document_idle_s);
+            // A damaged one is looked at again by whoever comes next: it may have been mended.
+            let idle_s = if self.damage().is_some() { 1 } else { self.world.limits.document_idle_s };
+            let after = Duration::from_secs(idle_s);
             self.idle_timer = Some(ctx.run_later(after, |actor, ctx| {
                 actor.idle_timer = None;
                 actor.unload_if_idle(ctx);

@@ -18,6 +18,7 @@ pub mod member;
 pub mod messages;
 pub mod pieces;
 pub mod presence;
+pub mod refold;
 pub mod replica;
 pub mod state;
 mod storage;

@@ -257,6 +257,25 @@ impl Replica {
         Ok(Unverified { snapshot: Snapshot { position, state, state_vector, writers }, text })
     }
 
+    /// Whether a snapshot reads back as the document that this is: in state vector, deletes and text.
+    pub fn compare(&mut self, snapshot: &Snapshot) -> Result<(), ReplicaError> {
+        let mut read_back = Self::read_back(snapshot)?;
+        let vector = vector_of(&self.state_vector()?)?;
+        let is_same = vector == vector_of(&snapshot.state_vector)?
+            && vector == vector_of(&read_back.state_vector()?)?
+            && deletes_of(&self.state()?)? == deletes_of(&read_back.state()?)?
+            && self.text()? == read_back.text()?;
+        if is_same { Ok(()) } else { Err(ReplicaError::Differs) }
+    }
+
+    /// The fold of a snapshot alone.
+    fn read_back(snapshot: &Snapshot) -> Result<Self, ReplicaError> {
+        let mut fresh = Self::new();
+        fresh.pack(Some((0, snapshot.state.clone())), Vec::new());
+        fresh.unpack()?;
+        Ok(fresh)
+    }
+
     /// A hash of the text of every root type, in the order in which it is read: which no encoding of the blocks tells.
     fn text(&mut self) -> Result<u64, ReplicaError> {
         self.guarded(|doc| {
@@ -385,6 +404,15 @@ fn let_go_of_subdocuments(doc: &Doc) -> Result<(), ReplicaError> {
     transaction.apply_update(update).map_err(|_| ReplicaError::Refused)
 }
 
+fn vector_of(bytes: &[u8]) -> Result<StateVector, ReplicaError> {
+    StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable)
+}
+
+fn deletes_of(state: &[u8]) -> Result<IdSet, ReplicaError> {
+    let state = Update::decode_v1(state).map_err(|_| ReplicaError::Undecodable)?;
+    Ok(state.delete_set().clone())
+}
+
 /// A whole state that nobody has read back yet.
 #[derive(Clone, Debug)]
 pub struct Unverified {
@@ -402,18 +430,11 @@ impl Unverified {
     /// Takes milliseconds to seconds: for a worker, not for a document's thread.
     pub fn verify(self) -> Result<Snapshot, ReplicaError> {
         let Self { snapshot, text } = self;
-        let mut fresh = Replica::new();
-        fresh.pack(Some((0, snapshot.state.clone())), Vec::new());
-        fresh.unpack()?;
-        let vector = |bytes: &[u8]| StateVector::decode_v1(bytes).map_err(|_| ReplicaError::Undecodable);
-        if vector(&fresh.state_vector()?)? != vector(&snapshot.state_vector)? {
+        let mut fresh = Replica::read_back(&snapshot)?;
+        if vector_of(&fresh.state_vector()?)? != vector_of(&snapshot.state_vector)? {
             return Err(ReplicaError::Pending);
         }
-        let deletes = |state: &[u8]| {
-            let state = Update::decode_v1(state).map_err(|_| ReplicaError::Undecodable)?;
-            Ok(state.delete_set().clone())
-        };
-        if deletes(&fresh.state()?)? != deletes(&snapshot.state)? || fresh.text()? != text {
+        if deletes_of(&fresh.state()?)? != deletes_of(&snapshot.state)? || fresh.text()? != text {
             return Err(ReplicaError::Differs);
         }
         Ok(snapshot)

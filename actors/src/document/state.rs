@@ -20,7 +20,7 @@ use crate::ports::authority::{Held, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
 use crate::ports::log::{
-    AppendOutcome, Authorship, Head, IdempotencyKey, LogError, NewRow, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, Authorship, Damage, Head, IdempotencyKey, LogError, NewRow, Quarantine, Snapshot, Stored, Tail,
 };
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -43,6 +43,7 @@ mod owing;
 mod showing;
 mod writing;
 
+pub(in crate::document) use following::trim;
 use log::LogWork;
 pub use log::{HeldDecision, News, Unsound};
 use showing::{Encoded, EncodedInPieces, TailSinceSnapshot};
@@ -60,6 +61,14 @@ const CLIENT_BYTES: usize = 512;
 /// Slow matters (gaps, withheld marks, expiry, age of the tail) are looked at so often, while there are any.
 const SLOW_TICK: Duration = Duration::from_millis(500);
 
+/// A log that does not read back to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Damaged {
+    damage: Damage,
+    /// Its head, as it was stored when this was found.
+    head: Position,
+}
+
 /// One open document.
 #[derive(Debug)]
 pub struct DocumentState {
@@ -67,6 +76,8 @@ pub struct DocumentState {
     caps: Caps,
     budget: Arc<Budget>,
     position: Position,
+    /// The log does not read back beyond our position: it is only read.
+    damaged: Option<Damaged>,
     replica: Replica,
     index: Index,
     /// The order of the content, once somebody writes; what is only read has none.
@@ -152,6 +163,7 @@ impl DocumentState {
             caps,
             budget,
             position: Position::START,
+            damaged: None,
             replica,
             index: Index::new(),
             order: None,
@@ -190,6 +202,16 @@ impl DocumentState {
     /// Where the folded log stands.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// Where the head of the log was, when it was looked at: with a sound log that is our position.
+    pub fn stands_at(&self) -> Position {
+        self.damaged.map_or(self.position, |damaged| damaged.head)
+    }
+
+    /// Why the document is only read, by everybody: its log does not read back beyond [`position`](Self::position).
+    pub fn damage(&self) -> Option<Damage> {
+        self.damaged.map(|damaged| damaged.damage)
     }
 
     /// Nothing waits for the log.
@@ -334,6 +356,7 @@ impl DocumentState {
                 self.effects.push(Effect::Answer(answer, Err(WriteRefused::TooLarge)));
                 return self.take_effects();
             }
+            Ok(update) if self.damaged.is_some() => Err((update, WriteRefused::ReadOnly)),
             Ok(update) if self.is_log_away() => Err((update, WriteRefused::Unavailable { retry_after_s: 5 })),
             Ok(update) if self.has_quarantined(&update) => {
                 Err((update, WriteRefused::Malformed("it was quarantined".into())))
@@ -381,6 +404,7 @@ impl DocumentState {
                 let local = self.presence.local();
                 self.effects.push(Effect::PublishPresence(local));
             }
+            BusEvent::Message(BusMessage::Committed { .. }) if self.damaged.is_some() => {} // it continues what we cannot read
             BusEvent::Message(BusMessage::Committed { from, through, updates, authorship, .. }) => {
                 if through.seq <= self.position.seq {
                     // Seen already, or a fork, which the head check tells.
@@ -430,6 +454,7 @@ impl DocumentState {
     /// Rights changed.
     pub fn regrant(&mut self, standings: &[(Held, Standing)], now: Instant) -> Vec<Effect> {
         self.regrant_all(standings, now);
+        self.load_damaged_again(); // an administrator may have opened it again
         self.take_effects()
     }
 

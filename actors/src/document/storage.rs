@@ -7,7 +7,7 @@ use crate::aside::{ASIDE_FROM, done_aside};
 use crate::causes::Cause;
 use crate::counted::Counted;
 use crate::ids::{DocumentKey, Tip};
-use crate::ports::log::{LogError, Quarantine, Snapshot, Stored};
+use crate::ports::log::{Damage, LogError, Quarantine, Snapshot, Stored};
 use crate::report;
 use crate::world::World;
 use bytes::Bytes;
@@ -52,7 +52,10 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
             done_aside(world.aside.as_ref(), key.tenant, load).await.ok_or(JoinRefused::Unavailable)?
         };
         match loaded {
-            Ok(state) => return Ok(state),
+            Ok(state) => {
+                close_if_damaged(world, key, state.damage()).await;
+                return Ok(state);
+            }
             Err(unsound) => {
                 let unsound = named(world, key, unsound);
                 try_to_mend(world, key, &unsound).await.map_err(|_| JoinRefused::Unavailable)?;
@@ -100,8 +103,23 @@ pub(super) async fn load_again(world: &World, key: DocumentKey) -> Result<Stored
     loop {
         match world.log.load(key).await {
             Err(LogError::Unavailable(_)) => tokio::time::sleep(PAUSE).await,
-            other => return other,
+            other => {
+                let damage = other.as_ref().ok().and_then(|stored| stored.damage);
+                close_if_damaged(world, key, damage).await;
+                return other;
+            }
         }
+    }
+}
+
+/// Has everybody know that a damaged document is only read. It is only read here whether they do or not.
+async fn close_if_damaged(world: &World, key: DocumentKey, damage: Option<Damage>) {
+    let Some(damage) = damage else { return };
+    if let Err(error) = world.log.close_for_writing(key, damage).await {
+        report!(
+            Cause::Outage, document.id = %key.document,
+            "document {} is damaged ({damage}), and that cannot be noted: {error}", key.document
+        );
     }
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod acknowledging;
 mod actor;
 mod committing;
+mod damaged;
 mod limits;
 mod pieces;
 mod presence;

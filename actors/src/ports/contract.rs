@@ -10,8 +10,8 @@
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId, Tip, UserId};
 use crate::ports::log::{
-    AppendOutcome, AppendRequest, Authorship, Head, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine,
-    Snapshot,
+    AppendOutcome, AppendRequest, Authorship, Damage, DamageKind, Head, IdempotencyKey, LogError, NewRow, OperationLog,
+    Quarantine, Snapshot,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,6 +75,7 @@ sentences! {
     the_first_snapshot_of_a_number_wins
     discarded_snapshots_are_gone
     a_damaged_row_is_named
+    a_sound_snapshot_stands_in_for_a_damaged_row
     an_idempotency_key_is_done_once
     an_idempotency_key_of_another_body_is_a_conflict
     an_idempotency_key_of_what_failed_is_free
@@ -492,13 +493,27 @@ async fn a_damaged_row_is_named(world: &dyn World) {
     let key = world.create().await;
     let first = grow(world, key, Position::START, 2).await;
     let second = grow(world, key, first, 3).await;
-    grow(world, key, second, 1).await;
+    let third = grow(world, key, second, 1).await;
     world.break_row(key, 3).await;
-    let answer = world.log().load(key).await;
-    assert!(matches!(answer, Err(LogError::Corrupt { seq_from: 3 })), "{answer:?}");
+    let damage = Damage { kind: DamageKind::CorruptRow, seq_from: 3 };
+    let stored = world.log().load(key).await.expect("what is before it");
+    assert_eq!((stored.damage, stored.tail.head.position), (Some(damage), third));
+    assert_eq!(stored.tail.rows.iter().map(|row| row.seq_to).collect::<Vec<_>>(), [2]);
     let answer = world.log().tail(key, first).await;
-    assert!(matches!(answer, Err(LogError::Corrupt { seq_from: 3 })), "{answer:?}");
+    assert!(matches!(answer, Err(LogError::Damaged(found)) if found == damage), "{answer:?}");
     assert_eq!(world.log().tail(key, second).await.expect("after it all is well").rows.len(), 1);
+    for _ in 0..2 {
+        world.log().close_for_writing(key, damage).await.expect("close");
+    }
+}
+
+async fn a_sound_snapshot_stands_in_for_a_damaged_row(world: &dyn World) {
+    let key = world.create().await;
+    let first = grow(world, key, Position::START, 2).await;
+    let second = grow(world, key, first, 3).await;
+    world.break_row(key, 3).await;
+    world.log().save_snapshot(key, snapshot(second, b"state")).await.expect("save");
+    assert_eq!(world.log().load(key).await.expect("load").damage, None);
 }
 
 fn keyed(user: UserId, key: &str, body: u8) -> NewRow {

@@ -16,7 +16,8 @@ pub trait OperationLog: Send + Sync + 'static {
     /// The newest sound snapshot, every row after it, and the head, all of one instant.
     ///
     /// A snapshot is sound when its checksum holds and the row that ends at its sequence carries its tip. An unsound one
-    /// is passed over for the one before (and logged). With none, `rows` is the whole log.
+    /// is passed over for the one before (and logged). With none, `rows` is the whole log. Where a row does not read back, or
+    /// rows and head do not agree, `rows` ends with the last that does, and `damage` says why.
     async fn load(&self, key: DocumentKey) -> Result<Stored, LogError>;
 
     /// Every row after `held`, and the head, of one instant. [`LogError::Diverged`] when `held` is not a prefix of the log:
@@ -51,6 +52,10 @@ pub trait OperationLog: Send + Sync + 'static {
 
     /// Deletes the snapshots from this sequence on: one of them does not read back. The log alone is the document.
     async fn discard_snapshots(&self, key: DocumentKey, from_seq: u64) -> Result<(), LogError>;
+
+    /// Closes a damaged document for writing, until an administrator opens it again, and says so in the log: both once, however
+    /// often and by whomever it is repeated. A document that is closed for another reason stays so.
+    async fn close_for_writing(&self, key: DocumentKey, damage: Damage) -> Result<(), LogError>;
 
     /// Stores a verified snapshot. A snapshot of that sequence that is there already wins; the last two are kept.
     async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError>;
@@ -219,6 +224,51 @@ pub struct Stored {
     pub tail: Tail,
     /// Every update of this document that was in the log and is in quarantine now: their resend is refused before it is appended.
     pub quarantined: Vec<Bytes>,
+    /// Why the rows do not lead to the head.
+    pub damage: Option<Damage>,
+}
+
+/// What is wrong with a stored log, from which number on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{kind} from {seq_from} on")]
+pub struct Damage {
+    /// What.
+    pub kind: DamageKind,
+    /// The first number that cannot be relied on; what is before it is sound.
+    pub seq_from: u64,
+}
+
+/// A way in which a stored log is damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamageKind {
+    /// A row fails its checksum.
+    CorruptRow,
+    /// Rows are missing, in the middle or before the head.
+    MissingRows,
+    /// The head is missing, or is behind its own rows.
+    LostHead,
+}
+
+impl DamageKind {
+    /// The name in SQL, JSON and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CorruptRow => "corrupt_row",
+            Self::MissingRows => "missing_rows",
+            Self::LostHead => "lost_head",
+        }
+    }
+}
+
+impl std::fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CorruptRow => "a row of the log does not read back",
+            Self::MissingRows => "rows of the log are missing",
+            Self::LostHead => "the head of the log is lost",
+        })
+    }
 }
 
 /// A document's whole state at a position.
@@ -263,10 +313,7 @@ pub enum LogError {
     /// The held position is not a prefix of the log: drop the instance and rebuild.
     #[error("the held position is not a prefix of the log")]
     Diverged,
-    /// A stored row fails its checksum: the document cannot be written until an operator looks.
-    #[error("the log row that starts at {seq_from} is corrupt")]
-    Corrupt {
-        /// First number of the row.
-        seq_from: u64,
-    },
+    /// What was asked for does not read back. Loading the document says what does.
+    #[error("the log cannot be read: {0}")]
+    Damaged(Damage),
 }

@@ -2,8 +2,8 @@
 //! `contract` runs over it) and nothing for longer than the process lives.
 
 use super::log::{
-    AppendOutcome, AppendRequest, Head, HeldHead, LogError, LogRow, NewRow, OperationLog, Quarantine, Snapshot, Stored,
-    Tail,
+    AppendOutcome, AppendRequest, Damage, DamageKind, Head, HeldHead, LogError, LogRow, NewRow, OperationLog,
+    Quarantine, Snapshot, Stored, Tail,
 };
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use async_trait::async_trait;
@@ -40,6 +40,8 @@ struct Document {
     /// First numbers of rows, and numbers of snapshots, whose checksum fails.
     damaged_rows: BTreeSet<u64>,
     damaged_snapshots: BTreeSet<u64>,
+    /// Closed for writing, and why.
+    closed: Option<Damage>,
 }
 
 /// Who may append, and for how long.
@@ -98,6 +100,11 @@ impl MemoryLog {
         if let Some(document) = self.lock().get_mut(&key) {
             document.damaged_snapshots.insert(seq);
         }
+    }
+
+    /// Why a document was closed for writing.
+    pub fn closed(&self, key: DocumentKey) -> Option<Damage> {
+        self.lock().get(&key)?.closed
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DocumentKey, Document>> {
@@ -160,6 +167,12 @@ impl MemoryLog {
         if let Some(document) = self.lock().get_mut(&key) {
             document.discard_snapshots(from_seq);
         }
+    }
+
+    /// [`OperationLog::close_for_writing`].
+    pub fn close_for_writing_now(&self, key: DocumentKey, damage: Damage) -> Result<(), LogError> {
+        self.lock().get_mut(&key).ok_or(LogError::NoSuchDocument)?.closed.get_or_insert(damage);
+        Ok(())
     }
 
     /// [`OperationLog::save_snapshot`].
@@ -228,7 +241,10 @@ impl Document {
         if head.position.seq <= held.seq || !self.has(held) {
             return Err(LogError::Diverged);
         }
-        Ok(Tail { rows: self.rows_after(held.seq)?, head })
+        match self.rows_after(held.seq) {
+            (rows, None) => Ok(Tail { rows, head }),
+            (_, Some(damage)) => Err(LogError::Damaged(damage)),
+        }
     }
 
     fn load(&self) -> Result<Stored, LogError> {
@@ -238,8 +254,8 @@ impl Document {
         };
         let snapshot = self.snapshots.iter().rev().find(is_sound).cloned();
         let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.position.seq);
-        let tail = Tail { rows: self.rows_after(after)?, head };
-        Ok(Stored { snapshot, tail, quarantined: self.quarantined.clone() })
+        let (rows, damage) = self.rows_after(after);
+        Ok(Stored { snapshot, tail: Tail { rows, head }, quarantined: self.quarantined.clone(), damage })
     }
 
     /// Whether a prefix of the log ends there.
@@ -247,12 +263,15 @@ impl Document {
         position == Position::START || self.rows.iter().any(|row| row.seq_to == position.seq && row.tip == position.tip)
     }
 
-    fn rows_after(&self, seq: u64) -> Result<Vec<LogRow>, LogError> {
-        let rows: Vec<LogRow> = self.rows.iter().filter(|row| row.seq_from > seq).cloned().collect();
-        match rows.iter().find(|row| self.damaged_rows.contains(&row.seq_from)) {
-            Some(row) => Err(LogError::Corrupt { seq_from: row.seq_from }),
-            None => Ok(rows),
-        }
+    /// Those that read back.
+    fn rows_after(&self, seq: u64) -> (Vec<LogRow>, Option<Damage>) {
+        let mut rows: Vec<LogRow> = self.rows.iter().filter(|row| row.seq_from > seq).cloned().collect();
+        let Some(at) = rows.iter().position(|row| self.damaged_rows.contains(&row.seq_from)) else {
+            return (rows, None);
+        };
+        let damage = Damage { kind: DamageKind::CorruptRow, seq_from: rows[at].seq_from };
+        rows.truncate(at);
+        (rows, Some(damage))
     }
 
     fn quarantine(&mut self, what: &Quarantine) -> Result<(), LogError> {
@@ -341,6 +360,10 @@ impl OperationLog for MemoryLog {
     async fn discard_snapshots(&self, key: DocumentKey, from_seq: u64) -> Result<(), LogError> {
         self.discard_snapshots_now(key, from_seq);
         Ok(())
+    }
+
+    async fn close_for_writing(&self, key: DocumentKey, damage: Damage) -> Result<(), LogError> {
+        self.close_for_writing_now(key, damage)
     }
 
     async fn save_snapshot(&self, key: DocumentKey, snapshot: Snapshot) -> Result<(), LogError> {

@@ -17,6 +17,6 @@ pub use authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing
 pub use bus::{Bus, BusEvent, BusMessage, Subscription};
 pub use documents::{LiveDocuments, ReadRefused, WriteRefused, Writer, Written};
 pub use log::{
-    AppendOutcome, AppendRequest, Head, HeldHead, IdempotencyKey, LogError, LogRow, NewRow, OperationLog, Quarantine,
-    Snapshot, Stored, Tail,
+    AppendOutcome, AppendRequest, Damage, DamageKind, Head, HeldHead, IdempotencyKey, LogError, LogRow, NewRow,
+    OperationLog, Quarantine, Snapshot, Stored, Tail,
 };

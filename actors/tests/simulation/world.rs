@@ -391,7 +391,8 @@ impl World {
         if head.position != rows.last().map_or(Position::START, |row| Position { seq: row.seq_to, tip: row.tip }) {
             return Err(format!("the head is {}, the log ends at {seq}", head.position));
         }
-        let whole = Stored { snapshot: None, tail: Tail { rows: rows.clone(), head }, quarantined: Vec::new() };
+        let whole =
+            Stored { snapshot: None, tail: Tail { rows: rows.clone(), head }, quarantined: Vec::new(), damage: None };
         let truth = self.loaded(whole)?;
         same("a snapshot and its tail", &truth, &self.loaded(store.load().map_err(|error| error.to_string())?)?)?;
         if !store.was_restored {

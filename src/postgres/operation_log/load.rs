@@ -1,8 +1,8 @@
 //! Loading documents: head, newest sound snapshot, the rows after it and what is in quarantine, all of one instant. Documents that are
 //! opened at once are read together, because after a restart round trips are most of what opening them takes.
 
-use super::read::{self, StoredRow};
-use super::{away, frames, number, snapshots};
+use super::read::{self, Readable, StoredRow};
+use super::{away, frames, snapshots};
 use crate::commands::chain;
 use crate::postgres::gather::Look;
 use crate::postgres::{Database, TenantTx, begin_snapshot};
@@ -24,8 +24,8 @@ struct Found {
     snapshot: Option<Snapshot>,
     rows: Vec<StoredRow>,
     quarantined: Vec<Bytes>,
-    /// A row in quarantine that cannot be read.
-    corrupt: Option<u64>,
+    /// There is a document and no head: whether the document has a tombstone.
+    headless: Option<bool>,
 }
 
 #[async_trait]
@@ -65,7 +65,31 @@ async fn load(database: &Database, tenant: TenantId, documents: &[DocumentId]) -
         .map(|((head, snapshot), rows)| Found { head, snapshot, rows, ..Found::default() })
         .collect();
     add_quarantined(&mut db, documents, &mut found).await?;
+    if found.iter().any(|found| found.head.is_none()) {
+        add_headless(&mut db, documents, &mut found).await?;
+    }
     Ok(found)
+}
+
+/// Each document is made with a head, so that one without has lost it.
+async fn add_headless(db: &mut TenantTx, documents: &[DocumentId], to: &mut [Found]) -> Result<(), LogError> {
+    let asked: Vec<Uuid> = documents.iter().map(|document| document.0).collect();
+    let there = sqlx::query!(
+        r#"select asked.n as "n!", d.deleted_at is not null as "deleted!"
+             from unnest($2::uuid[]) with ordinality as asked (document_id, n)
+             join content_items d on d.tenant_id = $1 and d.id = asked.document_id"#,
+        db.tenant().0,
+        &asked
+    )
+    .fetch_all(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    for row in there {
+        if let Some(found) = read::nth(to, row.n).filter(|found| found.head.is_none()) {
+            found.headless = Some(row.deleted);
+        }
+    }
+    Ok(())
 }
 
 async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [Found]) -> Result<(), LogError> {
@@ -85,9 +109,16 @@ async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [
     .map_err(away)?;
     for row in kept {
         let Some(found) = read::nth(to, row.n) else { continue };
+        let document = usize::try_from(row.n - 1).ok().and_then(|place| documents.get(place));
         match frames::unpack(row.codec, row.raw_bytes, row.update) {
             Some(update) => found.quarantined.push(update.into()),
-            None => found.corrupt = Some(number(row.seq)),
+            None => report!(
+                Cause::Damage,
+                document.id = document.map(tracing::field::display),
+                seq = row.seq,
+                "the quarantined update {} does not read back: a resend of it would be tried again",
+                row.seq
+            ),
         }
     }
     Ok(())
@@ -96,11 +127,13 @@ async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [
 impl Found {
     /// The same once its checksums, numbers and tips agree.
     fn checked(self, document: DocumentId) -> Result<Stored, LogError> {
-        let head = self.head.ok_or(LogError::NoSuchDocument)?;
-        if let Some(seq_from) = self.corrupt {
-            return Err(LogError::Corrupt { seq_from });
-        }
-        let rows = read::checked(document, start(&self.snapshot), head.position, self.rows)?;
-        Ok(Stored { snapshot: self.snapshot, tail: Tail { rows, head }, quarantined: self.quarantined })
+        let head = match (self.head, self.headless) {
+            (Some(head), _) => head,
+            (None, Some(deleted)) => Head { position: Position::START, deleted },
+            (None, None) => return Err(LogError::NoSuchDocument),
+        };
+        let stored_head = self.head.map(|head| head.position);
+        let Readable { rows, damage } = read::readable(document, start(&self.snapshot), stored_head, self.rows);
+        Ok(Stored { snapshot: self.snapshot, tail: Tail { rows, head }, quarantined: self.quarantined, damage })
     }
 }

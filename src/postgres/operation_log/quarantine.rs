@@ -1,5 +1,6 @@
 //! Taking bytes out of a log that must not be folded again, without losing them.
 
+use super::damage::BROKEN_FOLDS;
 use super::frames::{self, Packed};
 use super::{away, number, snapshots, stored};
 use crate::postgres::TenantTx;
@@ -93,7 +94,7 @@ const BREAKING_MINUTES: i32 = 10;
 async fn close_if_repeated(db: &mut TenantTx, document: DocumentId) -> Result<(), LogError> {
     let breaking: Vec<String> = BREAKING.map(str::to_owned).into();
     let closed = sqlx::query!(
-        "update document_heads set read_only_since = now()
+        "update document_heads set read_only_since = now(), read_only_reason = $6
           where tenant_id = $1 and document_id = $2 and read_only_since is null
             and $4 <= (select count(distinct created_at) from quarantine
                         where tenant_id = $1 and document_id = $2 and seq is not null and reason = any($3)
@@ -102,7 +103,8 @@ async fn close_if_repeated(db: &mut TenantTx, document: DocumentId) -> Result<()
         document.0,
         &breaking,
         BREAKING_MAX,
-        BREAKING_MINUTES
+        BREAKING_MINUTES,
+        BROKEN_FOLDS
     )
     .execute(&mut *db.tx)
     .await
@@ -129,15 +131,16 @@ pub(super) async fn refused(db: &mut TenantTx, document: DocumentId, what: Quara
     keep(db, document, kept).await
 }
 
-struct Kept<'a> {
-    seq: Option<i64>,
-    reason: &'static str,
-    update: &'a [u8],
-    session: Option<Uuid>,
-    user: Option<Uuid>,
+/// Bytes to keep.
+pub(super) struct Kept<'a> {
+    pub seq: Option<i64>,
+    pub reason: &'static str,
+    pub update: &'a [u8],
+    pub session: Option<Uuid>,
+    pub user: Option<Uuid>,
 }
 
-async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>) -> Result<(), LogError> {
+pub(super) async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>) -> Result<(), LogError> {
     let Packed { codec, raw_bytes, bytes } =
         frames::pack(kept.update.to_vec()).map_err(|error| LogError::Unavailable(Box::new(error)))?;
     let hash = blake3::hash(kept.update);

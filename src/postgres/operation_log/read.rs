@@ -4,22 +4,22 @@ use super::frames;
 use super::{away, number, stored};
 use crate::postgres::Database;
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip, UserId};
-use contextnexus_actors::ports::log::{Authorship, Head, LogError, LogRow, Tail};
+use contextnexus_actors::ports::log::{Authorship, Damage, DamageKind, Head, LogError, LogRow, Tail};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// A row as the tables hold it.
 pub(super) struct StoredRow {
-    seq_from: i64,
-    seq_to: i64,
-    append_id: Uuid,
-    tip: Uuid,
-    author: Option<Uuid>,
-    relayed_by: Option<Uuid>,
-    codec: i16,
-    raw_bytes: i32,
-    updates: Vec<u8>,
-    checksum: i64,
+    pub seq_from: i64,
+    pub seq_to: i64,
+    pub append_id: Uuid,
+    pub tip: Uuid,
+    pub author: Option<Uuid>,
+    pub relayed_by: Option<Uuid>,
+    pub codec: i16,
+    pub raw_bytes: i32,
+    pub updates: Vec<u8>,
+    pub checksum: i64,
 }
 
 /// What belongs to the `n`th that was asked for, counted from one.
@@ -168,6 +168,62 @@ pub(super) async fn rows_after(
     Ok(rows)
 }
 
+/// Rows that read back, in order and without a gap, and why there are no more.
+pub(super) struct Readable {
+    pub rows: Vec<LogRow>,
+    pub damage: Option<Damage>,
+}
+
+/// Of the rows after `from`, those up to the first that is not sound. Without damage the last one has the head's number and tip.
+pub(super) fn readable(
+    document: DocumentId,
+    from: Position,
+    head: Option<Position>,
+    stored: Vec<StoredRow>,
+) -> Readable {
+    let mut rows = Vec::with_capacity(stored.len());
+    let mut at = from;
+    for row in stored {
+        match row.sound(document, at.seq) {
+            Ok(row) => {
+                at = Position { seq: row.seq_to, tip: row.tip };
+                rows.push(row);
+            }
+            Err(damage) => return Readable { rows, damage: Some(damage) },
+        }
+    }
+    let (kind, seq_from) = match head {
+        Some(head) if head == at => return Readable { rows, damage: None },
+        Some(head) if head.seq > at.seq => (DamageKind::MissingRows, at.seq + 1),
+        Some(_) | None => (DamageKind::LostHead, at.seq + 1),
+    };
+    Readable { rows, damage: Some(Damage { kind, seq_from }) }
+}
+
+impl StoredRow {
+    /// The row, once its checksum, numbers and frames agree and it follows on the number `after`.
+    pub(super) fn sound(self, document: DocumentId, after: u64) -> Result<LogRow, Damage> {
+        let (seq_from, seq_to) = (number(self.seq_from), number(self.seq_to));
+        if seq_from > after + 1 {
+            return Err(Damage { kind: DamageKind::MissingRows, seq_from: after + 1 });
+        }
+        let corrupt = Damage { kind: DamageKind::CorruptRow, seq_from };
+        if seq_from <= after || seq_to < seq_from {
+            return Err(corrupt);
+        }
+        let framed = frames::unpack(self.codec, self.raw_bytes, self.updates).ok_or(corrupt)?;
+        if frames::row_checksum(document, self.seq_from, self.seq_to, &framed) != self.checksum {
+            return Err(corrupt);
+        }
+        let updates = frames::unframe(framed).ok_or(corrupt)?;
+        if !updates.is_empty() && updates.len() as u64 != seq_to - seq_from + 1 {
+            return Err(corrupt);
+        }
+        let authorship = Authorship::of(self.author.map(UserId), self.relayed_by.map(UserId));
+        Ok(LogRow { seq_from, seq_to, append_id: AppendId(self.append_id), tip: Tip(self.tip), authorship, updates })
+    }
+}
+
 /// The rows after `from` up to the head, each sound, without a gap, the last one with the head's tip.
 pub(super) fn checked(
     document: DocumentId,
@@ -175,35 +231,8 @@ pub(super) fn checked(
     head: Position,
     stored: Vec<StoredRow>,
 ) -> Result<Vec<LogRow>, LogError> {
-    let mut rows = Vec::with_capacity(stored.len());
-    let mut at = from;
-    for row in stored {
-        let corrupt = LogError::Corrupt { seq_from: number(row.seq_from) };
-        if number(row.seq_from) != at.seq + 1 {
-            return Err(LogError::Corrupt { seq_from: at.seq + 1 });
-        }
-        let Some(framed) = frames::unpack(row.codec, row.raw_bytes, row.updates) else { return Err(corrupt) };
-        if frames::row_checksum(document, row.seq_from, row.seq_to, &framed) != row.checksum {
-            return Err(corrupt);
-        }
-        let Some(updates) = frames::unframe(framed) else { return Err(corrupt) };
-        let expected = number(row.seq_to - row.seq_from) + 1;
-        if !updates.is_empty() && updates.len() as u64 != expected {
-            return Err(corrupt);
-        }
-        at = Position { seq: number(row.seq_to), tip: Tip(row.tip) };
-        rows.push(LogRow {
-            seq_from: number(row.seq_from),
-            seq_to: at.seq,
-            append_id: AppendId(row.append_id),
-            tip: at.tip,
-            authorship: Authorship::of(row.author.map(UserId), row.relayed_by.map(UserId)),
-            updates,
-        });
+    match readable(document, from, Some(head), stored) {
+        Readable { rows, damage: None } => Ok(rows),
+        Readable { damage: Some(damage), .. } => Err(LogError::Damaged(damage)),
     }
-    if at != head {
-        let seq_from = rows.last().map_or(from.seq + 1, |row| row.seq_from);
-        return Err(LogError::Corrupt { seq_from });
-    }
-    Ok(rows)
 }

@@ -83,6 +83,32 @@ pub(super) async fn save(db: &mut TenantTx, document: DocumentId, snapshot: Pack
     Ok(())
 }
 
+/// The snapshot of this position, if its checksum holds.
+pub(super) async fn read(
+    db: &mut TenantTx,
+    document: DocumentId,
+    position: Position,
+) -> Result<Option<Snapshot>, LogError> {
+    let row = sqlx::query!(
+        "select codec, raw_bytes, state, state_vector, checksum from document_snapshots
+          where tenant_id = $1 and document_id = $2 and seq = $3 and tip = $4",
+        db.tenant.0,
+        document.0,
+        stored(position.seq),
+        position.tip.0
+    )
+    .fetch_optional(&mut *db.tx)
+    .await
+    .map_err(away)?;
+    Ok(row.and_then(|row| {
+        let state = frames::unpack(row.codec, row.raw_bytes, row.state)?;
+        let (seq, tip) = (stored(position.seq), position.tip.0);
+        let sum = frames::snapshot_checksum(document, seq, tip, &state, &row.state_vector);
+        let snapshot = Snapshot { position, state: state.into(), state_vector: row.state_vector.into() };
+        (sum == row.checksum).then_some(snapshot)
+    }))
+}
+
 /// Deletes those from this number on.
 pub(super) async fn discard(db: &mut TenantTx, document: DocumentId, from_seq: u64) -> Result<(), LogError> {
     sqlx::query!(

@@ -87,6 +87,43 @@ fn after_both_were_killed_everything_is_there() {
 }
 
 #[test]
+fn a_lost_record_is_said_and_made_anew_for_the_same_database() {
+    for (mut host, postgres_runs) in [(Host::private(), true), (Host::open(), false)] {
+        host.start();
+        let (token_before, home) = (token(&host), host.home());
+        let record = host.data().join("embedded.json");
+        let before: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        host.kill();
+        if !postgres_runs {
+            signal_all(&host, "KILL");
+            eventually(PATIENCE, "PostgreSQL is gone", || !host.is_postgres_running());
+        }
+        let kept = std::fs::read(&record).unwrap();
+        std::fs::remove_file(&record).unwrap();
+        let doctor = host.command(&["doctor"]).output().unwrap();
+        let report = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(report.contains("embedded.json is missing") && doctor.status.success(), "{report}");
+        // Where this fails, the host still finds its PostgreSQL to stop.
+        let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host.start()));
+        if let Err(panic) = started {
+            std::fs::write(&record, kept).unwrap();
+            std::panic::resume_unwind(panic);
+        }
+        assert!(host.said("(embedded.json) is missing") && host.said("passwords are set anew"), "{}", host.log());
+        assert_eq!((token(&host), host.home()), (token_before.clone(), home));
+        assert_eq!(host.get_as("/v1/me", &token_before).0, 200, "it is the same database");
+        let after: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        for password in ["superuser_password", "owner_password", "application_password", "backup_password"] {
+            assert_ne!(before[password], after[password], "{password}");
+        }
+        assert!(host.refuses_a_wrong_password());
+        host.terminate();
+        host.start();
+        assert!(!host.said("is missing"), "{}", host.log());
+    }
+}
+
+#[test]
 fn a_stale_pid_file_that_names_another_program_is_no_obstacle() {
     let mut host = Host::as_plain_user();
     host.start();

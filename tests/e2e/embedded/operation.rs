@@ -2,7 +2,11 @@
 
 use super::fixture::{Host, execute};
 use crate::support::cluster::Cluster;
-use crate::support::process::{PATIENCE, Running, eventually, free_port, tied};
+use crate::support::process::{PATIENCE, Running, eventually, free_port, is_root, tied};
+use crate::support::raw::Raw;
+use crate::support::rest::typing;
+use contextnexus_gate::lib0::write_var_bytes;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -51,6 +55,116 @@ fn the_role_that_owns_the_tables_does_not_serve() {
     let (code, report) = doctor(&host);
     assert_eq!(code, Some(1), "{report}");
     assert!(report.lines().any(|line| line.starts_with("FAIL owner role")), "{report}");
+}
+
+#[test]
+fn a_database_whose_policies_were_weakened_is_refused_with_the_remedy_and_a_node_on_it_is_not_ready() {
+    let cluster = Cluster::start();
+    let urls = cluster.database("weakened");
+    let mut host = Host::private();
+    host.set("DATABASE_URL", &urls.application);
+    host.set("DATABASE_OWNER_URL", &urls.owner);
+    host.start();
+    assert_eq!(host.get("/ready").0, 200);
+    execute(&urls.superuser, "alter table users disable row level security");
+    eventually(PATIENCE, "/ready is false", || host.get("/ready").0 == 503);
+    let body = host.get("/ready").1;
+    assert!(body.contains(r#""missing":["isolation"]"#) && body.contains("row-level security of users"), "{body}");
+    host.terminate();
+
+    let remedy = "alter table users enable row level security";
+    let line = host.refused(&[]);
+    assert!(line.contains("refusing to serve: row-level security of users is disabled"), "{line}");
+    assert!(line.contains(remedy), "{line}");
+    let (code, report) = doctor(&host);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.lines().any(|line| line.starts_with("FAIL tenancy") && line.contains(remedy)), "{report}");
+    execute(&urls.owner, remedy);
+    host.start();
+    assert_eq!(host.get("/ready").0, 200);
+}
+
+#[test]
+fn doctor_reads_every_document_when_it_is_told_to() {
+    let mut host = Host::private();
+    let deep = |host: &Host| {
+        let Output { status, stdout, .. } = host.command(&["doctor", "--deep"]).output().unwrap();
+        (status.code(), String::from_utf8(stdout).unwrap())
+    };
+    let (code, report) = deep(&host);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("the database does not run; start the server first"), "{report}");
+    host.start();
+    host.sql_as_owner(
+        "select set_config('app.current_tenant_id', (select id::text from tenant_directory), false);
+         insert into content_items (tenant_id, id, project_id, name, title)
+         select tenant_id, gen_random_uuid(), id, 'one', 'One' from projects",
+    );
+    let (code, report) = deep(&host);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report.contains("1 documents of 1 tenants, with 0 rows and 0 snapshots: all of it reads back"), "{report}");
+    host.sql_as_owner(
+        "select set_config('app.current_tenant_id', (select id::text from tenant_directory), false);
+         update document_heads set seq = 1",
+    );
+    let (code, report) = deep(&host);
+    assert_eq!(code, Some(1), "{report}");
+    let named = |line: &str| line.starts_with("FAIL documents") && line.contains("tenant demo, document ");
+    assert!(report.lines().any(|line| named(line) && line.contains("its head is at 1")), "{report}");
+    assert!(report.contains("1 of 1 documents of 1 tenants"), "{report}");
+}
+
+#[test]
+fn a_full_disk_is_said_and_what_is_typed_waits_until_there_is_room() {
+    if !is_root() {
+        return; // only root mounts
+    }
+    let mut host = Host::open();
+    host.mount_disk("400m");
+    host.start();
+    let address: SocketAddr = host.base().trim_start_matches("http://").parse().unwrap();
+    let token = host.credentials()["token"].as_str().unwrap().to_owned();
+    let (status, head, mut socket) = Raw::request(address, &format!("/yjs/full?token={token}"), "");
+    assert_eq!(status, 101, "{head}");
+    socket.send_binary(&[0, 0, 1, 0]);
+    let write = |socket: &mut Raw, clock: u64, text: &str| {
+        let mut update = vec![0, 2];
+        write_var_bytes(&mut update, &typing(1, clock, text));
+        socket.send_binary(&update);
+    };
+    write(&mut socket, 0, "before");
+    while !socket.binary().starts_with(&[0, 2]) {} // its echo: committed
+
+    host.disk().fill();
+    eventually(PATIENCE, "/ready is false", || host.get("/ready").0 == 503);
+    eventually(PATIENCE, "the database's disk is named", || {
+        host.get("/ready").1.contains("disk of PostgreSQL is full")
+    });
+    let body = host.get("/ready").1;
+    assert!(body.contains(r#""missing":["disk""#) && body.contains("free some space"), "{body}");
+    let has = |line: &str| host.get("/metrics").1.lines().any(|found| found == line);
+    assert!(has("contextnexus_disk_full{part=\"postgresql\"} 1"), "{}", host.get("/metrics").1);
+    assert!(host.log().lines().any(|line| line.contains("WARN") && line.contains("disk of PostgreSQL is full")));
+    // More than there is room for in what PostgreSQL has already, and nothing that packs.
+    let mut noise = vec![0; 400_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let noise: String = noise.iter().map(|byte| char::from(b' ' + byte % 90)).collect();
+    write(&mut socket, 6, &noise);
+    let waiting = || {
+        let page = host.get("/metrics").1;
+        let line = page.lines().find_map(|line| line.strip_prefix("contextnexus_waiting_bytes ")).map(str::to_owned);
+        line.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    eventually(PATIENCE, "the update waits", || waiting() > 300_000.0);
+    socket.socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    assert_eq!(socket.try_frame(), None, "neither called saved nor closed");
+    assert!(waiting() > 300_000.0);
+
+    host.disk().empty();
+    socket.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    while socket.binary().len() < noise.len() {} // saved now
+    eventually(PATIENCE, "/ready is true again", || host.get("/ready").0 == 200);
+    assert!(has("contextnexus_disk_full{part=\"postgresql\"} 0"));
 }
 
 #[test]

@@ -10,14 +10,9 @@ impl DocumentState {
             return false;
         }
         for row in tail.rows {
-            let count = row.seq_to - row.seq_from + 1;
-            let updates: Vec<Option<Bytes>> = if row.updates.is_empty() {
-                (0..count).map(|_| None).collect() // quarantined: the numbers stay
-            } else {
-                row.updates.into_iter().map(Some).collect()
-            };
+            // Of one in quarantine the numbers stay.
+            let updates = row.updates.into_iter().map(|update| (Some(update), row.authorship));
             let through = Position { seq: row.seq_to, tip: row.tip };
-            let updates = updates.into_iter().map(|update| (update, row.authorship));
             if let Err((reason, update)) = self.take_in(updates, through, now) {
                 self.effects.push(Effect::Mend(Unsound::Row(unsound(row.seq_from, reason, update))));
                 self.die(close::SERVICE_RESTART, "document is rebuilt");
@@ -59,24 +54,9 @@ impl DocumentState {
         Ok(())
     }
 
-    /// Has the gate trim a stored update by what overlaps. `None`: nothing of it is new.
-    fn trim_stored(&mut self, bytes: Bytes) -> Result<Option<Update>, &'static str> {
-        let caps = Caps::of_the_log();
-        let update = Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?;
-        let admission = self.index.trust(&update).map_err(|_| "does_not_continue")?;
-        if admission.missing.is_some() {
-            return Err("does_not_continue");
-        }
-        match admission.content {
-            Content::Nothing => Ok(None),
-            Content::Whole => Ok(Some(update)),
-            Content::Part(bytes) => Update::parse(bytes, &caps).map(Some).map_err(|_| "does_not_continue"),
-        }
-    }
-
     /// Folds the stored update of this number. `None`: nothing of it was new.
     fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
-        let Some(update) = self.trim_stored(bytes)? else { return Ok(None) };
+        let Some(update) = trim(&mut self.index, bytes)? else { return Ok(None) };
         self.replica.fold(seq, update.bytes()).map_err(|_| "fold_panicked")?;
         if let Some(order) = &mut self.order {
             order.follow(&self.index, &update);
@@ -105,7 +85,7 @@ impl DocumentState {
         let mut unfolded = Vec::new();
         for row in stored.tail.rows {
             for (seq, bytes) in (row.seq_from..).zip(row.updates) {
-                let update = match self.trim_stored(bytes.clone()) {
+                let update = match trim(&mut self.index, bytes.clone()) {
                     Ok(Some(update)) => update,
                     Ok(None) => continue,
                     Err(reason) => {
@@ -121,7 +101,11 @@ impl DocumentState {
         }
         let snapshot = stored.snapshot.map(|snapshot| (snapshot.position.seq, snapshot.state));
         self.replica.pack(snapshot, unfolded);
-        self.position = stored.tail.head.position;
+        let head = stored.tail.head.position;
+        self.damaged = stored.damage.map(|damage| Damaged { damage, head });
+        if self.damaged.is_none() {
+            self.position = head;
+        }
         self.forget_whole_state();
         self.used_at = None;
         if self.has_slow_matters() {
@@ -135,6 +119,21 @@ impl DocumentState {
         let Some(Snapshot { position: Position { seq, .. }, state, .. }) = snapshot else { return Ok(()) };
         self.replica.pack(Some((seq, state)), Vec::new());
         self.replica.unpack().map_err(|_| Unsound::Snapshot { seq })
+    }
+}
+
+/// Has the gate trim a stored update by what overlaps. `None`: nothing of it is new.
+pub(in crate::document) fn trim(index: &mut Index, bytes: Bytes) -> Result<Option<Update>, &'static str> {
+    let caps = Caps::of_the_log();
+    let update = Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?;
+    let admission = index.trust(&update).map_err(|_| "does_not_continue")?;
+    if admission.missing.is_some() {
+        return Err("does_not_continue");
+    }
+    match admission.content {
+        Content::Nothing => Ok(None),
+        Content::Whole => Ok(Some(update)),
+        Content::Part(bytes) => Update::parse(bytes, &caps).map(Some).map_err(|_| "does_not_continue"),
     }
 }
 

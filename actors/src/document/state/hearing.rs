@@ -64,7 +64,7 @@ impl DocumentState {
         let Some(member) = self.members.get_mut(&from) else { return };
         let ordinal = member.received(is_step2);
         let is_checked = is_step2 && member.answers();
-        if !member.role.may_write() {
+        if self.damaged.is_some() || !member.role.may_write() {
             return self.refuse_read_only(from, ordinal, &update, is_step2, now);
         }
         let (session, user) = (member.session, member.user);

@@ -168,7 +168,10 @@ impl DocumentState {
     }
 
     /// Loaded anew after the log diverged. Everybody is sent what is there now, and asked for what the database lost.
+    ///
+    /// Of a document that is damaged as it was, nothing is sent: it is as it was.
     pub fn rebuilt(&mut self, stored: Stored, now: Instant) -> Result<Vec<Effect>, Unsound> {
+        let before = self.damaged.map(|damaged| (damaged, self.position));
         self.index = Index::new();
         self.recent = Recent::new(self.limits.document_recent_bytes);
         self.latest.clear();
@@ -176,6 +179,9 @@ impl DocumentState {
         self.position = Position::START;
         self.log = LogWork::Nothing;
         self.restore(stored, now)?;
+        if before.is_some() && before == self.damaged.map(|damaged| (damaged, self.position)) {
+            return Ok(self.take_effects());
+        }
         self.bring_back();
         if let Some(state) = self.read_replica(Replica::state) {
             let through = self.position;
@@ -196,6 +202,10 @@ impl DocumentState {
     pub fn head_moved(&mut self, head: Head) -> Vec<Effect> {
         if head.deleted {
             self.die(close::NOT_FOUND, "document deleted");
+        } else if self.damaged.is_some() {
+            if head.position != self.stands_at() {
+                self.load_damaged_again();
+            }
         } else if head.position != self.position {
             self.look_at_the_log();
         }
@@ -222,6 +232,9 @@ impl DocumentState {
 
     /// Somebody knows of rows that we lack: they are read now, or as soon as the log has done what it was asked before.
     pub(super) fn look_at_the_log(&mut self) {
+        if self.damaged.is_some() {
+            return; // they cannot be read
+        }
         self.look_again = true;
         if self.log == LogWork::Nothing {
             self.read_tail();
@@ -246,13 +259,20 @@ impl DocumentState {
                 self.log = LogWork::Rebuilding;
                 self.effects.push(Effect::Rebuild);
             }
-            LogError::NoSuchDocument => self.gone(),
-            LogError::Corrupt { .. } => self.die(close::TRY_AGAIN_LATER, "document cannot be read"),
+            LogError::NoSuchDocument | LogError::Damaged(_) => self.gone(),
         }
     }
 
-    /// The database has lost this document altogether (a restored backup, a promoted replica). Whoever is here still has it, comes back by
-    /// its name, which makes it anew, and brings it back.
+    /// A damaged document may have been mended: it is loaded again.
+    pub(super) fn load_damaged_again(&mut self) {
+        if self.damaged.is_some() && self.log == LogWork::Nothing && !self.dead {
+            self.log = LogWork::Rebuilding;
+            self.effects.push(Effect::Rebuild);
+        }
+    }
+
+    /// The database has lost this document altogether (a restored backup, a promoted replica), or it is damaged. Whoever is here still has it,
+    /// comes back by its name, which makes it anew, and brings it back, or reads what is left of it.
     pub(super) fn gone(&mut self) {
         self.die(close::SERVICE_RESTART, "document is rebuilt");
     }

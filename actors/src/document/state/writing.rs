@@ -251,6 +251,9 @@ impl DocumentState {
     }
 
     pub(super) fn may_write(&self, proposal: &Proposal, now: Instant) -> bool {
+        if self.damaged.is_some() {
+            return false;
+        }
         match &proposal.sender {
             Sender::Request { role, until, .. } => role.may_write() && until.is_none_or(|until| now < until),
             Sender::Member { follower, .. } => {

@@ -13,8 +13,8 @@ use crate::document::witness::Nobody;
 use crate::ids::{ConnectionId, DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId};
 use crate::limits::Limits;
 use crate::outbox::{Drained, Outbox};
-use crate::ports::documents::{LiveDocuments as _, Writer};
-use crate::ports::log::Snapshot;
+use crate::ports::documents::{LiveDocuments as _, WriteRefused, Writer};
+use crate::ports::log::{Damage, DamageKind, Snapshot};
 use crate::ports::memory_authority::MemoryAuthority;
 use crate::ports::memory_bus::MemoryBus;
 use crate::ports::memory_log::MemoryLog;
@@ -77,6 +77,26 @@ async fn a_long_tail_is_in_a_snapshot_once_its_document_has_unloaded() {
         documents.write(KEY, WRITER, ann.type_at(index, "x"), None).await.unwrap();
     }
     until("no snapshot", || log.load_now(KEY).unwrap().snapshot.is_some_and(|it| it.position.seq == 100)).await;
+}
+
+#[actix::test]
+async fn a_damaged_log_is_read_as_far_as_it_goes_and_closed_for_everybody() {
+    let log = MemoryLog::new();
+    log.create(KEY);
+    let ann = Editor::new(1);
+    let writing = node(&log, 600);
+    for text in ["sound ", "lost"] {
+        writing.write(KEY, WRITER, ann.type_at(ann.text().len() as u32, text), None).await.unwrap();
+    }
+    log.damage_row(KEY, 2);
+    let documents = node(&log, 600);
+    let (position, state) = documents.state(KEY).await.unwrap();
+    let reader = Editor::new(2);
+    reader.apply(&state);
+    assert_eq!((position.seq, reader.text().as_str()), (1, "sound "));
+    let written = documents.write(KEY, WRITER, reader.type_at(0, "more"), None).await;
+    assert!(matches!(written, Err(WriteRefused::ReadOnly)), "{written:?}");
+    assert_eq!(log.closed(KEY), Some(Damage { kind: DamageKind::CorruptRow, seq_from: 2 }));
 }
 
 #[actix::test]
