@@ -29,6 +29,7 @@ mod interop_rights;
 mod interop_slow_links;
 mod interop_snippets;
 mod log_levels;
+mod memory;
 mod metrics;
 mod postgres_authority;
 mod postgres_catalogue;

@@ -54,6 +54,12 @@ impl Breaks {
         }
     }
 
+    /// Memory of its own.
+    pub fn bytes(&self) -> usize {
+        let of = |noted: &Noted| noted.distances.capacity() + noted.marks.capacity() * size_of::<(u32, u32)>();
+        self.0.as_ref().map_or(0, |noted| size_of::<Noted>() + of(noted))
+    }
+
     /// Whether the chain breaks somewhere after `from`, at `to` at the latest.
     pub fn any_within(&self, from: u32, to: u32) -> bool {
         let Some(noted) = &self.0 else { return false };

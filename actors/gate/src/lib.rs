@@ -70,6 +70,7 @@ mod state_vector;
 pub mod switches;
 #[cfg(not(feature = "switches"))]
 mod switches;
+mod tally;
 mod update;
 mod v2;
 mod value;
@@ -84,4 +85,5 @@ pub use merge::{diff, merge};
 pub use pieces::pieces;
 pub use recent::{Fork, Recent};
 pub use state_vector::StateVector;
+pub use tally::Tally;
 pub use update::Update;

@@ -119,6 +119,7 @@ impl DocumentActor {
                 let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
                 self.lines.welcome(to, &update, seq);
             }
+            Effect::TellWhenSent(to) => self.lines.tell_when_sent(to),
             Effect::Show { update, through, sole_sender } => {
                 if let Some(state) = &mut self.state {
                     self.fanout.increment(self.lines.show(&update, through, sole_sender, state));
@@ -137,12 +138,10 @@ impl DocumentActor {
                 self.world.bus.publish(BusMessage::Committed { key, node, from, through, updates });
             }
             Effect::PublishPresence(said) => {
-                if !said.is_empty() {
-                    let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
-                    let update = encode_awareness(&entries);
-                    let (key, node) = (self.key, self.world.node);
-                    self.world.bus.publish(BusMessage::Presence { key, node, update, owners });
-                }
+                let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+                let update = encode_awareness(&entries);
+                let (key, node) = (self.key, self.world.node);
+                self.world.bus.publish(BusMessage::Presence { key, node, update, owners });
             }
             Effect::QueryPresence => {
                 self.world.bus.publish(BusMessage::PresenceQuery { key: self.key, node: self.world.node });
@@ -321,6 +320,10 @@ impl DocumentActor {
         };
         ctx.spawn(taken.into_actor(self).map(|(taken, is_stored), actor, ctx| {
             actor.decide(ctx, |state, now| {
+                let taken = taken.map(|(snapshot, weight)| {
+                    state.weighed(weight);
+                    snapshot
+                });
                 state.snapshot_taken(taken, is_stored, now);
                 Vec::new()
             });
@@ -429,9 +432,13 @@ impl Actor for DocumentActor {
 struct Drained;
 
 impl StreamHandler<Drained> for DocumentActor {
-    fn handle(&mut self, _: Drained, _: &mut Context<Self>) {
+    fn handle(&mut self, _: Drained, ctx: &mut Context<Self>) {
         if let Some(state) = &mut self.state {
             self.lines.catch_up(state);
+        }
+        let arrived = self.lines.take_arrived();
+        if !arrived.is_empty() {
+            self.decide(ctx, |state, now| state.states_arrived(&arrived, now));
         }
     }
 
@@ -488,16 +495,12 @@ impl Handler<Deliver> for DocumentActor {
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
         let follower = deliver.follower;
+        drop(deliver.held); // what waits from here on is counted by the document
         let joins = deliver.inputs.iter().any(|input| matches!(input, Input::Step1(_)));
         let joined_at = joins.then(|| self.world.clock.instant());
-        self.decide(ctx, |state, now| {
-            let mut effects = Vec::new();
-            for input in deliver.inputs {
-                effects.extend(state.hear(follower, input, now));
-            }
-            effects.extend(state.advance(now));
-            effects
-        });
+        let is_asking = deliver.inputs.iter().any(Input::is_question);
+        let is_sending = is_asking && self.lines.is_sending_state(follower);
+        self.decide(ctx, |state, now| state.deliver(follower, deliver.inputs, is_sending, now));
         if let Some(at) = joined_at {
             metrics::histogram!("contextnexus_join_seconds").record(self.world.clock.instant() - at);
         }

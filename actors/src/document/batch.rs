@@ -89,6 +89,8 @@ pub struct Batch {
     pub items: Vec<(Proposal, Verdict)>,
     /// What the index knows once it is committed.
     pub delta: Delta,
+    /// Memory that the document will take for it, estimated.
+    pub weight: usize,
 }
 
 impl Batch {

@@ -1,5 +1,6 @@
 //! What one connection may do in a document, and what is owed to it.
 
+use super::state::Questions;
 use crate::access::Role;
 use crate::ids::{SessionId, UserId};
 use crate::protocol::Dialect;
@@ -58,6 +59,8 @@ pub struct Member {
     pub held_presence: Option<HeldPresence>,
     /// What it was asked to send again.
     pub gap: Option<Gap>,
+    /// What it has asked.
+    pub questions: Questions,
     next_ordinal: u64,
     unresolved: BTreeSet<u64>,
     owed: BTreeSet<u64>,
@@ -163,6 +166,7 @@ impl Member {
             told_read_only_at: None,
             held_presence: None,
             gap: None,
+            questions: Questions::default(),
             next_ordinal: 0,
             unresolved: BTreeSet::new(),
             owed: BTreeSet::new(),

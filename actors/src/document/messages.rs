@@ -2,8 +2,10 @@
 
 use super::FollowerId;
 use super::pieces::InPieces;
+use super::presence::Local;
 use super::state::Unsound;
 use crate::access::Role;
+use crate::budget::Share;
 use crate::ids::{Position, SessionId, UserId};
 use crate::outbox::Outbox;
 use crate::ports::authority::{Held, Standing};
@@ -133,6 +135,8 @@ pub struct Deliver {
     pub follower: FollowerId,
     /// What.
     pub inputs: Vec<Input>,
+    /// What this takes of the node's budget while nobody has heard it.
+    pub held: Option<Arc<Share>>,
     /// Told when it may say more: at once, or, when too much of it waits for its commit, after that. A document that ends lets go of it.
     pub taken: oneshot::Sender<()>,
 }
@@ -154,6 +158,13 @@ pub enum Input {
     QueryAwareness,
     /// C: a sync status to be echoed when all before it has committed.
     Mark(Bytes),
+}
+
+impl Input {
+    /// A few bytes to be answered with many.
+    pub fn is_question(&self) -> bool {
+        matches!(self, Self::Step1(_) | Self::QueryAwareness)
+    }
 }
 
 /// The attachment is gone.
@@ -226,6 +237,8 @@ pub enum Effect {
     Send(FollowerId, Outgoing),
     /// Step 2: from now on the connection hears every update.
     Welcome(FollowerId, InPieces),
+    /// Say when the state has gone that is on its way to this connection; completion: [`super::state::DocumentState::states_arrived`].
+    TellWhenSent(FollowerId),
     /// An update, committed, for everybody who is receiving.
     Show {
         /// Encoded once per dialect.
@@ -260,7 +273,7 @@ pub enum Effect {
         updates: Vec<Bytes>,
     },
     /// Tell the other nodes who is here.
-    PublishPresence(Vec<(AwarenessEntry, Option<UserId>)>),
+    PublishPresence(Vec<Local>),
     /// Ask the other nodes who is there.
     QueryPresence,
     /// Answer an HTTP write.

@@ -3,6 +3,7 @@
 use super::messages::JoinRefused;
 use super::replica::{Replica, ReplicaError, Unverified};
 use super::state::{DocumentState, Unsound};
+use super::weight::Weight;
 use crate::causes::Cause;
 use crate::counted::Counted;
 use crate::ids::{DocumentKey, Tip};
@@ -35,7 +36,7 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
         };
         let now = world.clock.instant();
         let replica = Replica::witnessed(key, world.witness.clone());
-        match DocumentState::load_into(replica, stored, world.limits.clone(), world.budget.clone(), now) {
+        match DocumentState::load_into(replica, stored, world.limits.clone(), world.budgets.clone(), now) {
             Ok(state) => return Ok(state),
             Err(unsound) => {
                 let unsound = named(world, key, unsound);
@@ -98,12 +99,16 @@ pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Qua
     }
 }
 
-/// The snapshot, once a worker has read it back.
-pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Snapshot> {
+/// The snapshot, once a worker has read it back, and what it takes as a tree.
+pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<(Snapshot, Weight)> {
     let position = snapshot.position();
     let _waits = Counted::in_gauge("contextnexus_read_backs_waiting");
     let _turn = READ_BACKS.acquire().await; // never closed
-    let verified = tokio::task::spawn_blocking(move || snapshot.verify()).await;
+    let verified = tokio::task::spawn_blocking(move || {
+        let weight = snapshot.weigh();
+        snapshot.verify().map(|snapshot| (snapshot, weight))
+    })
+    .await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
     let verified = verified.inspect_err(|error| {
         report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
@@ -113,14 +118,18 @@ pub(super) async fn verify(key: DocumentKey, snapshot: Unverified) -> Option<Sna
 }
 
 /// Stores a snapshot once it was read back. Answers it, and whether it is stored: the log alone would do.
-pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Unverified) -> (Option<Snapshot>, bool) {
+pub(super) async fn store_snapshot(
+    world: World,
+    key: DocumentKey,
+    snapshot: Unverified,
+) -> (Option<(Snapshot, Weight)>, bool) {
     let started = world.clock.instant();
-    let Some(snapshot) = verify(key, snapshot).await else { return (None, false) };
+    let Some((snapshot, weight)) = verify(key, snapshot).await else { return (None, false) };
     if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
         report!(Cause::Outage, document.id = %key.document, "snapshot not stored: {error}");
-        return (Some(snapshot), false);
+        return (Some((snapshot, weight)), false);
     }
     metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
     metrics::histogram!("contextnexus_snapshot_seconds").record(world.clock.instant() - started);
-    (Some(snapshot), true)
+    (Some((snapshot, weight)), true)
 }

@@ -84,13 +84,13 @@ impl DocumentState {
         let caps = Caps::of_the_log();
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
-        (self.folded_bytes, self.packed_bytes) = (0, 0);
+        self.folded_bytes = 0;
+        self.weight = None;
         if let Some(snapshot) = &stored.snapshot {
             let unreadable = |_| Unsound::Snapshot { seq: snapshot.position.seq };
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(unreadable)?;
             self.index = Index::from_state(&state);
             self.folded_bytes = snapshot.state.len();
-            self.packed_bytes = snapshot.state.len();
             self.position = snapshot.position;
         }
         self.tail = TailSinceSnapshot::default();
@@ -112,6 +112,7 @@ impl DocumentState {
         }
         let snapshot = stored.snapshot.map(|snapshot| (snapshot.position.seq, snapshot.state));
         self.replica.pack(snapshot, unfolded);
+        self.index_bytes = self.index.bytes();
         self.position = stored.tail.head.position;
         self.forget_whole_state();
         self.used_at = None;

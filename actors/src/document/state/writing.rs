@@ -3,6 +3,9 @@
 use super::following::unsound;
 use super::*;
 
+/// An update that takes so much memory is not taken into a document that was not weighed.
+const HEAVY: usize = 1 << 20;
+
 impl DocumentState {
     pub(super) fn next_append(&mut self, now: Instant) {
         if self.dead || self.log != LogWork::Nothing {
@@ -26,7 +29,8 @@ impl DocumentState {
     /// Takes all that waits through the gate. What needs no row is settled here and now.
     pub(super) fn form_batch(&mut self, now: Instant) -> Option<(Position, Vec<NewRow>)> {
         while !self.waiting.is_empty() {
-            let mut batch = Batch { append_id: None, held: self.position, items: Vec::new(), delta: Delta::default() };
+            let mut batch =
+                Batch { append_id: None, held: self.position, items: Vec::new(), delta: Delta::default(), weight: 0 };
             let mut bytes = 0;
             while batch.items.len() < self.batch_updates_max && bytes < BATCH_BYTES_MAX {
                 let alone =
@@ -61,7 +65,9 @@ impl DocumentState {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
-        let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max;
+        let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
+            || self.is_too_heavy_with(batch.weight, &proposal.update)
+            || (self.weight.is_none() && self.weight_of(&proposal.update) > HEAVY);
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
         let presence = &self.presence;
         let user = proposal.user;
@@ -102,34 +108,65 @@ impl DocumentState {
         };
         if let Verdict::Admitted { admitted, .. } = &verdict
             && may_be_full
-            && self.is_full_with(admitted, now)
+            && let Some(limit) = self.is_full_with(batch.weight, admitted, now)
         {
             batch.delta = before.unwrap_or_default();
-            let refusal = if self.dead {
-                WriteRefused::Unavailable { retry_after_s: 1 }
-            } else {
-                WriteRefused::Full("the document is too large (document_bytes_max)")
+            let refusal = match self.dead {
+                true => WriteRefused::Unavailable { retry_after_s: 1 },
+                false => WriteRefused::Full(limit),
             };
             return self.refuse(proposal, &refusal, now);
+        }
+        if let Verdict::Admitted { admitted, .. } = &verdict {
+            batch.weight += self.weight_of(admitted);
         }
         batch.items.push((proposal, verdict));
     }
 
-    /// Whether the document would be larger than it may be, or has ended over the question. What only deletes is always taken.
-    fn is_full_with(&mut self, update: &Update, now: Instant) -> bool {
-        let bytes = update.bytes().len();
-        if update.clients().next().is_none() {
-            return false;
+    /// The limit beyond which the document would be with this update and what waits before it in its batch, or has ended over the question.
+    /// What only deletes is always taken; where it cuts, within twice the memory.
+    fn is_full_with(&mut self, before: usize, update: &Update, now: Instant) -> Option<&'static str> {
+        const TOO_LARGE: &str = "the document is too large (document_bytes_max)";
+        const TOO_HEAVY: &str = "the document is full: it takes too much memory (document_memory_bytes_max)";
+        let adds = update.has_structs();
+        if !adds && !self.is_too_heavy_with(before, update) {
+            return None;
         }
-        // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other.
-        if !self.fold_the_rest(now) {
-            return true;
+        // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other. And what is
+        // packed was not weighed.
+        if !(self.fold_the_rest(now) && self.unpack(now)) {
+            return Some(TOO_LARGE);
+        }
+        if !self.is_too_heavy_with(before, update)
+            && self.folded_bytes + update.bytes().len() <= self.limits.document_bytes_max
+        {
+            return None;
         }
         // Encoded once a position: whoever is refused and comes again costs nothing more.
+        let is_known = self.has_whole_state();
         if let Some(state) = self.whole_state(now) {
             self.folded_bytes = state.len();
+            if !is_known && let Ok(state) = Update::parse(state, &Caps::of_the_log()) {
+                self.weighed_now(Weight::of(&state));
+            }
         }
-        self.folded_bytes + bytes > self.limits.document_bytes_max
+        if adds && self.folded_bytes + update.bytes().len() > self.limits.document_bytes_max {
+            return Some(TOO_LARGE);
+        }
+        self.is_too_heavy_with(before, update).then_some(TOO_HEAVY)
+    }
+
+    /// Whether the document would take more memory than it may. What only deletes may bring it to twice that.
+    fn is_too_heavy_with(&self, before: usize, update: &Update) -> bool {
+        let times = if update.has_structs() { 1 } else { 2 };
+        let there = self.weight.as_ref().map_or(self.folded_bytes, Weight::bytes);
+        there + before + self.weight_of(update) > times * self.limits.document_memory_bytes_max
+    }
+
+    /// Memory that the document will take for this.
+    fn weight_of(&self, update: &Update) -> usize {
+        let update = Weight::of(update);
+        self.weight.as_ref().map_or_else(|| update.bytes(), |there| update.bytes_beside(there))
     }
 
     pub(super) fn verdict(&self, proposal: &Proposal, admission: Admission, left_out: bool) -> Option<Verdict> {
