@@ -119,11 +119,6 @@ struct Pump {
 
 impl Pump {
     async fn pump(&mut self, session: &SessionHandle) -> Result<Infallible, End> {
-        if self.link.dialect() != Dialect::Hocuspocus {
-            // The token came with the upgrade: nothing is read as a stranger's.
-            let link = Rc::clone(&self.link);
-            self.until(link.authentication.done()).await?;
-        }
         loop {
             self.note_authentication();
             self.read().await?;
@@ -153,12 +148,7 @@ impl Pump {
             match end {
                 None | Some(End::Refused(Refusal::TooBig)) if self.is_too_strange(end.is_some()) => {
                     self.hand_over(messages, session).await?;
-                    // A token may be among what it has said: the answer to what comes behind it tells.
-                    let heard = session.inbound.send(Inbound::default());
-                    self.until(heard).await?.map_err(|_| End::SessionLost)?;
-                    if !self.link.authentication.is_done() {
-                        return Err(End::Refused(Refusal::Strange));
-                    }
+                    self.wait_for_token(session).await?;
                     self.again = true;
                 }
                 None => self.hand_over(messages, session).await?,
@@ -181,6 +171,18 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// A stranger has sent all that one may. Where its token came with the upgrade, it waits until that is checked; otherwise one may be among
+    /// what it has said: the answer to what comes behind it tells.
+    async fn wait_for_token(&mut self, session: &SessionHandle) -> Result<(), End> {
+        let link = Rc::clone(&self.link);
+        if link.dialect() != Dialect::Hocuspocus {
+            return self.until(link.authentication.done()).await;
+        }
+        let heard = session.inbound.send(Inbound::default());
+        self.until(heard).await?.map_err(|_| End::SessionLost)?;
+        if link.authentication.is_done() { Ok(()) } else { Err(End::Refused(Refusal::Strange)) }
     }
 
     /// A token was good: from now on it may send what clients may.

@@ -315,7 +315,14 @@ impl Reader {
             return Err(Refusal::TooBig);
         }
         if !fragments.is_text {
-            fragments.bytes.extend_from_slice(piece); // no dialect reads text: it is counted, not kept
+            // No dialect reads text: it is counted, not kept.
+            let needed = fragments.length;
+            if needed > fragments.bytes.capacity() {
+                let mut grown = BytesMut::with_capacity(needed.max((2 * needed).min(self.message_bytes_max)));
+                grown.extend_from_slice(&fragments.bytes);
+                fragments.bytes = grown;
+            }
+            fragments.bytes.extend_from_slice(piece);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 /// Bytes of an item: yrs' block, its place in the list of its client's blocks, and half a run of the index.
-const ITEM: usize = 264;
+const ITEM: usize = 216;
 /// Of a block that was garbage-collected.
 const COLLECTED: usize = 32;
 /// Of a shared type, besides its item: its branch, and its run in the index.
@@ -28,7 +28,7 @@ const MAP: usize = 230;
 /// Of a root type: its branch, its place among the others, its names, and its number in the index.
 const ROOT: usize = 480;
 /// Of a client: its list of blocks in yrs, and all that the index notes of it.
-pub const CLIENT: usize = 320;
+pub const CLIENT: usize = 400;
 
 /// What a document is made of.
 #[derive(Clone, Debug, Default)]

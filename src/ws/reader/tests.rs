@@ -93,6 +93,7 @@ fn an_endless_continuation_ends_at_the_limit() {
             Ok(events) => assert!(events.is_empty()),
             Err(refusal) => break refusal,
         }
+        reader.release();
         assert!(reader.held_bytes() <= LIMIT);
     };
     assert_eq!((refused, fed), (Refusal::TooBig, LIMIT + 1_000));
