@@ -34,7 +34,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpRequest, HttpResponse};
-use contextnexus_actors::budget::Budget;
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::Documents;
 use contextnexus_actors::directory::messages::DrainAll;
@@ -242,6 +242,7 @@ async fn run(
     let origins = origins(config, listener.local_addr()?);
     let sockets = Sockets::new(
         ws::Settings::of(&config.server, &config.limits),
+        actors.world.budgets.clone(),
         origins.clone(),
         actors.services.clone(),
         actors.world.clock.clone(),
@@ -385,7 +386,7 @@ impl Actors {
             bus: bus(config, database, node, readiness)?,
             clock,
             limits: Arc::new(config.limits.clone()),
-            budget: Arc::new(Budget::new(config.limits.node_waiting_bytes_max)),
+            budgets: Budgets::of(&config.limits),
         };
         let threads = Threads::start(config.workers(), world.clone(), postgres_log);
         let services =
@@ -449,6 +450,7 @@ fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins)
         database: database.clone(),
         authority: actors.world.authority.clone(),
         documents: Arc::new(Documents::new(actors.threads.directory().clone(), actors.world.clone())),
+        budgets: actors.world.budgets.clone(),
         clock: actors.world.clock.clone(),
         passwords: Passwords::start_with(auth.password_threads, auth.password_queue_max)?,
         logins: LoginLimits::new(logins),

@@ -14,7 +14,8 @@ pub struct Limits {
     pub step2_bytes_max: usize,
     /// Updates of one document that wait for PostgreSQL; beyond it they are dropped unadmitted and asked for again later.
     pub document_waiting_bytes_max: usize,
-    /// The same, for all documents of the node.
+    /// What waits on the node: one half updates, of all documents, that wait for PostgreSQL; the other messages and request bodies that are
+    /// still arriving.
     pub node_waiting_bytes_max: usize,
     /// Unacknowledged bytes of one connection at which its socket is read no further.
     pub connection_window_bytes: usize,
@@ -50,8 +51,14 @@ pub struct Limits {
     pub awareness_wait_ms: u64,
     /// A remote state that was not renewed for so long is gone (a dead node's cursors).
     pub awareness_timeout_s: u64,
+    /// Presence states of one document, theirs and 256 bytes each; more are left out, and their connections stay.
+    pub document_awareness_bytes_max: usize,
+    /// The same, for all documents of the node.
+    pub node_awareness_bytes_max: usize,
     /// Bytes that a connection may send before it is authenticated.
     pub unauthenticated_bytes_max: usize,
+    /// What all connections and requests of the node together hold before they are authenticated.
+    pub node_unauthenticated_bytes_max: usize,
     /// Messages that a connection may send before it is authenticated.
     pub unauthenticated_messages_max: usize,
     /// Documents of one connection (Hocuspocus providers carry many on one socket).
@@ -64,6 +71,8 @@ pub struct Limits {
     pub document_idle_s: u64,
     /// A document that nobody has changed for so many seconds is packed: kept as the bytes of its state.
     pub document_rest_s: u64,
+    /// Memory of one document, estimated; beyond it, what adds to it is refused.
+    pub document_memory_bytes_max: usize,
     /// Documents in memory, estimated; beyond it idle ones are unloaded at once.
     pub documents_bytes_max: usize,
     /// A snapshot is taken when so many bytes of log stand after the last.
@@ -108,6 +117,16 @@ impl Limits {
                 ("update_bytes_max", self.update_bytes_max),
                 "what a client may send while it is connected it could not send after it was offline",
             ),
+            (
+                ("documents_bytes_max", self.documents_bytes_max),
+                ("document_memory_bytes_max", self.document_memory_bytes_max),
+                "one document could take more memory than all of them may",
+            ),
+            (
+                ("node_awareness_bytes_max", self.node_awareness_bytes_max),
+                ("document_awareness_bytes_max", self.document_awareness_bytes_max),
+                "one document could show more presence than all of them may",
+            ),
         ];
         at_least.into_iter().find(|((_, value), (_, least), _)| value < least).map(
             |((less, value), (than, least), else_what)| Contradiction { less, than, else_what, values: (value, least) },
@@ -140,13 +159,17 @@ impl Default for Limits {
             awareness_interval_ms: 20,
             awareness_wait_ms: 100,
             awareness_timeout_s: 25,
-            unauthenticated_bytes_max: 5 * MIB,
+            document_awareness_bytes_max: 4 * MIB,
+            node_awareness_bytes_max: 64 * MIB,
+            unauthenticated_bytes_max: 64 * 1024,
+            node_unauthenticated_bytes_max: 32 * MIB,
             unauthenticated_messages_max: 1_000,
             documents_per_connection_max: 1_000,
             authentication_deadline_s: 60,
             keepalive_s: 10,
             document_idle_s: 30,
             document_rest_s: 60,
+            document_memory_bytes_max: 256 * MIB,
             documents_bytes_max: 1024 * MIB,
             snapshot_tail_bytes: 256 * 1024,
             snapshot_tail_updates: 2_000,

@@ -1,7 +1,7 @@
 //! The world as actors see it: the ports, the limits, and this node's name.
 
 use crate::aside::Aside;
-use crate::budget::Budget;
+use crate::budget::Budgets;
 use crate::clock::Clock;
 use crate::document::witness::Witness;
 use crate::ids::NodeId;
@@ -28,8 +28,8 @@ pub struct World {
     pub aside: Arc<dyn Aside>,
     /// Bounds and intervals.
     pub limits: Arc<Limits>,
-    /// Bytes of updates that wait on this node.
-    pub budget: Arc<Budget>,
+    /// Bytes that wait on this node, by what they wait for.
+    pub budgets: Arc<Budgets>,
 }
 
 impl std::fmt::Debug for World {

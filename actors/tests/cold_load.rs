@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
 
 use bytes::Bytes;
-use contextnexus_actors::budget::Budget;
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::replica::Replica;
 use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{AppendId, Position, Tip};
@@ -161,8 +161,8 @@ fn loading_by_shape() {
         let parsed = Admitted::parse(state.clone(), &caps).unwrap();
         let limits = Arc::new(Limits::default());
         let load = || {
-            let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
-            DocumentState::load(stored(&state, &tail), limits.clone(), budget, Instant::now()).unwrap()
+            let budgets = Budgets::of(&limits);
+            DocumentState::load(stored(&state, &tail), limits.clone(), budgets, Instant::now()).unwrap()
         };
         let parse = best(|| Admitted::parse(state.clone(), &caps).unwrap());
         let seed = best(|| Index::from_state(&parsed));

@@ -2,7 +2,7 @@
 //! (hazards.md 1.4: 14 KB for each load).
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use contextnexus_actors::budget::Budget;
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{AppendId, Position, Tip};
 use contextnexus_actors::limits::Limits;
@@ -63,8 +63,8 @@ fn stored() -> Stored {
 
 fn load(stored: &Stored) -> DocumentState {
     let limits = Arc::new(Limits::default());
-    let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
-    DocumentState::load(stored.clone(), limits, budget, Instant::now()).unwrap()
+    let budgets = Budgets::of(&limits);
+    DocumentState::load(stored.clone(), limits, budgets, Instant::now()).unwrap()
 }
 
 /// Resident memory of this process.

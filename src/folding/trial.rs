@@ -5,7 +5,7 @@
 
 use crate::process::{STACK_BYTES, is_lack_of_memory};
 use bytes::Bytes;
-use contextnexus_actors::budget::Budget;
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::replica::Replica;
 use contextnexus_actors::document::state::{DocumentState, Unsound};
 use contextnexus_actors::document::witness::{Fold, Folding, Witness};
@@ -124,12 +124,12 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
     // With the stack of the threads that run documents.
     let folding = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
         let limits = Arc::new(Limits::default());
-        let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
+        let budgets = Budgets::of(&limits);
         let key = DocumentKey { tenant: TenantId(Uuid::nil()), document: DocumentId(Uuid::nil()) };
         let witness = through(Arc::new(Reporter));
         let load = |stored| {
             let replica = Replica::witnessed(key, witness.clone());
-            DocumentState::load_into(replica, stored, limits.clone(), budget.clone(), Instant::now())
+            DocumentState::load_into(replica, stored, limits.clone(), budgets.clone(), Instant::now())
         };
         // Whatever else is wrong with it is found, and mended, where the document is used: here it is left out.
         let mut stored = stored;

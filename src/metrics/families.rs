@@ -5,11 +5,16 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 
 /// How full every queue is (ARCHITECTURE.md, "Queues and bounds"). Here from the start, so that an alarm can be set before the first one fills.
 const QUEUES: &[(&str, &str)] = &[
+    (
+        "contextnexus_arriving_bytes",
+        "Memory held for messages and request bodies that have not come whole, or wait for their document.",
+    ),
     ("contextnexus_loads_waiting", "Documents that are being read from the log."),
     ("contextnexus_authority_waiting", "Tokens and rooms that are being looked up."),
     ("contextnexus_bus_events_waiting", "Messages from the bus that documents have not taken yet."),
     ("contextnexus_bus_outgoing_bytes", "Bytes that wait to be published."),
     ("contextnexus_directory_waiting", "Joins that wait for the directory."),
+    ("contextnexus_documents_bytes", "Memory of open documents, estimated by what they are made of."),
     ("contextnexus_http_connections", "Connections that speak HTTP; a WebSocket is none any more."),
     ("contextnexus_log_waiting_appends", "Appends that wait for a transaction."),
     ("contextnexus_log_waiting_bytes", "Bytes of these."),
@@ -19,17 +24,17 @@ const QUEUES: &[(&str, &str)] = &[
         "contextnexus_aside_waiting",
         "Decisions of documents that take long and wait for a thread of their own, or have it.",
     ),
+    ("contextnexus_presence_bytes", "Presence states (cursors) in memory, all documents together."),
     ("contextnexus_read_backs_waiting", "Snapshots that are being read back, or wait for it."),
     ("contextnexus_recent_bytes", "Recent updates that documents keep for those who are behind."),
     ("contextnexus_show_waiting", "Documents that are shown as JSON or text, or wait for it."),
-    ("contextnexus_unauthenticated_bytes", "Bytes of clients whose token is not checked yet."),
+    ("contextnexus_unauthenticated_bytes", "Memory held for clients whose token is not checked yet."),
     ("contextnexus_waiting_bytes", "Updates that wait for their commit, all documents together."),
     ("contextnexus_waiting_bytes_of_fullest", "The same in the document where most wait."),
     (
         "contextnexus_ws_held_back_connections",
         "WebSockets that are not read, because a session or document has not taken what came.",
     ),
-    ("contextnexus_ws_unfinished_bytes", "Bytes of messages that have not come whole."),
 ];
 
 /// What was answered "full".

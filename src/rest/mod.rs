@@ -6,6 +6,7 @@
 
 mod aliases;
 mod auth;
+mod body;
 mod caller;
 mod content;
 mod docs;
@@ -40,6 +41,7 @@ use crate::postgres::{self, Database, StoreError, TenantTx};
 use crate::proxies::TrustedProxies;
 use crate::web as web_workspace;
 use actix_web::{HttpRequest, web};
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::TenantId;
 use contextnexus_actors::ports::{Authority, LiveDocuments};
@@ -57,6 +59,8 @@ pub struct Rest {
     pub authority: Arc<dyn Authority>,
     /// Open documents.
     pub documents: Arc<dyn LiveDocuments>,
+    /// What bodies may hold.
+    pub budgets: Arc<Budgets>,
     /// Time, and fresh ids.
     pub clock: Arc<dyn Clock>,
     /// Hashes and verifies.
@@ -135,6 +139,7 @@ pub fn mount(config: &mut web::ServiceConfig, rest: &web::Data<Rest>) {
             .limit(rest.settings.json_bytes_max)
             .error_handler(|error, _| validate::json(&error).into()),
     );
+    config.app_data(web::PayloadConfig::new(rest.settings.json_bytes_max)); // of JSON that a handler reads by itself
     config.app_data(
         web::QueryConfig::default().error_handler(|error, _| ApiError::Malformed(format!("query: {error}")).into()),
     );

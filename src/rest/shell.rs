@@ -1,5 +1,6 @@
 //! What stands around every request and answer: a request id, CORS, and headers that bind browsers.
 
+use super::body::{Arrival, announced};
 use super::{ApiError, Rest};
 use crate::origins::{Origins, Refusal};
 use actix_web::body::{EitherBody, MessageBody};
@@ -25,7 +26,7 @@ pub struct RequestId(pub String);
 /// Those of what it wraps.
 pub async fn shell<B: MessageBody + 'static>(
     rest: web::Data<Rest>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let id = request_id(request.headers(), || rest.clock.fresh_id().to_string());
@@ -45,13 +46,19 @@ pub async fn shell<B: MessageBody + 'static>(
     } else {
         // Handlers and extractors shape their errors themselves. (Holding the request to shape others here would be a second owner
         // of it, which actix's router does not bear.)
-        let patience = patience_with_body(&request, rest.settings.body_patience);
-        let answer = next.call(request);
-        let response = match patience {
-            None => answer.await?,
-            Some(patience) => tokio::time::timeout(patience, answer).await.map_err(|_| ApiError::TooSlow)??,
-        };
-        response.map_into_left_body()
+        match patience_with_body(&request, rest.settings.body_patience) {
+            None => next.call(request).await?.map_into_left_body(),
+            Some(patience) => {
+                let arrival = Arrival::watch(&mut request, &rest.budgets);
+                let answer = tokio::time::timeout(patience, next.call(request)).await;
+                let was_full = arrival.is_over();
+                let response = answer.map_err(|_| ApiError::TooSlow)??;
+                match was_full {
+                    true => response.error_response(ApiError::Unavailable { retry_after_s: 1 }).map_into_right_body(),
+                    false => response.map_into_left_body(),
+                }
+            }
+        }
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -87,7 +94,7 @@ fn patience_with_body(request: &ServiceRequest, least: Duration) -> Option<Durat
     /// A slow line may send a large document.
     const BYTES_PER_S: u64 = 64 * 1024;
     let headers = request.headers();
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = announced(headers).map(|length| length as u64);
     let has_body = length.is_some_and(|length| length > 0) || headers.contains_key(header::TRANSFER_ENCODING);
     has_body.then(|| least + Duration::from_secs(length.unwrap_or(0).min(u64::from(u32::MAX)) / BYTES_PER_S))
 }

@@ -1,15 +1,15 @@
 //! Writing a document: one binary Yjs update, through its actor.
 
+use super::body::binary;
 use super::caller::Authenticated;
 use super::{ApiError, Problem, Rest};
 use crate::postgres::documents;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, post, web};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use contextnexus_actors::access::Caller;
 use contextnexus_actors::ids::{DocumentId, DocumentKey};
 use contextnexus_actors::ports::{IdempotencyKey, RoomName, Writer};
-use futures_util::StreamExt as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -92,29 +92,16 @@ pub(super) async fn write_update(
 }
 
 /// A binary body of at most `limit` bytes.
-async fn body(request: &HttpRequest, mut payload: web::Payload, limit: usize) -> Result<Bytes, ApiError> {
+async fn body(request: &HttpRequest, payload: web::Payload, limit: usize) -> Result<Bytes, ApiError> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.starts_with("application/json") || kind.starts_with("text/") || kind.starts_with("multipart/") {
         return Err(ApiError::UnsupportedMediaType(super::content::UPDATE_TYPE));
     }
-    let too_large = || ApiError::TooLarge { limit: Some(limit) };
-    let announced =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| ApiError::Malformed("the body ended early".into()))?;
-        if body.len() + chunk.len() > limit {
-            return Err(too_large());
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = binary(request, payload, limit).await?;
     if body.is_empty() {
         return Err(ApiError::MalformedUpdate("the body is empty".into()));
     }
-    Ok(body.freeze())
+    Ok(body)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

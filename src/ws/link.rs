@@ -16,12 +16,12 @@ use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::report;
+use contextnexus_actors::session::Authentication;
 use contextnexus_actors::session::messages::Disconnected;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -55,8 +55,8 @@ pub struct Link {
     pub connection: ConnectionId,
     /// What waits to be written.
     pub outbox: Arc<Outbox>,
-    /// Set by the session once a token was good.
-    pub is_authenticated: Arc<AtomicBool>,
+    /// The session says here that a token was good.
+    pub authentication: Arc<Authentication>,
     /// The connection is over, or its close frame is written: the reading half hands nothing more on.
     pub over: Notify,
     dialect: Dialect,
@@ -152,7 +152,7 @@ impl Link {
         let link = Rc::new(Self {
             connection,
             outbox,
-            is_authenticated: Arc::default(),
+            authentication: Arc::default(),
             over: Notify::new(),
             dialect,
             socket: Arc::new(socket),

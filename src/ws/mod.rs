@@ -31,13 +31,14 @@ use crate::origins::Origins;
 use crate::proxies::TrustedProxies;
 use actix::Recipient;
 use admission::{Admission, Seats};
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::ConnectionId;
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::session::messages::{Disconnected, Inbound};
 use contextnexus_actors::session::{self, Opening, Services};
 use metrics::{Counter, counter};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -50,10 +51,8 @@ pub struct Settings {
     pub seats: Seats,
     /// Largest message: the largest step 2 and its envelope.
     pub message_bytes_max: usize,
-    /// Largest message before a token was good.
+    /// All that a connection may send before a token was good.
     pub strange_bytes_max: usize,
-    /// Memory of this node for messages that have not come whole, or one of them.
-    pub unfinished_bytes_max: usize,
     /// What may wait to be written to one connection.
     pub outbox_bytes_max: usize,
     /// When what is overdue.
@@ -68,8 +67,6 @@ impl Settings {
             seats: Seats { node: server.connections_per_node_max, address: server.connections_per_address_max },
             message_bytes_max: limits.step2_bytes_max.max(limits.update_bytes_max) + ENVELOPE_BYTES_MAX,
             strange_bytes_max: limits.unauthenticated_bytes_max,
-            // As many bytes as may wait for PostgreSQL: what has not come whole has no better claim.
-            unfinished_bytes_max: limits.node_waiting_bytes_max,
             outbox_bytes_max: limits.outbox_bytes_max,
             deadlines: Deadlines { stall: Duration::from_secs(limits.outbox_stall_s), ..Deadlines::default() },
         }
@@ -111,7 +108,7 @@ pub struct Sockets {
     clock: Arc<dyn Clock>,
     origins: Origins,
     admission: Arc<Admission>,
-    unfinished_bytes: AtomicUsize,
+    budgets: Arc<Budgets>,
     is_accepting: AtomicBool,
     wave: OnceLock<Wave>,
     traffic: Traffic,
@@ -133,14 +130,20 @@ struct Wave {
 
 impl Sockets {
     /// Accepts from the start. What is counted later goes to the recorder that is installed now.
-    pub fn new(settings: Settings, origins: Origins, sessions: impl StartSession, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(
+        settings: Settings,
+        budgets: Arc<Budgets>,
+        origins: Origins,
+        sessions: impl StartSession,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             origins,
             admission: Admission::new(settings.seats),
             settings,
             sessions: Box::new(sessions),
             clock,
-            unfinished_bytes: AtomicUsize::new(0),
+            budgets,
             is_accepting: AtomicBool::new(true),
             wave: OnceLock::new(),
             traffic: Traffic {

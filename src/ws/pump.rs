@@ -1,11 +1,12 @@
 //! The incoming half of a connection: a task that reads, assembles messages and hands them to the session, which answers when
 //! it can take more. Until then nothing is read, the kernel's buffer fills, and the client is slowed down by TCP.
 
+use super::SessionHandle;
 use super::link::{Link, Peer};
 use super::reader::{Event, Reader, Refusal};
 use super::socket::READ_BYTES_MAX;
-use super::{SessionHandle, Sockets};
 use actix_web::web::Payload;
+use contextnexus_actors::budget::Share;
 use contextnexus_actors::causes::Cause;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::protocol::frame::{close_frame, close_frame_empty, pong_frame};
@@ -17,11 +18,12 @@ use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Messages at most in one hand-over: the session's turn is not to become long.
 const MESSAGES_MAX: usize = 512;
+/// Counted against no budget, so that the small messages of honest clients come through where it is full: the number of connections bounds it.
+pub const ALWAYS_HELD_BYTES: usize = 8 * 1024;
 /// How long a peer that goes is kept for a session that does not answer.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Control frames of one connection per second, and at once. Beyond it the socket is read slower.
@@ -42,17 +44,27 @@ enum End {
 
 /// Reads until the connection ends, and tells the session. `early` is what actix-http had read before the socket was ours.
 pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
-    let reads_past = link.dialect() == Dialect::Hocuspocus;
-    let mut reader = Reader::new(message_bytes_max(&link)).reading_past(reads_past);
+    let settings = &link.sockets().settings;
+    let mut reader = Reader::new(settings.message_bytes_max.min(settings.strange_bytes_max));
     let mut ahead_bytes = 0;
     while let Some(Some(Ok(bytes))) = early.next().now_or_never() {
         reader.feed(&bytes);
         ahead_bytes += bytes.len();
     }
     drop(early);
-    let held = Held { sockets: Arc::clone(link.sockets()), bytes: 0 };
+    let share = Share::of(Arc::clone(&link.sockets().budgets.strangers));
     let controls = Allowance::new(Instant::now());
-    let mut pump = Pump { reader, held, link: Rc::clone(&link), controls, ahead_bytes, at_end: false };
+    let strange_bytes = Some(ahead_bytes);
+    let mut pump = Pump {
+        reader,
+        share,
+        link: Rc::clone(&link),
+        controls,
+        strange_bytes,
+        ahead_bytes,
+        again: false,
+        at_end: false,
+    };
     let Err(end) = pump.pump(&session).await;
     let outbox = &link.outbox;
     let mut peer = Peer::Lost;
@@ -89,22 +101,18 @@ pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
     }
 }
 
-/// What a message may have now: of a stranger, little.
-fn message_bytes_max(link: &Link) -> usize {
-    let settings = &link.sockets().settings;
-    match link.is_authenticated.load(Ordering::Acquire) {
-        true => settings.message_bytes_max,
-        false => settings.message_bytes_max.min(settings.strange_bytes_max),
-    }
-}
-
 struct Pump {
     reader: Reader,
-    held: Held,
+    /// Its part of the node's memory for what arrives.
+    share: Share,
     link: Rc<Link>,
     controls: Allowance,
+    /// All that has come, as long as no token was good.
+    strange_bytes: Option<usize>,
     /// Bytes that were read while the session had not answered yet.
     ahead_bytes: usize,
+    /// What is there was refused to a stranger, who is none any more.
+    again: bool,
     /// The peer has ended the stream.
     at_end: bool,
 }
@@ -112,8 +120,8 @@ struct Pump {
 impl Pump {
     async fn pump(&mut self, session: &SessionHandle) -> Result<Infallible, End> {
         loop {
+            self.note_authentication();
             self.read().await?;
-            self.reader.allow(message_bytes_max(&self.link));
             let mut messages = Vec::new();
             let mut ping = None;
             let mut controls = 0_usize;
@@ -133,20 +141,24 @@ impl Pump {
                     self.hand_over(std::mem::take(&mut messages), session).await?;
                 }
             };
-            self.account(end.is_none())?;
             if let Some(payload) = ping {
                 // The newest stands for all before it (RFC 6455, 5.5.3). Without room there is no hurry: the peer sees no bytes either.
                 let _ = self.link.outbox.push(pong_frame(&payload));
             }
             match end {
+                None | Some(End::Refused(Refusal::TooBig)) if self.is_too_strange(end.is_some()) => {
+                    self.hand_over(messages, session).await?;
+                    self.wait_for_token(session).await?;
+                    self.again = true;
+                }
                 None => self.hand_over(messages, session).await?,
                 Some(end) => {
                     if !messages.is_empty() {
                         self.count(messages.len());
                         // Sent like this nobody can take it back; a session that is over hears nothing.
-                        let _ = session.inbound.try_send(Inbound(messages));
+                        let _ = session.inbound.try_send(Inbound { frames: messages, held: None });
                         // Whoever goes does not wait for long until it was heard, which the answer to what comes behind it tells.
-                        let _ = tokio::time::timeout(LAST_WORDS, session.inbound.send(Inbound(Vec::new()))).await;
+                        let _ = tokio::time::timeout(LAST_WORDS, session.inbound.send(Inbound::default())).await;
                     }
                     return Err(end);
                 }
@@ -161,6 +173,41 @@ impl Pump {
         }
     }
 
+    /// A stranger has sent all that one may. Where its token came with the upgrade, it waits until that is checked; otherwise one may be among
+    /// what it has said: the answer to what comes behind it tells.
+    async fn wait_for_token(&mut self, session: &SessionHandle) -> Result<(), End> {
+        let link = Rc::clone(&self.link);
+        if link.dialect() != Dialect::Hocuspocus {
+            return self.until(link.authentication.done()).await;
+        }
+        let heard = session.inbound.send(Inbound::default());
+        self.until(heard).await?.map_err(|_| End::SessionLost)?;
+        if link.authentication.is_done() { Ok(()) } else { Err(End::Refused(Refusal::Strange)) }
+    }
+
+    /// A token was good: from now on it may send what clients may.
+    fn note_authentication(&mut self) {
+        if self.strange_bytes.is_some() && self.link.authentication.is_done() {
+            self.strange_bytes = None;
+            self.share = Share::of(Arc::clone(&self.link.sockets().budgets.arriving));
+            self.reader.allow(self.link.sockets().settings.message_bytes_max);
+            if self.link.dialect() == Dialect::Hocuspocus {
+                self.reader.read_past();
+            }
+        }
+    }
+
+    /// How much more may be read now.
+    fn room(&self) -> usize {
+        let strange_bytes_max = self.link.sockets().settings.strange_bytes_max;
+        self.strange_bytes.map_or(usize::MAX, |bytes| strange_bytes_max.saturating_sub(bytes))
+    }
+
+    /// It is a stranger, and sends more than one may.
+    fn is_too_strange(&self, is_refused: bool) -> bool {
+        self.strange_bytes.is_some() && (is_refused || self.room() == 0)
+    }
+
     /// Reads on without handing anything on, until the peer has closed too.
     async fn close_of_peer(&mut self) -> Peer {
         loop {
@@ -168,8 +215,9 @@ impl Pump {
                 Ok(Some(Event::Close(_))) => return Peer::Closed,
                 Ok(Some(_)) => {}
                 Err(_) => return Peer::Lost,
-                Ok(None) => match self.link.socket().read(&mut self.reader).await {
+                Ok(None) => match self.link.socket().read(&mut self.reader, READ_BYTES_MAX).await {
                     Ok(0) | Err(_) => return Peer::Lost,
+                    Ok(_) if self.account(0).is_err() => return Peer::Lost,
                     Ok(_) => {}
                 },
             }
@@ -189,15 +237,16 @@ impl Pump {
             }
         });
         let mut bytes = std::mem::take(&mut self.ahead_bytes);
-        if bytes == 0 && !self.at_end {
-            self.reader.release();
+        let is_there = std::mem::take(&mut self.again) || bytes > 0;
+        if !is_there && !self.at_end {
+            let room = self.room();
             let came = tokio::select! {
-                came = self.link.socket().read(&mut self.reader) => came,
+                came = self.link.socket().read(&mut self.reader, room) => came,
                 () = self.link.over.notified() => Ok(0),
             };
             bytes = self.took(came);
         }
-        if bytes == 0 {
+        if !is_there && bytes == 0 {
             return Err(End::Over);
         }
         let enough = self.link.sockets().settings.deadlines.message_progress_bytes;
@@ -216,16 +265,19 @@ impl Pump {
     fn took(&mut self, came: io::Result<usize>) -> usize {
         let bytes = came.unwrap_or(0);
         self.at_end = bytes == 0;
+        if let Some(strange_bytes) = &mut self.strange_bytes {
+            *strange_bytes += bytes;
+        }
         self.link.sockets().traffic.received_bytes.increment(bytes as u64);
         bytes
     }
 
-    /// Counts what is held of unfinished messages, by the peer's message and by the node's budget.
-    fn account(&mut self, goes_on: bool) -> Result<(), End> {
-        if goes_on && !self.held.set(self.reader.held_bytes()) {
-            return Err(End::Refused(Refusal::Busy));
-        }
-        Ok(())
+    /// Counts what is held of what has not come whole, and `coming` bytes that go on to the session.
+    fn account(&mut self, coming: usize) -> Result<(), End> {
+        self.reader.release();
+        // What a stranger has said may still be with its session.
+        let held = (self.reader.held_bytes() + coming).max(self.strange_bytes.unwrap_or(0));
+        if self.share.set(held.saturating_sub(ALWAYS_HELD_BYTES)) { Ok(()) } else { Err(End::Refused(Refusal::Busy)) }
     }
 
     /// So many messages have come whole.
@@ -236,18 +288,32 @@ impl Pump {
     }
 
     async fn hand_over(&mut self, messages: Vec<Frame>, session: &SessionHandle) -> Result<(), End> {
+        let bytes: usize = messages.iter().map(Frame::bytes).sum();
+        // What one read brings is no more than may be read ahead.
+        let large = if bytes > READ_BYTES_MAX { bytes } else { 0 };
+        self.account(large)?;
         if messages.is_empty() {
             return Ok(());
         }
+        let held = (large > 0).then(|| Arc::new(self.share.split(large)));
         self.count(messages.len());
-        let mut taken = std::pin::pin!(session.inbound.send(Inbound(messages)));
+        let taken = session.inbound.send(Inbound { frames: messages, held });
+        self.until(taken).await?.map_err(|_| End::SessionLost)
+    }
+
+    /// Waits for it, and reads a little ahead: only to learn that the peer goes. Its cursor is not to stay for as long as PostgreSQL is away, say.
+    async fn until<T>(&mut self, done: impl Future<Output = T>) -> Result<T, End> {
+        let mut done = std::pin::pin!(done);
         loop {
-            let may_read = !self.at_end && self.ahead_bytes < READ_BYTES_MAX;
+            let room = self.room().min(READ_BYTES_MAX);
+            let may_read = !self.at_end && room > 0 && self.ahead_bytes < READ_BYTES_MAX;
             tokio::select! {
-                taken = &mut taken => return taken.map_err(|_| End::SessionLost),
+                done = &mut done => return Ok(done),
                 () = self.link.over.notified() => return Err(End::Over),
-                // Only to learn that the peer goes: its cursor is not to stay for as long as PostgreSQL is away, say.
-                came = self.link.socket().read(&mut self.reader), if may_read => self.ahead_bytes += self.took(came),
+                came = self.link.socket().read(&mut self.reader, room), if may_read => {
+                    self.ahead_bytes += self.took(came);
+                    self.account(0)?;
+                }
             }
             if self.reader.is_at_close()
                 && let Ok(Some(Event::Close(code))) = self.reader.next()
@@ -258,38 +324,6 @@ impl Pump {
                 return Err(End::Over);
             }
         }
-    }
-}
-
-/// One connection's part of the node's memory for unfinished messages.
-struct Held {
-    sockets: Arc<Sockets>,
-    bytes: usize,
-}
-
-impl Held {
-    /// Whether the node has room for it. Little is always held: it is bounded by the number of connections. And one is held however large:
-    /// what fits no budget would never arrive.
-    fn set(&mut self, bytes: usize) -> bool {
-        const LITTLE: usize = 2 * READ_BYTES_MAX;
-        let bytes = bytes.saturating_sub(LITTLE);
-        let unfinished: &AtomicUsize = &self.sockets.unfinished_bytes;
-        unfinished.fetch_sub(self.bytes, Ordering::Relaxed);
-        let others = unfinished.fetch_add(bytes, Ordering::Relaxed);
-        if bytes != self.bytes {
-            metrics::gauge!("contextnexus_ws_unfinished_bytes").increment(bytes as f64 - self.bytes as f64);
-        }
-        self.bytes = bytes;
-        bytes == 0 || others == 0 || others + bytes <= self.sockets.settings.unfinished_bytes_max
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            metrics::gauge!("contextnexus_ws_unfinished_bytes").decrement(self.bytes as f64);
-        }
-        self.sockets.unfinished_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

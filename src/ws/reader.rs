@@ -4,6 +4,7 @@
 //! claimed, and passes continuations on without counting. Both are done here, so that nobody makes the server hold more
 //! than one message of the allowed size.
 
+use super::socket::READ_BYTES_MAX;
 use actix_http::ws::{Codec, Frame as Decoded, Item};
 use bytes::{Buf as _, Bytes, BytesMut};
 use contextnexus_actors::document::close;
@@ -43,7 +44,10 @@ pub enum Refusal {
     /// Not WebSocket as RFC 6455 has it.
     #[error("protocol error")]
     Invalid,
-    /// The node holds as many unfinished messages as it can.
+    /// More than a stranger may send.
+    #[error("too much before authentication")]
+    Strange,
+    /// The node holds as much of what has not come whole as it can.
     #[error("server is busy")]
     Busy,
 }
@@ -54,6 +58,7 @@ impl Refusal {
         match self {
             Self::TooBig => close::TOO_LARGE,
             Self::Invalid => 1002,
+            Self::Strange => close::LIMIT,
             Self::Busy => 1013,
         }
     }
@@ -63,6 +68,7 @@ impl Refusal {
         match self {
             Self::TooBig => "too_big",
             Self::Invalid => "invalid",
+            Self::Strange => "strange",
             Self::Busy => "busy",
         }
     }
@@ -73,6 +79,8 @@ impl Refusal {
 pub struct Reader {
     codec: Codec,
     buffer: BytesMut,
+    /// Something was taken from the front of the buffer, whose memory is still there, or belongs to a message by now.
+    is_worn: bool,
     fragments: Option<Fragments>,
     message_bytes_max: usize,
     /// What a message that is too large begins with is told, and the rest of it is read past; otherwise it is a refusal.
@@ -103,6 +111,7 @@ impl Reader {
         Self {
             codec: Codec::new().max_size(message_bytes_max),
             buffer: BytesMut::new(),
+            is_worn: false,
             fragments: None,
             message_bytes_max,
             reads_past: false,
@@ -118,22 +127,38 @@ impl Reader {
         }
     }
 
-    /// A message that is too large does not end the connection: it is told by how it begins, once all of it has gone by.
-    #[must_use]
-    pub fn reading_past(mut self, reads_past: bool) -> Self {
-        self.reads_past = reads_past;
-        self
+    /// From now on a message that is too large does not end the connection: it is told by how it begins, once all of it has gone by.
+    pub fn read_past(&mut self) {
+        self.reads_past = true;
     }
 
     /// Takes bytes in, as they came.
     pub fn feed(&mut self, bytes: &[u8]) {
+        let needed = self.buffer.len() + bytes.len();
+        if self.is_worn || needed > self.buffer.capacity() {
+            let mut grown = BytesMut::with_capacity(self.room_for(needed));
+            grown.extend_from_slice(&self.buffer);
+            self.buffer = grown;
+            self.is_worn = false;
+        }
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next thing the peer sent, `None` when more bytes are needed. After a refusal nothing follows.
+    /// Memory for so many bytes: what the first ones take, then twice that, but no more than the frame at the front takes in the end.
+    fn room_for(&self, needed: usize) -> usize {
+        let whole = match claimed(&self.buffer) {
+            _ if self.buffer.is_empty() => return needed,
+            Claim::Frame { header, payload, .. } if self.past.is_none() => header.saturating_add(payload),
+            _ => 0,
+        };
+        needed.max((2 * needed).min(whole.max(READ_BYTES_MAX)))
+    }
+
+    /// The next thing the peer sent, `None` when more bytes are needed. After a refusal nothing follows, except that a message which was too
+    /// large may be asked for again under a [larger limit](Self::allow).
     pub fn next(&mut self) -> Result<Option<Event>, Refusal> {
         loop {
-            if self.past.is_some() && !self.read_past()? {
+            if self.past.is_some() && !self.pass_by()? {
                 return Ok(None);
             }
             if let Some(past) = self.past.take_if(|past| past.left == 0 && past.is_last) {
@@ -161,6 +186,7 @@ impl Reader {
                 Claim::Partial => return Ok(None),
                 Claim::Frame { .. } | Claim::Broken => {}
             }
+            self.is_worn = true;
             let Some(decoded) = self.codec.decode(&mut self.buffer).map_err(|_| Refusal::Invalid)? else {
                 return Ok(None);
             };
@@ -180,15 +206,16 @@ impl Reader {
         self.buffer.first().is_some_and(|first| first & 0x0F == 0x08)
     }
 
-    /// Bytes held of what is not whole. As buffers grow by doubling, the memory is at most twice that.
+    /// Memory held for what is not whole, after [`release`](Self::release).
     pub fn held_bytes(&self) -> usize {
-        self.buffer.len() + self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len())
+        self.buffer.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.capacity())
     }
 
-    /// Gives the buffer back when it is empty: most connections are idle most of the time.
+    /// Gives back what is not needed for the bytes that are held: most connections are idle most of the time.
     pub fn release(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+        if self.is_worn {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.is_worn = false;
         }
     }
 
@@ -209,12 +236,14 @@ impl Reader {
                     .collect()
             }
         };
+        self.is_worn = true;
         self.buffer.advance(header);
         self.past = Some(Past { begins, left: payload, is_last });
     }
 
     /// Discards what has come of a message that is too large. True: something else is at the front now, or the message is over.
-    fn read_past(&mut self) -> Result<bool, Refusal> {
+    fn pass_by(&mut self) -> Result<bool, Refusal> {
+        self.is_worn = true;
         while let Some(past) = &mut self.past {
             let here = past.left.min(self.buffer.len());
             self.buffer.advance(here);
@@ -259,7 +288,11 @@ impl Reader {
             Decoded::Continuation(Item::Last(piece)) => {
                 self.go_on(&piece)?;
                 match self.fragments.take() {
-                    Some(Fragments { is_text: false, bytes, .. }) => Event::Message(Frame::Binary(bytes.freeze())),
+                    Some(Fragments { is_text: false, bytes, .. }) => {
+                        let mut bytes = Vec::from(bytes);
+                        bytes.shrink_to_fit();
+                        Event::Message(Frame::Binary(bytes.into()))
+                    }
                     Some(Fragments { length, .. }) => Event::Message(Frame::Text(length)),
                     None => Event::Message(Frame::Text(0)), // the codec refuses it before
                 }
@@ -282,7 +315,14 @@ impl Reader {
             return Err(Refusal::TooBig);
         }
         if !fragments.is_text {
-            fragments.bytes.extend_from_slice(piece); // no dialect reads text: it is counted, not kept
+            // No dialect reads text: it is counted, not kept.
+            let needed = fragments.length;
+            if needed > fragments.bytes.capacity() {
+                let mut grown = BytesMut::with_capacity(needed.max((2 * needed).min(self.message_bytes_max)));
+                grown.extend_from_slice(&fragments.bytes);
+                fragments.bytes = grown;
+            }
+            fragments.bytes.extend_from_slice(piece);
         }
         Ok(())
     }

@@ -73,18 +73,19 @@ impl Socket {
         self.stream.shut_down(how);
     }
 
-    /// What is there, at most [`READ_BYTES_MAX`]; 0 at the end of the stream.
-    pub fn poll_read(&self, context: &mut Context<'_>, into: &mut Reader) -> Poll<io::Result<usize>> {
+    /// What is there, at most so many bytes and [`READ_BYTES_MAX`]; 0 at the end of the stream.
+    pub fn poll_read(&self, context: &mut Context<'_>, into: &mut Reader, at_most: usize) -> Poll<io::Result<usize>> {
         READ_BUFFER.with_borrow_mut(|buffer| {
-            let read = ready!(self.stream.poll_read(context, buffer))?;
+            let room = buffer.get_mut(..at_most.min(READ_BYTES_MAX)).unwrap_or_default();
+            let read = ready!(self.stream.poll_read(context, room))?;
             into.feed(buffer.get(..read).unwrap_or_default());
             Poll::Ready(Ok(read))
         })
     }
 
     /// See [`poll_read`](Self::poll_read).
-    pub async fn read(&self, into: &mut Reader) -> io::Result<usize> {
-        poll_fn(|context| self.poll_read(context, into)).await
+    pub async fn read(&self, into: &mut Reader, at_most: usize) -> io::Result<usize> {
+        poll_fn(|context| self.poll_read(context, into, at_most)).await
     }
 
     /// Writes all of them, as many in one system call as it takes.

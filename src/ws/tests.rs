@@ -6,12 +6,13 @@ mod raw;
 mod server;
 
 use super::Settings;
+use super::pump::ALWAYS_HELD_BYTES;
+use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::{Outbox, Pushed};
 use contextnexus_actors::protocol::frame::server_frame;
 use raw::Raw;
 use server::{Behaviour, Node};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -210,27 +211,100 @@ fn an_endless_continuation_is_closed_at_the_cap() {
     let mut next = raw::frame(0x02, &[0; 10_000]);
     while start.elapsed() < LONG && client.send_or_closed(&next) {
         std::thread::sleep(SECOND / 1000);
-        most = most.max(node.sockets.unfinished_bytes.load(Relaxed));
+        most = most.max(node.sockets.budgets.arriving.used());
         next = raw::frame(0x00, &[0; 10_000]);
     }
     assert!(start.elapsed() < LONG, "what still comes after the refusal is discarded for a while, not for ever");
-    assert!(most > 0 && most <= 1 << 20, "{most} bytes were held");
+    assert!(most > 0 && most <= 2 << 20, "{most} bytes were held");
     assert!(node.wait(|| node.sockets.open() == 0));
     assert!(node.batches().is_empty());
 }
 
 #[test]
 fn unfinished_messages_of_all_clients_have_one_budget() {
-    let node = Node::start(|settings| settings.unfinished_bytes_max = 2 << 20);
-    let half = &raw::frame(0x82, &[0; 1_800_000])[..1_500_000];
+    let node = Node::start_within(&Limits { node_waiting_bytes_max: 8 << 20, ..Limits::default() });
+    let half = &raw::frame(0x82, &[0; 3_900_000])[..3_000_000];
     let mut first = node.connect("/yjs/a");
     first.send(half);
-    assert!(node.wait(|| node.sockets.unfinished_bytes.load(Relaxed) > 1_000_000));
+    let held = || node.sockets.budgets.arriving.used();
+    assert!(node.wait(|| held() > 3_000_000 - 2 * ALWAYS_HELD_BYTES));
+    assert!(held() <= 3_900_014, "{}: more than the message will ever take", held());
     let mut second = node.connect("/yjs/b");
     second.send_or_closed(half);
     assert_eq!(second.close_code(), 1013);
+    let mut small = node.connect("/yjs/c");
+    small.send_binary(&[7; 5_000]);
+    assert_eq!(small.binary(), [7; 5_000], "what is small always comes through");
+    assert_eq!(node.sockets.open(), 2);
     drop(first);
-    assert!(node.wait(|| node.sockets.unfinished_bytes.load(Relaxed) == 0));
+    assert!(node.wait(|| held() == 0));
+}
+
+#[test]
+fn a_large_message_is_counted_until_its_session_lets_go_of_it() {
+    let node = Node::start(|_| {});
+    node.behave(Behaviour::Hold);
+    let mut client = node.connect("/yjs/a");
+    client.send_binary(&vec![7; 3_000_000]);
+    assert!(node.wait(|| node.batches() == [1]));
+    let held = || node.sockets.budgets.arriving.used();
+    assert!((3_000_000 - 2 * ALWAYS_HELD_BYTES..3_200_000).contains(&held()), "{}", held());
+    drop(client);
+    assert!(node.wait(|| held() == 0));
+}
+
+#[test]
+fn strangers_hold_what_the_setting_says_and_together_what_the_node_has_for_them() {
+    const STRANGERS: usize = 100;
+    let limits = Limits { node_unauthenticated_bytes_max: 1 << 20, ..Limits::default() };
+    let node = Node::start_within(&limits);
+    let mut known = node.connect("/yjs/known");
+    known.send_binary(b"hello");
+    assert_eq!(known.binary(), b"hello");
+
+    node.behave(Behaviour::Deaf); // their tokens are being checked, or have not come
+    let claims = raw::frame(0x82, &[0; 3_900_000]);
+    let strangers: Vec<Raw> = (0..STRANGERS)
+        .map(|number| {
+            let mut raw = node.connect(if number % 2 == 0 { "/yjs/room" } else { "/collab" });
+            raw.socket.set_nonblocking(true).unwrap();
+            let _ = std::io::Write::write(&mut raw.socket, &claims); // what the kernel takes of it
+            raw
+        })
+        .collect();
+    let held = || node.sockets.budgets.strangers.used();
+    assert!(node.wait(|| held() > 512 << 10), "{}", held());
+    assert!(held() <= 1 << 20, "{}", held());
+    assert!(node.wait(|| node.sockets.open() < 1 + STRANGERS / 4), "who finds no room is closed");
+    node.behave(Behaviour::Echo);
+    known.send_binary(b"again");
+    assert_eq!(known.binary(), b"again", "those who were let in do not suffer");
+    drop(strangers);
+    node.release();
+    assert!(node.wait(|| held() == 0 && node.sockets.open() == 1));
+}
+
+#[test]
+fn a_large_first_message_waits_for_its_token_and_a_stranger_with_one_is_closed() {
+    let node = Node::start(|_| {});
+    node.behave(Behaviour::Deaf);
+    let large = raw::frame(0x82, &[7; 200_000]);
+    let mut early = node.connect("/yjs/room");
+    early.send(&large);
+    assert!(node.wait(|| node.sockets.budgets.strangers.used() > 0));
+    assert!(node.sockets.budgets.strangers.used() <= 64 << 10);
+    node.release();
+    assert!(node.wait(|| node.batches() == [1]), "it was taken once its token was good");
+
+    node.behave(Behaviour::Ask);
+    let mut known = node.connect("/collab");
+    known.send(&[raw::frame(0x82, b"token"), large.clone()].concat());
+    assert_eq!(known.binary(), b"token");
+    assert_eq!(known.binary(), [7; 200_000]);
+    let mut stranger = node.connect("/collab");
+    stranger.send_or_closed(&[raw::frame(0x82, b"hello"), large].concat());
+    assert_eq!(stranger.binary(), b"hello");
+    assert_eq!(stranger.close_code(), 4429);
 }
 
 #[test]

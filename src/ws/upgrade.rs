@@ -108,8 +108,8 @@ fn try_open(
     }
     let link = Link::new((connection, dialect), Arc::clone(&outbox), (socket, seat), Arc::clone(&**sockets), watch);
     tracing::debug!(connection.id = %connection, dialect = label(dialect), "connection opened");
-    let is_authenticated = Arc::clone(&link.is_authenticated);
-    let session = sockets.sessions.start(Opening { connection, dialect, room, token, outbox, is_authenticated });
+    let authentication = Arc::clone(&link.authentication);
+    let session = sockets.sessions.start(Opening { connection, dialect, room, token, outbox, authentication });
     link.belongs_to(&session);
     let response = handshake.finish();
     let head = head_of(&response);

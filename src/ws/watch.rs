@@ -303,6 +303,7 @@ mod tests {
     use crate::net::Stream;
     use crate::origins::Origins;
     use crate::ws::{SessionHandle, Settings, Sockets, StartSession};
+    use contextnexus_actors::budget::Budgets;
     use contextnexus_actors::clock::{Clock as _, SystemClock};
     use contextnexus_actors::ids::ConnectionId;
     use contextnexus_actors::outbox::{Outbox, Pushed};
@@ -328,7 +329,7 @@ mod tests {
         let config = Config::load(&Sources::default()).unwrap();
         let settings = Settings::of(&config.server, &config.limits);
         let origins = Origins::new(&[], &[], "", true);
-        let sockets = Sockets::new(settings, origins, Nobody, Arc::new(SystemClock));
+        let sockets = Sockets::new(settings, Budgets::of(&config.limits), origins, Nobody, Arc::new(SystemClock));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || {
             let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();

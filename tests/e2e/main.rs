@@ -31,6 +31,7 @@ mod interop_slow_links;
 mod interop_snippets;
 mod interop_writers;
 mod log_levels;
+mod memory;
 mod metrics;
 mod postgres_authority;
 mod postgres_catalogue;

@@ -16,7 +16,7 @@ use contextnexus::postgres::{self, Database, sessions, users};
 use contextnexus::rest::{self, LoginLimits, Rest, RestSettings};
 use contextnexus::tokens;
 use contextnexus_actors::access::Role;
-use contextnexus_actors::budget::Budget;
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::{self, Documents};
 use contextnexus_actors::ids::{NodeId, ProjectId, SessionId, TenantId, UserId};
@@ -141,13 +141,14 @@ impl TestApp {
             clock: clock.clone(),
             witness: Arc::new(contextnexus_actors::document::witness::Nobody),
             aside: Arc::new(contextnexus_actors::aside::Inline),
-            budget: Arc::new(Budget::new(limits.node_waiting_bytes_max)),
+            budgets: Budgets::of(&limits),
             limits: Arc::new(limits),
         };
         let directory = directory::start(world.clone(), vec![actix::Arbiter::current()]);
         let rest = Rest {
             database: database.clone(),
             authority: Arc::clone(&authority),
+            budgets: world.budgets.clone(),
             documents: Arc::new(Documents::new(directory, world)),
             clock,
             passwords: Passwords::start().expect("threads"),

@@ -72,6 +72,13 @@ impl Index {
         self.clients.len()
     }
 
+    /// Memory that it takes, about. Walks over all clients and names.
+    pub fn bytes(&self) -> usize {
+        let of_client = |known: &Client| known.runs.bytes() + known.deleted.bytes();
+        let clients: usize = self.clients.values().map(of_client).sum();
+        clients + self.clients.capacity() * (size_of::<(u64, Client)>() + 1) + self.names.bytes()
+    }
+
     /// Each client with the clock after its last, in no order.
     pub fn clocks(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.clients.iter().map(|(&client, known)| (client, u64::from(known.next)))

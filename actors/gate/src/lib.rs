@@ -76,6 +76,7 @@ mod state_vector;
 pub mod switches;
 #[cfg(not(feature = "switches"))]
 mod switches;
+mod tally;
 mod update;
 mod v2;
 mod value;
@@ -94,4 +95,5 @@ pub use order::{Mark, Order};
 pub use pieces::pieces;
 pub use recent::{Fork, Recent};
 pub use state_vector::StateVector;
+pub use tally::Tally;
 pub use update::Update;

@@ -109,6 +109,11 @@ impl Runs {
         }
     }
 
+    /// Memory of its own.
+    pub fn bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<Run>()
+    }
+
     /// The run that holds `clock`, if it begins here.
     pub fn get(&self, clock: u32) -> Option<Run> {
         match self.runs.last() {
@@ -143,5 +148,11 @@ impl Names {
 
     pub fn len(&self) -> usize {
         self.numbers.len()
+    }
+
+    /// Memory of its own.
+    pub fn bytes(&self) -> usize {
+        let names: usize = self.numbers.keys().map(|name| name.len()).sum();
+        names + self.numbers.capacity() * (size_of::<(Box<str>, u32)>() + 1)
     }
 }

@@ -155,6 +155,10 @@ impl Directory {
         metrics::gauge!("contextnexus_waiting_bytes_of_fullest").set(fullest as f64);
         let recent: usize = self.open.values().map(|entry| entry.desk.recent_bytes()).sum();
         metrics::gauge!("contextnexus_recent_bytes").set(recent as f64);
+        let budgets = &self.world.budgets;
+        metrics::gauge!("contextnexus_arriving_bytes").set(budgets.arriving.used() as f64);
+        metrics::gauge!("contextnexus_unauthenticated_bytes").set(budgets.strangers.used() as f64);
+        metrics::gauge!("contextnexus_presence_bytes").set(budgets.presence.used() as f64);
         let mut excess = used.saturating_sub(self.world.limits.documents_bytes_max);
         let mut asked = Vec::new();
         for entry in self.open.values().filter(|entry| entry.desk.is_idle()) {

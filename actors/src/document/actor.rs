@@ -180,6 +180,7 @@ impl DocumentActor {
                 let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
                 self.lines.welcome(to, &update, seq);
             }
+            Effect::TellWhenSent(to) => self.lines.tell_when_sent(to),
             Effect::Show { update, through, sole_sender } => {
                 if let Some(state) = &mut self.state {
                     self.fanout.increment(self.lines.show(&update, through, sole_sender, state));
@@ -199,12 +200,10 @@ impl DocumentActor {
                 self.world.bus.publish(BusMessage::Committed { key, node, from, through, updates, authorship });
             }
             Effect::PublishPresence(said) => {
-                if !said.is_empty() {
-                    let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
-                    let update = encode_awareness(&entries);
-                    let (key, node) = (self.key, self.world.node);
-                    self.world.bus.publish(BusMessage::Presence { key, node, update, owners });
-                }
+                let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+                let update = encode_awareness(&entries);
+                let (key, node) = (self.key, self.world.node);
+                self.world.bus.publish(BusMessage::Presence { key, node, update, owners });
             }
             Effect::QueryPresence => {
                 self.world.bus.publish(BusMessage::PresenceQuery { key: self.key, node: self.world.node });
@@ -400,6 +399,10 @@ impl DocumentActor {
             };
             ctx.spawn(taken.into_actor(actor).map(|(taken, is_stored), actor, ctx| {
                 actor.decide(ctx, Duration::ZERO, move |state, now| {
+                    let taken = taken.map(|(snapshot, weight)| {
+                        state.weighed(weight);
+                        snapshot
+                    });
                     state.snapshot_taken(taken, is_stored, now);
                     Vec::new()
                 });
@@ -536,9 +539,14 @@ impl StreamHandler<Drained> for DocumentActor {
             Some(seq) => (state.prepare_to_catch_up(seq, now), now),
             None => (Vec::new(), now),
         };
-        self.decide_and(ctx, effort, prepare, |actor, now, _| {
+        self.decide_and(ctx, effort, prepare, |actor, now, ctx| {
             if let Some(state) = &mut actor.state {
                 actor.lines.catch_up(state, now);
+            }
+            let arrived = actor.lines.take_arrived();
+            if !arrived.is_empty() {
+                let effort = actor.effort(DocumentState::effort_to_encode);
+                actor.decide(ctx, effort, move |state, now| state.states_arrived(&arrived, now));
             }
         });
     }
@@ -597,22 +605,18 @@ impl Handler<Deliver> for DocumentActor {
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
         let follower = deliver.follower;
+        drop(deliver.held); // what waits from here on is counted by the document
         let joins = deliver.inputs.iter().any(|input| matches!(input, Input::Step1(_)));
         let joined_at = joins.then(|| self.world.clock.instant());
         let effort = self.effort(|state| state.effort_to_hear(&deliver.inputs));
+        let is_asking = deliver.inputs.iter().any(Input::is_question);
+        let is_sending = is_asking && self.lines.is_sending_state(follower);
         let Deliver { inputs, taken, .. } = deliver;
         if self.state.is_none() {
             let _ = taken.send(()); // it ends, and says so itself
             return;
         }
-        let hear = move |state: &mut DocumentState, now| {
-            let mut effects = Vec::new();
-            for input in inputs {
-                effects.extend(state.hear(follower, input, now));
-            }
-            effects.extend(state.advance(now));
-            (effects, ())
-        };
+        let hear = move |state: &mut DocumentState, now| (state.deliver(follower, inputs, is_sending, now), ());
         self.decide_and(ctx, effort, hear, move |actor, (), _| {
             if let Some(at) = joined_at {
                 metrics::histogram!("contextnexus_join_seconds").record(actor.world.clock.instant() - at);

@@ -98,6 +98,8 @@ pub struct Batch {
     pub described: Vec<RowOf>,
     /// Client ids of somebody else than who brings something under them here.
     pub foreign: BTreeSet<u64>,
+    /// Memory that the document will take for it, estimated.
+    pub weight: usize,
 }
 
 impl Batch {
@@ -105,7 +107,7 @@ impl Batch {
     pub fn new(held: Position) -> Self {
         let (items, described, foreign) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (delta, cost) = (Delta::default(), Cost::default());
-        Self { append_id: None, held, items, delta, cost, described, foreign }
+        Self { append_id: None, held, items, delta, cost, weight: 0, described, foreign }
     }
 
     /// Who brought each of the admitted updates.

@@ -2,14 +2,18 @@
 
 use super::messages::{Detached, Outgoing};
 use super::pieces::InPieces;
+use super::presence::pieces;
 use crate::outbox::{Outbox, Pushed};
 use crate::protocol::Dialect;
 use crate::protocol::codec::{EMPTY_AWARENESS, Message, encode};
 use crate::protocol::frame::close_frame;
 use bytes::Bytes;
-use contextnexus_gate::encode_awareness;
-use std::collections::VecDeque;
+use contextnexus_gate::{AwarenessEntry, encode_awareness};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+
+/// Presence for one connection that is larger goes out in pieces of about this size, as there is room.
+const PRESENCE_PIECE_BYTES: usize = 64 * 1024;
 
 /// One follower's way out.
 #[derive(Debug)]
@@ -30,8 +34,14 @@ pub struct Line {
     receiving: bool,
     /// Its outbox was full: the last sequence it was sent; it gets one merged update when it drains.
     behind_since: Option<u64>,
+    /// A step 2 was put into its outbox, or its pieces are, and may be there still.
+    is_welcoming: bool,
+    /// The document is to hear when that has gone.
+    is_awaited: bool,
     /// Its outbox was full of other things: it gets everybody's presence when it drains.
     missed_presence: bool,
+    /// Clients whose presence it is shown when its outbox has room.
+    unseen: BTreeSet<u64>,
     sent_seq: u64,
 }
 
@@ -57,7 +67,10 @@ impl Line {
             is_echoing: false,
             receiving: false,
             behind_since: None,
+            is_welcoming: false,
+            is_awaited: false,
             missed_presence: false,
+            unseen: BTreeSet::new(),
             sent_seq: 0,
         }
     }
@@ -73,6 +86,9 @@ impl Line {
     pub fn send(&mut self, what: &Outgoing) {
         let frame = match what {
             Outgoing::LargeUpdate(update) => return self.echo(update),
+            Outgoing::Awareness(entries) if presence_bytes(entries) > PRESENCE_PIECE_BYTES || self.has_unseen() => {
+                return self.show_as_it_drains(entries);
+            }
             Outgoing::Step1(state_vector) => encode(&self.address, Message::Step1(state_vector)),
             Outgoing::Update(update) => encode(&self.address, Message::Update(update)),
             Outgoing::Awareness(entries) => encode(&self.address, Message::Awareness(&encode_awareness(entries))),
@@ -93,6 +109,49 @@ impl Line {
         }
     }
 
+    /// Shows it presence that is large, a piece after the other as there is room. Who is left waits by name alone: it is shown what they show then.
+    fn show_as_it_drains(&mut self, entries: &[AwarenessEntry]) {
+        let mut is_full = self.has_unseen();
+        for piece in pieces(entries, PRESENCE_PIECE_BYTES, |entry| entry) {
+            if !is_full && self.outbox.has_room() {
+                let frame = encode(&self.address, Message::Awareness(&encode_awareness(piece)));
+                match self.outbox.push(frame) {
+                    Pushed::Taken => continue,
+                    Pushed::Closed => return,
+                    Pushed::Full => {}
+                }
+            }
+            is_full = true;
+            self.unseen.extend(piece.iter().map(|entry| entry.client));
+        }
+    }
+
+    /// Somebody's presence waits for room in its outbox.
+    pub fn has_unseen(&self) -> bool {
+        !self.unseen.is_empty()
+    }
+
+    /// Whose that is: it waits no longer.
+    pub fn take_unseen(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.unseen)
+    }
+
+    /// A step 2 is still on its way to it.
+    pub fn is_sending_state(&mut self) -> bool {
+        self.is_welcoming &= self.has_rest() || !self.is_drained();
+        self.is_welcoming
+    }
+
+    /// The document is to hear when that has gone.
+    pub fn is_awaited(&mut self) {
+        self.is_awaited = true;
+    }
+
+    /// Whether it was awaited, and has gone.
+    pub fn take_arrived(&mut self) -> bool {
+        self.is_awaited && !self.is_sending_state() && std::mem::take(&mut self.is_awaited)
+    }
+
     /// Repeats a large update that it sent.
     fn echo(&mut self, update: &InPieces) {
         if self.is_echoing {
@@ -109,6 +168,7 @@ impl Line {
     pub fn welcome(&mut self, update: &InPieces, seq: u64) {
         self.rest.clear(); // of the answer to the step 1 before this one
         self.is_echoing = false;
+        self.is_welcoming = true;
         if !update.before.is_empty() {
             self.rest.extend(update.before.iter().cloned().map(Piece::Update));
             self.rest.push_back(Piece::Step2(update.last.clone()));
@@ -223,7 +283,7 @@ impl Line {
 
     /// It was not sent everything that others were.
     pub fn misses_something(&self) -> bool {
-        self.missed_presence || self.behind_since.is_some()
+        self.missed_presence || self.behind_since.is_some() || self.has_unseen() || self.is_awaited
     }
 
     /// Presence was dropped since it was last asked.
@@ -270,6 +330,7 @@ impl Line {
         use super::close::{EXPIRED, TRY_AGAIN_LATER, is_about_content};
         self.receiving = false;
         self.rest.clear();
+        self.unseen.clear();
         self.detached.set(code);
         metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
         if self.dialect == Dialect::Hocuspocus && is_about_content(code) {
@@ -303,6 +364,10 @@ impl Line {
     fn tell(&self, message: Message<'_>) {
         let _ = self.outbox.push_control(encode(&self.address, message));
     }
+}
+
+fn presence_bytes(entries: &[AwarenessEntry]) -> usize {
+    entries.iter().map(|entry| entry.state.len()).sum()
 }
 
 /// Hocuspocus: the word for what a connection may do.

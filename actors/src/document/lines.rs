@@ -51,7 +51,7 @@ impl Lines {
     pub fn send(&mut self, to: FollowerId, what: &Outgoing) {
         if let Some(line) = self.lines.get_mut(&to) {
             line.send(what);
-            if line.has_rest() {
+            if line.has_rest() || line.has_unseen() {
                 line.notify_when_drained(self.drained.clone());
             }
         }
@@ -65,6 +65,25 @@ impl Lines {
                 line.notify_when_drained(self.drained.clone());
             }
         }
+    }
+
+    /// Whether a step 2 is still on its way to this one.
+    pub fn is_sending_state(&mut self, to: FollowerId) -> bool {
+        self.lines.get_mut(&to).is_some_and(Line::is_sending_state)
+    }
+
+    /// [`take_arrived`](Self::take_arrived) is to say when that has gone.
+    pub fn tell_when_sent(&mut self, to: FollowerId) {
+        if let Some(line) = self.lines.get_mut(&to) {
+            line.is_awaited();
+            line.notify_when_drained(self.drained.clone());
+        }
+    }
+
+    /// Those of whom that was to be said, and to whom it has gone.
+    pub fn take_arrived(&mut self) -> Vec<FollowerId> {
+        let arrived = self.lines.iter_mut().filter_map(|(follower, line)| line.take_arrived().then_some(*follower));
+        arrived.collect()
     }
 
     /// A committed update for everybody who is receiving; to how many it was shown. `state` hears who fell behind with it.
@@ -125,8 +144,14 @@ impl Lines {
                 line.notify_when_drained(self.drained.clone()); // again: an acknowledgement may have come since it drained
                 continue;
             }
+            let unseen = line.take_unseen();
             if line.take_missed_presence() {
                 line.send(&Outgoing::Awareness(state.everybody(Some(*follower))));
+            } else if !unseen.is_empty() {
+                line.send(&Outgoing::Awareness(state.presence_of(&unseen, *follower)));
+            }
+            if line.has_unseen() {
+                line.notify_when_drained(self.drained.clone());
             }
             if line.has_rest() {
                 line.go_on(state.position().seq);
@@ -136,6 +161,9 @@ impl Lines {
                 }
                 if line.behind_since().is_none() {
                     line.send(&Outgoing::Awareness(state.everybody(Some(*follower))));
+                    if line.has_unseen() {
+                        line.notify_when_drained(self.drained.clone());
+                    }
                 }
             }
             if let Some(since) = line.behind_since() {
@@ -148,7 +176,8 @@ impl Lines {
             for (follower, line) in lines {
                 if line.catch_up(&mut pieces, position.seq) {
                     line.send(&Outgoing::Awareness(state.everybody(Some(follower))));
-                } else {
+                }
+                if line.misses_something() {
                     line.notify_when_drained(self.drained.clone());
                 }
             }

@@ -1,5 +1,6 @@
 //! What one connection may do in a document, and what is owed to it.
 
+use super::state::Questions;
 use crate::access::Role;
 use crate::ids::{SessionId, UserId};
 use crate::protocol::Dialect;
@@ -66,6 +67,8 @@ pub struct Member {
     pub check: Option<Check>,
     /// Step 1s of ours that it has not answered.
     unanswered: u32,
+    /// What it has asked.
+    pub questions: Questions,
     next_ordinal: u64,
     unresolved: BTreeSet<u64>,
     owed: BTreeSet<u64>,
@@ -193,6 +196,7 @@ impl Member {
             gap: None,
             check: None,
             unanswered: 0,
+            questions: Questions::default(),
             next_ordinal: 0,
             unresolved: BTreeSet::new(),
             owed: BTreeSet::new(),

@@ -2,12 +2,13 @@
 
 use super::FollowerId;
 use super::pieces::InPieces;
+use super::presence::Local;
 use super::state::Unsound;
 use crate::access::Role;
+use crate::budget::Share;
 use crate::ids::{Position, SessionId, UserId};
 use crate::outbox::Outbox;
 use crate::ports::authority::{Held, Standing};
-use crate::ports::bus::Owner;
 use crate::ports::documents::{ReadRefused, WriteRefused, Writer, Written};
 use crate::ports::log::{Authorship, Head, IdempotencyKey, NewRow, Quarantine};
 use crate::protocol::Dialect;
@@ -134,6 +135,8 @@ pub struct Deliver {
     pub follower: FollowerId,
     /// What.
     pub inputs: Vec<Input>,
+    /// What this takes of the node's budget while nobody has heard it.
+    pub held: Option<Arc<Share>>,
     /// Told when it may say more: at once, or, when too much of it waits for its commit, after that. A document that ends lets go of it.
     pub taken: oneshot::Sender<()>,
 }
@@ -164,6 +167,11 @@ impl Input {
             Self::Step2(update) | Self::Update(update) => update.len(),
             Self::Step1(_) | Self::Awareness(_) | Self::TooLarge | Self::QueryAwareness | Self::Mark(_) => 0,
         }
+    }
+
+    /// A few bytes to be answered with many.
+    pub fn is_question(&self) -> bool {
+        matches!(self, Self::Step1(_) | Self::QueryAwareness)
     }
 }
 
@@ -237,6 +245,8 @@ pub enum Effect {
     Send(FollowerId, Outgoing),
     /// Step 2: from now on the connection hears every update.
     Welcome(FollowerId, InPieces),
+    /// Say when the state has gone that is on its way to this connection; completion: [`super::state::DocumentState::states_arrived`].
+    TellWhenSent(FollowerId),
     /// An update, committed, for everybody who is receiving.
     Show {
         /// Encoded once per dialect.
@@ -273,7 +283,7 @@ pub enum Effect {
         authorship: Vec<Authorship>,
     },
     /// Tell the other nodes who is here.
-    PublishPresence(Vec<(AwarenessEntry, Option<Owner>)>),
+    PublishPresence(Vec<Local>),
     /// Ask the other nodes who is there.
     QueryPresence,
     /// Answer an HTTP write.

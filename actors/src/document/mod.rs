@@ -6,8 +6,8 @@
 //! next batch.
 //!
 //! Read [`messages`] (what it hears), [`state`] (what it decides), [`actor`] (what it does). [`member`] keeps what is owed to one
-//! connection, [`batch`] one append, [`pieces`] a large update, [`presence`] who is here, [`writers`] whose client ids they are, [`replica`] the yrs document, [`line`] and [`lines`] the way out,
-//! `storage` loads, mends and snapshots. [`witness`] hears of every fold, because one may end the process.
+//! connection, [`batch`] one append, [`pieces`] a large update, [`presence`] who is here, [`writers`] whose client ids they are, [`replica`] the yrs
+//! document, [`weight`] what it takes in memory, [`line`] and [`lines`] the way out, `storage` loads, mends and snapshots. [`witness`] hears of every fold, because one may end the process.
 //! The document never knows a database, a socket library or a clock.
 
 pub mod actor;
@@ -25,6 +25,7 @@ mod storage;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
+pub mod weight;
 pub mod witness;
 pub mod writers;
 

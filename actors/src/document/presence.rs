@@ -27,17 +27,24 @@
 //! nothing.
 
 use super::FollowerId;
+use crate::budget::Budget;
 use crate::ids::{NodeId, UserId};
+use crate::limits::Limits;
 use crate::ports::bus::{Claim, Owner};
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The time after a sending in which nothing more is sent, per receiver: about four times what it takes to write to one …
 const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(30);
-/// … and for each byte that each receiver is sent.
+/// … and for each byte that each receiver is sent, about what that takes: however large the states are, half of the time is for edits.
 const PAUSE_PER_BYTE: Duration = Duration::from_nanos(1);
+/// What an entry takes besides its state.
+const ENTRY_BYTES: usize = 256;
+/// So many bytes of a connection's own state are shown however full the document or the node is: a name and a cursor take 200.
+const OWN_STATE_BYTES_LEAST: usize = 1_024;
 
 /// The largest clock that every implementation reads: yrs keeps 32 bits.
 const CLOCK_MAX: u64 = u32::MAX as u64;
@@ -74,6 +81,10 @@ pub struct Presence {
     timeout: Duration,
     ids_per_connection_max: usize,
     relayed_bytes_max: usize,
+    /// What the entries take, of the document's bound and of the node's budget.
+    bytes: usize,
+    bytes_max: usize,
+    budget: Arc<Budget>,
     /// States that were left out because of a limit.
     left_out: u64,
     /// Nothing is sent before.
@@ -146,6 +157,9 @@ pub struct Announcer {
 /// What connections are to be told of themselves: that they are gone, at this clock, so that they go on from the next.
 pub type ToldGone = Vec<(FollowerId, AwarenessEntry)>;
 
+/// What lives on this node, with the subject that owns it.
+pub type Local = (AwarenessEntry, Option<Owner>);
+
 /// What is to be sent now.
 #[derive(Debug, Default)]
 pub struct Flush {
@@ -154,19 +168,14 @@ pub struct Flush {
     /// All of them come from this connection, which need not hear them again.
     pub only_from: Option<FollowerId>,
     /// Those that live on this node, with their owners, for the other nodes.
-    pub local: Vec<(AwarenessEntry, Option<Owner>)>,
+    pub local: Vec<Local>,
     /// Owners among the receivers that must go on from a higher clock before they hear of themselves.
     pub told: ToldGone,
 }
 
 impl Presence {
-    /// Nobody is here.
-    pub fn new(
-        interval_max: Duration,
-        timeout: Duration,
-        ids_per_connection_max: usize,
-        state_bytes_max: usize,
-    ) -> Self {
+    /// Nobody is here. `budget` is the node's.
+    pub fn new(limits: &Limits, budget: Arc<Budget>) -> Self {
         Self {
             entries: HashMap::new(),
             departed: HashMap::new(),
@@ -175,10 +184,13 @@ impl Presence {
             awaiting: Vec::new(),
             asked_at: None,
             ask_again: false,
-            interval_max,
-            timeout,
-            ids_per_connection_max,
-            relayed_bytes_max: RELAYED_STATES_MAX * state_bytes_max,
+            interval_max: Duration::from_millis(limits.awareness_interval_ms),
+            timeout: Duration::from_secs(limits.awareness_timeout_s),
+            ids_per_connection_max: limits.awareness_ids_per_connection_max,
+            relayed_bytes_max: RELAYED_STATES_MAX * limits.awareness_state_bytes_max,
+            bytes: 0,
+            bytes_max: limits.document_awareness_bytes_max,
+            budget,
             left_out: 0,
             next_flush: None,
         }
@@ -217,6 +229,7 @@ impl Presence {
     fn announce_one(&mut self, from: Announcer, said: &AwarenessEntry, now: Instant, told: &mut ToldGone) {
         let holder = Holder::Here(from.follower);
         let is_own = from.own == Some(said.client);
+        let mut taken_from = None;
         let (clock, owner) = match self.entries.get_mut(&said.client) {
             Some(held) if held.holder == holder => {
                 if said.clock <= held.said {
@@ -248,7 +261,7 @@ impl Presence {
                 }
                 let clock = said.clock.max(held.clock) + 1;
                 if let Holder::Here(before) = held.holder {
-                    told.push((before, gone(said.client, clock - 1)));
+                    taken_from = Some((before, gone(said.client, clock - 1)));
                 }
                 let owner = held.owner.filter(|_| !is_own);
                 (clock, Some(owner.unwrap_or(Owner { user: from.user, claim: from.claim })))
@@ -279,10 +292,15 @@ impl Presence {
                 (clock, is_own.then_some(Owner { user: from.user, claim: from.claim }))
             }
         };
+        if !self.reserve(said.client, said.state.len(), is_own) {
+            self.left_out += 1;
+            return;
+        }
+        told.extend(taken_from);
         let entry = Entry {
             said: said.clock,
             clock: clock.min(CLOCK_MAX),
-            state: said.state.clone(),
+            state: Bytes::copy_from_slice(&said.state), // a slice would keep all of the message
             holder,
             owner,
             renewed_at: now,
@@ -342,7 +360,15 @@ impl Presence {
                 None if entry.is_null => continue,
                 None => {}
             }
-            let (said, clock, state, renewed_at) = (entry.clock, entry.clock, entry.state.clone(), now);
+            if !self.reserve(entry.client, entry.state.len(), false) {
+                self.left_out += 1;
+                if let Some(held) = self.entries.get_mut(&entry.client) {
+                    held.renewed_at = now;
+                }
+                continue;
+            }
+            let (said, clock, renewed_at) = (entry.clock, entry.clock, now);
+            let state = Bytes::copy_from_slice(&entry.state); // as above
             let holder = Holder::There(node);
             self.entries.insert(entry.client, Entry { said, clock, state, holder, owner, renewed_at, shown_at });
             self.departed.remove(&entry.client);
@@ -495,9 +521,10 @@ impl Presence {
             flush.entries.push(entry);
         }
         let bytes: usize = flush.entries.iter().map(|entry| entry.state.len()).sum();
-        let pause_each = PAUSE_PER_RECEIVER + PAUSE_PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX);
-        let pause = pause_each.saturating_mul(u32::try_from(receivers).unwrap_or(u32::MAX));
-        self.next_flush = Some(now + pause.min(self.interval_max));
+        let for_all = |pause: Duration| pause.saturating_mul(u32::try_from(receivers).unwrap_or(u32::MAX));
+        let of_bytes = for_all(PAUSE_PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX));
+        let pause = (for_all(PAUSE_PER_RECEIVER) + of_bytes).min(self.interval_max).max(of_bytes);
+        self.next_flush = Some(now + pause);
         if holders.len() == 1 {
             flush.only_from = holders.into_iter().next().flatten();
         }
@@ -513,8 +540,25 @@ impl Presence {
         self.entries.iter().filter(|(_, entry)| is_for(entry)).map(|(client, entry)| said(*client, entry)).collect()
     }
 
+    /// What these clients show now, for one connection; those who have left are left out.
+    pub fn of(&self, clients: &BTreeSet<u64>, to: FollowerId) -> Vec<AwarenessEntry> {
+        let entries = clients.iter().filter_map(|client| Some((*client, self.entries.get(client)?)));
+        let entries = entries.filter(|(_, entry)| !entry.is_behind() || entry.holder != Holder::Here(to));
+        entries.map(|(client, entry)| said(client, entry)).collect()
+    }
+
+    /// What all entries take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What one connection may have said at most.
+    pub fn bytes_per_connection_max(&self) -> usize {
+        self.relayed_bytes_max / RELAYED_STATES_MAX * (RELAYED_STATES_MAX + 1)
+    }
+
     /// Everybody who is connected to this node, for another node that asks, at clocks that nobody there has heard.
-    pub fn local(&mut self) -> Vec<(AwarenessEntry, Option<Owner>)> {
+    pub fn local(&mut self) -> Vec<Local> {
         self.raise();
         self.entries
             .iter()
@@ -552,8 +596,35 @@ impl Presence {
         ids <= self.ids_per_connection_max && bytes <= self.relayed_bytes_max
     }
 
+    /// Takes what this client's entry needs for a state of so many bytes. False: there is no room, and its entry stays as it is.
+    fn reserve(&mut self, client: u64, state_bytes: usize, is_own: bool) -> bool {
+        let held = self.entries.get(&client).map_or(0, |held| held.state.len() + ENTRY_BYTES);
+        let needed = state_bytes + ENTRY_BYTES;
+        if needed <= held {
+            self.give_back(held - needed);
+            return true;
+        }
+        let more = needed - held;
+        let is_least = is_own && state_bytes <= OWN_STATE_BYTES_LEAST;
+        if is_least {
+            self.budget.take_anyway(more);
+        } else if self.bytes + more > self.bytes_max || !self.budget.take(more) {
+            return false;
+        }
+        self.bytes += more;
+        true
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.budget.give_back(bytes);
+    }
+
     fn depart(&mut self, client: u64, clock: u64, now: Instant) {
         let entry = self.entries.remove(&client);
+        if let Some(entry) = &entry {
+            self.give_back(entry.state.len() + ENTRY_BYTES);
+        }
         if self.departed.len() >= DEPARTED_MAX && !self.departed.contains_key(&client) {
             let mut times: Vec<Instant> = self.departed.values().map(|departed| departed.at).collect();
             let (_, median, _) = times.select_nth_unstable(DEPARTED_MAX / 2);
@@ -569,6 +640,28 @@ impl Presence {
         self.departed.insert(client, departed);
         self.changed.insert(client);
     }
+}
+
+impl Drop for Presence {
+    /// However the document ends, nobody is shown in it any more.
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+/// Cuts what is shown, in this order, into pieces of about so many bytes: one where it is small.
+pub fn pieces<T>(shown: &[T], bytes_max: usize, entry: impl Fn(&T) -> &AwarenessEntry) -> Vec<&[T]> {
+    let (mut pieces, mut from, mut bytes) = (Vec::new(), 0, 0);
+    for (place, one) in shown.iter().enumerate() {
+        let more = entry(one).state.len() + 16; // a client id, a clock and a length
+        if bytes > 0 && bytes + more > bytes_max {
+            pieces.extend(shown.get(from..place));
+            (from, bytes) = (place, 0);
+        }
+        bytes += more;
+    }
+    pieces.extend(shown.get(from..).filter(|rest| !rest.is_empty()));
+    pieces
 }
 
 fn said(client: u64, entry: &Entry) -> AwarenessEntry {

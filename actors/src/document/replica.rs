@@ -5,6 +5,7 @@
 //!
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
+use super::weight::Weight;
 use super::witness::{Fold, Folding, Nobody, Witness};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::log::Snapshot;
@@ -167,6 +168,14 @@ impl Replica {
             self.fold(seq, &update).map_err(|why| ReplicaError::Row { seq: row, why: Box::new(why) })?;
         }
         Ok(())
+    }
+
+    /// What the tree will take in memory, where there is none.
+    pub fn weigh(&mut self) -> Result<Option<Weight>, ReplicaError> {
+        let Form::Packed(packed) = &mut self.form else { return Ok(None) };
+        let mut weight = Weight::default();
+        packed.parts()?.iter().for_each(|part| weight.add(part));
+        Ok(Some(weight))
     }
 
     /// Of which document.
@@ -424,6 +433,12 @@ impl Unverified {
     /// Of which position.
     pub fn position(&self) -> Position {
         self.snapshot.position
+    }
+
+    /// What its state takes in memory, once it is a tree.
+    pub fn weigh(&self) -> Weight {
+        let state = Part::parse(self.snapshot.state.clone(), &Caps::of_the_log());
+        state.map(|state| Weight::of(&state)).unwrap_or_default()
     }
 
     /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state vector, deletes and text.

@@ -8,13 +8,14 @@ use super::batch::{Batch, Proposal, RowOf, Sender, Verdict};
 use super::member::{Gap, HeldPresence, Member, Receipts};
 use super::messages::{Effect, Input, Outgoing, Renew};
 use super::pieces::InPieces;
-use super::presence::{Announcer, Presence, ToldGone};
+use super::presence::{self, Announcer, Presence, ToldGone};
 use super::replica::{Replica, ReplicaError, Unfolded, Unverified};
+use super::weight::{self, Weight};
 use super::writers::Writers;
 use super::{FollowerId, close};
 use crate::access::Role;
-use crate::budget::Budget;
-use crate::ids::{AppendId, Position, SessionId, Tip, UserId};
+use crate::budget::Budgets;
+use crate::ids::{AppendId, ConnectionId, Position, SessionId, Tip, UserId};
 use crate::limits::Limits;
 use crate::ports::authority::{Held, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
@@ -29,11 +30,12 @@ use contextnexus_gate::{
     Recent, Refused, Rule, StateVector, Update, admit, merge,
 };
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+mod answering;
 mod comparing;
 mod effort;
 mod following;
@@ -43,6 +45,7 @@ mod owing;
 mod showing;
 mod writing;
 
+pub use answering::Questions;
 pub(in crate::document) use following::trim;
 use log::LogWork;
 pub use log::{HeldDecision, News, Unsound};
@@ -56,8 +59,6 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const BATCH_COST_MAX: Cost = Cost { ns: 50_000_000 };
 /// Updates of one batch.
 const BATCH_UPDATES_MAX: usize = 4_096;
-/// About what a client id takes in the index and the tree besides its content.
-const CLIENT_BYTES: usize = 512;
 /// Slow matters (gaps, withheld marks, expiry, age of the tail) are looked at so often, while there are any.
 const SLOW_TICK: Duration = Duration::from_millis(500);
 
@@ -74,7 +75,7 @@ struct Damaged {
 pub struct DocumentState {
     limits: Arc<Limits>,
     caps: Caps,
-    budget: Arc<Budget>,
+    budgets: Arc<Budgets>,
     position: Position,
     /// The log does not read back beyond our position: it is only read.
     damaged: Option<Damaged>,
@@ -88,8 +89,14 @@ pub struct DocumentState {
     /// Committed updates kept for those who fall behind: `(sequence, update)`.
     latest: VecDeque<(u64, Update)>,
     latest_bytes: usize,
-    /// Bytes of everything that was folded: what the memory in use is guessed from.
+    /// Bytes of everything that was folded.
     folded_bytes: usize,
+    /// What the tree is made of, where there is one …
+    weight: Option<Weight>,
+    /// … and what has come to it since the last snapshot was taken.
+    weight_since: Weight,
+    /// Memory of the index, when there was no tree last.
+    index_bytes: usize,
     quarantined: Vec<Update>,
     members: BTreeMap<FollowerId, Member>,
     presence: Presence,
@@ -113,12 +120,14 @@ pub struct DocumentState {
     used_at: Option<Instant>,
     /// A snapshot is being read back, or stored.
     reading_back: bool,
-    /// Bytes of the state that the tree was made of, or is packed in.
-    packed_bytes: usize,
     slow_at: Option<Instant>,
     hold_until: Option<Instant>,
     /// The first time at which a right ends by itself, or a fresh token is asked for.
     rights_due: Option<Instant>,
+    /// The first time at which a question that waits may be answered.
+    answers_due: Option<Instant>,
+    /// Connections that have left and may come again, and until when they are not answered.
+    pauses: Vec<(ConnectionId, Instant)>,
     /// Dropped for lack of room, since it was last asked.
     dropped: u64,
     dead: bool,
@@ -128,8 +137,8 @@ pub struct DocumentState {
 impl DocumentState {
     /// The fold of a stored log, packed. Every row goes through the gate, which trims what overlaps; a row that does not continue (because an
     /// earlier one is in quarantine) is named for quarantine. One that yrs cannot fold shows when the tree is needed.
-    pub fn load(stored: Stored, limits: Arc<Limits>, budget: Arc<Budget>, now: Instant) -> Result<Self, Unsound> {
-        Self::load_into(Replica::new(), stored, limits, budget, now)
+    pub fn load(stored: Stored, limits: Arc<Limits>, budgets: Arc<Budgets>, now: Instant) -> Result<Self, Unsound> {
+        Self::load_into(Replica::new(), stored, limits, budgets, now)
     }
 
     /// The same, packed into this replica, which is empty.
@@ -137,15 +146,10 @@ impl DocumentState {
         replica: Replica,
         stored: Stored,
         limits: Arc<Limits>,
-        budget: Arc<Budget>,
+        budgets: Arc<Budgets>,
         now: Instant,
     ) -> Result<Self, Unsound> {
-        let presence = Presence::new(
-            Duration::from_millis(limits.awareness_interval_ms),
-            Duration::from_secs(limits.awareness_timeout_s),
-            limits.awareness_ids_per_connection_max,
-            limits.awareness_state_bytes_max,
-        );
+        let presence = Presence::new(&limits, budgets.presence.clone());
         let caps = Caps {
             update_bytes_max: limits.step2_bytes_max,
             document_clients_max: limits.document_clients_max,
@@ -161,7 +165,7 @@ impl DocumentState {
             recent: Recent::new(limits.document_recent_bytes),
             limits,
             caps,
-            budget,
+            budgets,
             position: Position::START,
             damaged: None,
             replica,
@@ -171,6 +175,9 @@ impl DocumentState {
             latest: VecDeque::new(),
             latest_bytes: 0,
             folded_bytes: 0,
+            weight: None,
+            weight_since: Weight::default(),
+            index_bytes: 0,
             quarantined: Vec::new(),
             members: BTreeMap::new(),
             presence,
@@ -187,10 +194,11 @@ impl DocumentState {
             in_pieces: None,
             used_at: None,
             reading_back: false,
-            packed_bytes: 0,
             slow_at: None,
             hold_until: None,
             rights_due: None,
+            answers_due: None,
+            pauses: Vec::new(),
             dropped: 0,
             dead: false,
             effects: Vec::new(),
@@ -240,19 +248,17 @@ impl DocumentState {
         self.presence.take_left_out()
     }
 
-    /// Memory in use, guessed: an index takes about as much as a state, the tree eight times as much, or three bytes for each that was
-    /// folded. A client id costs more than that, however little it wrote. The rest is counted.
+    /// Memory in use: of the tree and the index estimated by what they are made of, of what waits or is kept as bytes counted.
     pub fn bytes(&self) -> usize {
         let encoded =
             self.encoded.as_ref().map_or(0, Encoded::bytes) + self.in_pieces.as_ref().map_or(0, EncodedInPieces::bytes);
-        let folded = if self.replica.is_packed() {
-            2 * self.folded_bytes
-        } else {
-            (9 * self.packed_bytes).max(3 * self.folded_bytes)
+        let document = match &self.weight {
+            Some(weight) => weight.bytes() + self.index.clients_len() * weight::CLIENT,
+            None => self.folded_bytes + self.index_bytes,
         };
-        let clients = self.index.clients_len() * CLIENT_BYTES;
         let order = self.order.as_ref().map_or(0, Order::bytes);
-        folded + order + clients + self.writers.bytes() + self.latest_bytes + self.waiting_bytes + encoded
+        let kept = self.latest_bytes + self.waiting_bytes + encoded + self.presence.bytes();
+        document + order + self.writers.bytes() + kept
     }
 
     /// PostgreSQL is away.
@@ -279,12 +285,21 @@ impl DocumentState {
 
     /// Makes the tree now, where the document was loaded packed.
     pub fn unpack_now(&mut self) -> Result<(), ReplicaError> {
+        self.weigh()?;
         self.replica.unpack()
+    }
+
+    /// Before the tree is made.
+    fn weigh(&mut self) -> Result<(), ReplicaError> {
+        if let Some(weight) = self.replica.weigh()? {
+            (self.weight, self.weight_since) = (Some(weight), Weight::default());
+        }
+        Ok(())
     }
 
     /// When [`on_time`](Self::on_time) is wanted next.
     pub fn deadline(&self) -> Option<Instant> {
-        [self.presence.deadline(), self.hold_until, self.slow_at].into_iter().flatten().min()
+        [self.presence.deadline(), self.hold_until, self.slow_at, self.answers_due].into_iter().flatten().min()
     }
 
     /// When [`on_time`](Self::on_time) is wanted for a right that ends by itself: rarely, and mostly days ahead.
@@ -298,6 +313,7 @@ impl DocumentState {
         self.right_due(member.right_due());
         member.since = Some(now);
         self.members.insert(follower, member);
+        self.remember_pause(follower, now);
         if dialect != Dialect::Hocuspocus {
             self.doubt(follower);
             self.ask(&[follower], now);
@@ -308,6 +324,7 @@ impl DocumentState {
 
     /// The connection is gone; its clients vanish at once, its updates are still committed.
     pub fn leave(&mut self, follower: FollowerId, now: Instant) -> Vec<Effect> {
+        self.keep_pause(follower, now);
         self.presence.leave(follower, now);
         self.flush_presence(now);
         if let Some(member) = self.members.get_mut(&follower) {
@@ -325,11 +342,11 @@ impl DocumentState {
             return Vec::new();
         }
         match input {
-            Input::Step1(state_vector) => self.hear_step1(from, &state_vector, now),
+            Input::Step1(state_vector) => self.hear_step1(from, state_vector, now),
             Input::Step2(update) => self.hear_update(from, update, true, now),
             Input::Update(update) => self.hear_update(from, update, false, now),
             Input::Awareness(update) => self.hear_awareness(from, &update, now),
-            Input::QueryAwareness => self.send_everybody(from),
+            Input::QueryAwareness => self.hear_query(from, now),
             Input::TooLarge => self.close(from, close::TOO_LARGE, "message too large (step2_bytes_max)"),
             Input::Mark(payload) => {
                 if let Some(member) = self.members.get_mut(&from) {
@@ -402,7 +419,7 @@ impl DocumentState {
                 self.look_at_the_log();
                 self.effects.push(Effect::QueryPresence);
                 let local = self.presence.local();
-                self.effects.push(Effect::PublishPresence(local));
+                self.publish_presence(&local);
             }
             BusEvent::Message(BusMessage::Committed { .. }) if self.damaged.is_some() => {} // it continues what we cannot read
             BusEvent::Message(BusMessage::Committed { from, through, updates, authorship, .. }) => {
@@ -466,6 +483,9 @@ impl DocumentState {
         if self.hold_until.is_some_and(|at| now >= at) {
             self.release_presence(now);
         }
+        if self.answers_due.is_some_and(|at| now >= at) {
+            self.answer_who_waited(now);
+        }
         if self.slow_at.is_some_and(|at| now >= at) {
             self.slow_at = None;
             self.presence.expire(now);
@@ -492,6 +512,11 @@ impl DocumentState {
         self.presence.all(to)
     }
 
+    /// What these clients show now, for one connection.
+    pub fn presence_of(&self, clients: &BTreeSet<u64>, to: FollowerId) -> Vec<contextnexus_gate::AwarenessEntry> {
+        self.presence.of(clients, to)
+    }
+
     /// A connection takes nothing at the moment: what it has seen does not grow.
     pub fn fell_behind(&mut self, follower: FollowerId, seen_seq: u64) {
         if let Some(member) = self.members.get_mut(&follower) {
@@ -501,7 +526,7 @@ impl DocumentState {
 
     fn has_room(&self, bytes: usize) -> bool {
         let fits = self.waiting_bytes == 0 || self.waiting_bytes + bytes <= self.limits.document_waiting_bytes_max;
-        fits && self.budget.take(bytes)
+        fits && self.budgets.waiting.take(bytes)
     }
 
     /// The budget has been taken by `has_room`.
@@ -520,7 +545,7 @@ impl DocumentState {
     fn give_back(&mut self, proposal: &Proposal) {
         let bytes = proposal.bytes();
         self.waiting_bytes -= bytes;
-        self.budget.give_back(bytes);
+        self.budgets.waiting.give_back(bytes);
         if let Sender::Member { follower, .. } = &proposal.sender
             && let Some(member) = self.members.get_mut(follower)
         {
@@ -606,6 +631,13 @@ impl DocumentState {
         }
     }
 
+    /// Tells the other nodes who is here.
+    fn publish_presence(&mut self, local: &[presence::Local]) {
+        for piece in presence::pieces(local, self.limits.bus_message_bytes_max, |(entry, _)| entry) {
+            self.effects.push(Effect::PublishPresence(piece.to_vec()));
+        }
+    }
+
     fn tell_gone(&mut self, told: ToldGone) {
         for (follower, gone) in told {
             self.send(follower, Outgoing::Awareness(vec![gone]));
@@ -657,7 +689,7 @@ impl DocumentState {
 impl Drop for DocumentState {
     /// However this instance ends, what waited in it no longer takes room.
     fn drop(&mut self) {
-        self.budget.give_back(self.waiting_bytes);
+        self.budgets.waiting.give_back(self.waiting_bytes);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::messages::JoinRefused;
 use super::replica::{Replica, ReplicaError, Unverified};
 use super::state::{DocumentState, Unsound};
+use super::weight::Weight;
 use crate::aside::{ASIDE_FROM, done_aside};
 use crate::causes::Cause;
 use crate::counted::Counted;
@@ -44,8 +45,8 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
         };
         let now = world.clock.instant();
         let effort = effort_to_load(&stored);
-        let (witness, limits, budget) = (world.witness.clone(), world.limits.clone(), world.budget.clone());
-        let load = move || DocumentState::load_into(Replica::witnessed(key, witness), stored, limits, budget, now);
+        let (witness, limits, budgets) = (world.witness.clone(), world.limits.clone(), world.budgets.clone());
+        let load = move || DocumentState::load_into(Replica::witnessed(key, witness), stored, limits, budgets, now);
         let loaded = if effort < ASIDE_FROM {
             load()
         } else {
@@ -132,12 +133,16 @@ pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Qua
     }
 }
 
-/// The snapshot, once it was read back aside.
-pub(super) async fn verify(world: &World, key: DocumentKey, snapshot: Unverified) -> Option<Snapshot> {
+/// The snapshot, once it was read back aside, and what it takes as a tree.
+pub(super) async fn verify(world: &World, key: DocumentKey, snapshot: Unverified) -> Option<(Snapshot, Weight)> {
     let position = snapshot.position();
     let _waits = Counted::in_gauge("contextnexus_read_backs_waiting");
     let _turn = READ_BACKS.acquire().await; // never closed
-    let verified = done_aside(world.aside.as_ref(), key.tenant, move || snapshot.verify()).await;
+    let verify = move || {
+        let weight = snapshot.weigh();
+        snapshot.verify().map(|snapshot| (snapshot, weight))
+    };
+    let verified = done_aside(world.aside.as_ref(), key.tenant, verify).await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
     let verified = verified.inspect_err(|error| {
         report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
@@ -147,14 +152,18 @@ pub(super) async fn verify(world: &World, key: DocumentKey, snapshot: Unverified
 }
 
 /// Stores a snapshot once it was read back. Answers it, and whether it is stored: the log alone would do.
-pub(super) async fn store_snapshot(world: World, key: DocumentKey, snapshot: Unverified) -> (Option<Snapshot>, bool) {
+pub(super) async fn store_snapshot(
+    world: World,
+    key: DocumentKey,
+    snapshot: Unverified,
+) -> (Option<(Snapshot, Weight)>, bool) {
     let started = world.clock.instant();
-    let Some(snapshot) = verify(&world, key, snapshot).await else { return (None, false) };
+    let Some((snapshot, weight)) = verify(&world, key, snapshot).await else { return (None, false) };
     if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
         report!(Cause::Outage, document.id = %key.document, "snapshot not stored: {error}");
-        return (Some(snapshot), false);
+        return (Some((snapshot, weight)), false);
     }
     metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
     metrics::histogram!("contextnexus_snapshot_seconds").record(world.clock.instant() - started);
-    (Some(snapshot), true)
+    (Some((snapshot, weight)), true)
 }

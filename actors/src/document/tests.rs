@@ -4,6 +4,7 @@ mod bench;
 
 mod acknowledging;
 mod actor;
+mod asking;
 mod committing;
 mod damaged;
 mod limits;

@@ -3,8 +3,9 @@
 use super::keep_alive::{self, KeepAlive};
 use super::messages::{Disconnected, Inbound};
 use super::state::{Effect, SessionState};
-use super::{Opening, Services};
+use super::{Authentication, Opening, Services};
 use crate::access::{Caller, Grant, Token};
+use crate::budget::Share;
 use crate::counted::Counted;
 use crate::directory::messages::Route;
 use crate::document::actor::DocumentActor;
@@ -22,7 +23,6 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tracing::debug;
@@ -42,7 +42,7 @@ pub struct Session {
     checked: Option<(Token, Caller)>,
     user: Option<UserId>,
     outbox: Arc<Outbox>,
-    is_authenticated: Arc<AtomicBool>,
+    authentication: Arc<Authentication>,
     services: Arc<Services>,
     state: SessionState,
     attached: HashMap<Bytes, Attached>,
@@ -50,9 +50,9 @@ pub struct Session {
     attachments: Arc<Attachments>,
     /// What was delivered last. Whoever speaks again waits until that was taken, so that nobody has to be woken to hear of it.
     under_way: Vec<oneshot::Receiver<()>>,
+    /// What is being heard takes so much of the node's budget.
+    held: Option<Arc<Share>>,
     keep_alive: KeepAlive,
-    /// What it counts for in the gauge of unauthenticated bytes.
-    measured: usize,
 }
 
 #[derive(Debug)]
@@ -94,14 +94,14 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         checked: None,
         user: None,
         outbox: opening.outbox,
-        is_authenticated: opening.is_authenticated,
+        authentication: opening.authentication,
         services,
         state,
         attached: HashMap::new(),
         attachments: Arc::default(),
         under_way: Vec::new(),
+        held: None,
         keep_alive: KeepAlive::default(),
-        measured: 0,
     }
     .start()
 }
@@ -114,7 +114,8 @@ impl Session {
                 Effect::Deliver { address, inputs } => {
                     let Some(Attached { follower, document, .. }) = self.attached.get(&address) else { continue };
                     let (taken, is_taken) = oneshot::channel();
-                    match document.try_send(Deliver { follower: *follower, inputs, taken }) {
+                    let held = self.held.clone();
+                    match document.try_send(Deliver { follower: *follower, inputs, held, taken }) {
                         Ok(()) => self.under_way.push(is_taken),
                         // There is room for two of everybody's, and nobody has more under way.
                         Err(SendError::Full(_)) => self.close(close::TRY_AGAIN_LATER, "try again later"),
@@ -139,7 +140,6 @@ impl Session {
                 Effect::Close { code, reason } => self.close(code, reason),
             }
         }
-        self.measure(self.state.unauthenticated_bytes());
     }
 
     fn close(&self, code: u16, reason: &'static str) {
@@ -150,14 +150,6 @@ impl Session {
         };
         metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
         self.outbox.close(close_frame(code, reason));
-    }
-
-    /// So many bytes wait for a token to be checked.
-    fn measure(&mut self, unauthenticated: usize) {
-        let before = std::mem::replace(&mut self.measured, unauthenticated);
-        if before != unauthenticated {
-            metrics::gauge!("contextnexus_unauthenticated_bytes").increment(unauthenticated as f64 - before as f64);
-        }
     }
 
     fn open(&mut self, asked: Asked, ctx: &mut Context<Self>) {
@@ -189,8 +181,8 @@ impl Session {
             knows_close,
         };
         let presented = token.clone();
-        let is_authenticated = self.is_authenticated.clone();
-        let opening = async move { open_room(&services, (presented, checked), &room, join, &is_authenticated).await };
+        let authentication = self.authentication.clone();
+        let opening = async move { open_room(&services, (presented, checked), &room, join, &authentication).await };
         // The mailbox waits: what comes meanwhile stays in order, and a flood stays in the socket.
         ctx.wait(opening.into_actor(self).map(move |opened, actor, ctx| {
             let effects = match opened {
@@ -369,7 +361,7 @@ async fn open_room(
     (token, checked): (Option<Token>, Option<Caller>),
     room: &RoomName,
     mut join: Join,
-    is_authenticated: &AtomicBool,
+    authentication: &Authentication,
 ) -> Result<Opened, AccessDenied> {
     if services.is_draining() {
         return Err(AccessDenied::Unavailable);
@@ -382,7 +374,7 @@ async fn open_room(
     };
     let grant = authority.open(&caller, room).await?;
     // Before the document asks for anything: the answer may be large.
-    is_authenticated.store(true, Ordering::Release);
+    authentication.succeed();
     let key = DocumentKey { tenant: caller.tenant, document: grant.document };
     (join.user, join.session, join.role, join.until) = (caller.user, caller.session, grant.role, grant.until);
     // An instance that ends in the very moment of the join is replaced by the next.
@@ -424,18 +416,19 @@ impl Actor for Session {
         if let Some(user) = self.user {
             self.services.release_user(user);
         }
-        self.measure(0);
     }
 }
 
 impl Handler<Inbound> for Session {
     type Result = Response<()>;
 
-    fn handle(&mut self, Inbound(frames): Inbound, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Inbound { frames, held }: Inbound, ctx: &mut Context<Self>) -> Self::Result {
         self.notice_detached(ctx);
         let effects = self.state.hear(frames);
         let before = std::mem::take(&mut self.under_way);
+        self.held = held;
         self.perform(effects, ctx);
+        self.held = None;
         when_taken(before)
     }
 }

@@ -24,6 +24,7 @@ use actix::Addr;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 
 /// What the socket pump knows about a new connection.
 #[derive(Debug)]
@@ -38,8 +39,35 @@ pub struct Opening {
     pub token: Option<Token>,
     /// Where finished WebSocket frames go.
     pub outbox: Arc<Outbox>,
-    /// Set once a token was good: until then the pump takes only small messages.
-    pub is_authenticated: Arc<AtomicBool>,
+    /// Told once a token was good: until then the pump takes little.
+    pub authentication: Arc<Authentication>,
+}
+
+/// Whether a token was good on a connection. Its session says so, its pump waits for it.
+#[derive(Debug, Default)]
+pub struct Authentication {
+    is_done: AtomicBool,
+    done: Notify,
+}
+
+impl Authentication {
+    /// A token was good.
+    pub fn succeed(&self) {
+        self.is_done.store(true, Ordering::Release);
+        self.done.notify_one();
+    }
+
+    /// Whether one was.
+    pub fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
+
+    /// Waits until one is. One waits at a time.
+    pub async fn done(&self) {
+        while !self.is_done() {
+            self.done.notified().await;
+        }
+    }
 }
 
 /// What sessions of a node share.

@@ -264,6 +264,7 @@ impl SessionState {
     }
 
     /// Bytes that wait for a token to be checked.
+    #[cfg(test)]
     pub fn unauthenticated_bytes(&self) -> usize {
         self.early_bytes
     }

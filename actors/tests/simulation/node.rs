@@ -5,7 +5,8 @@ use crate::schedule::{Luck, Post};
 use crate::store::Store;
 use bytes::Bytes;
 use contextnexus_actors::access::Role;
-use contextnexus_actors::budget::Budget;
+use contextnexus_actors::budget::Budgets;
+use contextnexus_actors::document::FollowerId;
 use contextnexus_actors::document::line::Line;
 use contextnexus_actors::document::lines::Lines;
 use contextnexus_actors::document::member::Member;
@@ -107,7 +108,7 @@ pub struct Node {
     drained: mpsc::Receiver<()>,
     pub sockets: BTreeMap<ConnectionId, Socket>,
     work: Vec<Work>,
-    budget: Arc<Budget>,
+    budgets: Arc<Budgets>,
     skew: Duration,
     /// Statuses that a planted fault has given already.
     given: BTreeMap<FollowerId, usize>,
@@ -127,7 +128,7 @@ impl Node {
             drained,
             sockets: BTreeMap::new(),
             work: Vec::new(),
-            budget: Arc::new(Budget::new(shared.limits.node_waiting_bytes_max)),
+            budgets: Budgets::of(&shared.limits),
             skew: Duration::ZERO,
             given: BTreeMap::new(),
         }
@@ -242,8 +243,8 @@ impl Node {
         }
         let (updates, bytes) = state.waiting();
         let is_within = updates <= 1 || bytes <= shared.limits.document_waiting_bytes_max;
-        if !is_within || self.budget.used() != bytes {
-            shared.must_not_be(format!("{bytes} bytes wait, {} are accounted for", self.budget.used()));
+        if !is_within || self.budgets.waiting.used() != bytes {
+            shared.must_not_be(format!("{bytes} bytes wait, {} are accounted for", self.budgets.waiting.used()));
         }
     }
 
@@ -271,6 +272,7 @@ impl Node {
                 let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
                 self.lines.welcome(to, &update, seq);
             }
+            Effect::TellWhenSent(to) => self.lines.tell_when_sent(to),
             Effect::Show { update, through, sole_sender } => {
                 self.are_committed(&update, "shown", shared);
                 if let Some(state) = &mut self.state {
@@ -299,12 +301,10 @@ impl Node {
                 self.bus.publish(BusMessage::Committed { key, node, from, through, updates, authorship });
             }
             Effect::PublishPresence(said) => {
-                if !said.is_empty() {
-                    let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
-                    let update = encode_awareness(&entries);
-                    let (key, node) = (shared.store.key, self.id);
-                    self.bus.publish(BusMessage::Presence { key, node, update, owners });
-                }
+                let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+                let update = encode_awareness(&entries);
+                let (key, node) = (shared.store.key, self.id);
+                self.bus.publish(BusMessage::Presence { key, node, update, owners });
             }
             Effect::QueryPresence => {
                 self.bus.publish(BusMessage::PresenceQuery { key: shared.store.key, node: self.id });
@@ -457,6 +457,11 @@ impl Node {
         {
             self.lines.catch_up(state, now);
             shared.saw("somebody caught up");
+            let arrived = self.lines.take_arrived();
+            if !arrived.is_empty() {
+                self.turn(shared, |state, now| state.states_arrived(&arrived, now));
+                shared.saw("a question was answered that had waited");
+            }
         }
         for socket in self.sockets.values() {
             let bound = 2 * shared.limits.outbox_bytes_max + 64 * 1024;

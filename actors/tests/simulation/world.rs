@@ -9,7 +9,7 @@ use crate::service::Service;
 use crate::store::Store;
 use bytes::Bytes;
 use contextnexus_actors::access::Role;
-use contextnexus_actors::budget::Budget;
+use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::state::DocumentState;
 use contextnexus_actors::ids::{ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
 use contextnexus_actors::limits::Limits;
@@ -21,7 +21,6 @@ use contextnexus_gate::{Caps, Marks, Update};
 use futures_util::task::noop_waker;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -426,8 +425,8 @@ impl World {
 
     fn loaded(&self, stored: Stored) -> Result<String, String> {
         let limits = self.shared.limits.clone();
-        let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
-        let state = DocumentState::load(stored, limits, budget, self.shared.now);
+        let budgets = Budgets::of(&limits);
+        let state = DocumentState::load(stored, limits, budgets, self.shared.now);
         let mut state = state.map_err(|unsound| format!("the log cannot be loaded: {unsound:?}"))?;
         seen(&mut state, self.shared.now)
     }

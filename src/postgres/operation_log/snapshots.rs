@@ -90,7 +90,7 @@ pub(super) async fn read(
     position: Position,
 ) -> Result<Option<Snapshot>, LogError> {
     let row = sqlx::query!(
-        "select codec, raw_bytes, state, state_vector, checksum from document_snapshots
+        "select codec, raw_bytes, state, state_vector, checksum, writers from document_snapshots
           where tenant_id = $1 and document_id = $2 and seq = $3 and tip = $4",
         db.tenant.0,
         document.0,
@@ -103,8 +103,9 @@ pub(super) async fn read(
     Ok(row.and_then(|row| {
         let state = frames::unpack(row.codec, row.raw_bytes, row.state)?;
         let (seq, tip) = (stored(position.seq), position.tip.0);
-        let sum = frames::snapshot_checksum(document, seq, tip, &state, &row.state_vector);
-        let snapshot = Snapshot { position, state: state.into(), state_vector: row.state_vector.into() };
+        let sum = frames::snapshot_checksum(document, seq, tip, &state, &row.state_vector, &row.writers);
+        let (state_vector, writers) = (row.state_vector.into(), row.writers.into());
+        let snapshot = Snapshot { position, state: state.into(), state_vector, writers };
         (sum == row.checksum).then_some(snapshot)
     }))
 }

@@ -8,11 +8,13 @@ use crate::ws::admission::Seats;
 use crate::ws::{Deadlines, SessionHandle, Settings, Sockets, StartSession, configure, on_connect};
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use actix_web::App;
+use contextnexus_actors::budget::{Budgets, Share};
 use contextnexus_actors::clock::SystemClock;
+use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::frame::server_frame;
-use contextnexus_actors::session::Opening;
 use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
+use contextnexus_actors::session::{Authentication, Opening};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -30,6 +32,8 @@ pub enum Behaviour {
     Deaf,
     /// Is gone without having closed anything.
     Die,
+    /// Sends back what came, and finds the token good in a message that says so.
+    Ask,
 }
 
 pub struct Node {
@@ -57,21 +61,25 @@ pub struct Opened {
 
 impl Node {
     pub fn start(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start_with(change, false)
+        Self::start_with(change, &Limits::default(), false)
+    }
+
+    /// With the budgets of these limits.
+    pub fn start_within(limits: &Limits) -> Self {
+        Self::start_with(|_| {}, limits, false)
     }
 
     /// With `server.check_token_origins`.
     pub fn start_checking_tokens() -> Self {
-        Self::start_with(|_| {}, true)
+        Self::start_with(|_| {}, &Limits::default(), true)
     }
 
-    fn start_with(change: impl FnOnce(&mut Settings), checks_tokens: bool) -> Self {
+    fn start_with(change: impl FnOnce(&mut Settings), limits: &Limits, checks_tokens: bool) -> Self {
         let mut settings = Settings {
             trusted_proxies: TrustedProxies::default(),
             seats: Seats { node: 1_000, address: 1_000 },
             message_bytes_max: 4 << 20,
-            strange_bytes_max: 4 << 20,
-            unfinished_bytes_max: 256 << 20,
+            strange_bytes_max: 64 << 10,
             outbox_bytes_max: 1 << 20,
             deadlines: Deadlines::default(),
         };
@@ -87,7 +95,8 @@ impl Node {
             batches: Mutex::default(),
             disconnected: Mutex::default(),
         });
-        let sockets = Sockets::new(settings, origins, Sessions(Arc::clone(&seen)), Arc::new(SystemClock));
+        let sessions = Sessions(Arc::clone(&seen));
+        let sockets = Sockets::new(settings, Budgets::of(limits), origins, sessions, Arc::new(SystemClock));
         let of_server = Arc::clone(&sockets);
         let (started, address) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -178,7 +187,8 @@ impl StartSession for Sessions {
         let token = opening.token.map(|token| token.0);
         seen.openings.lock().unwrap().push(Opened { room: opening.room, token });
         seen.outboxes.lock().unwrap().push(Arc::clone(&opening.outbox));
-        let session = Session { seen: Arc::clone(seen), outbox: opening.outbox }.start();
+        let authentication = opening.authentication;
+        let session = Session { seen: Arc::clone(seen), outbox: opening.outbox, authentication, held: None }.start();
         SessionHandle { inbound: session.clone().recipient(), disconnected: session.recipient() }
     }
 }
@@ -186,15 +196,26 @@ impl StartSession for Sessions {
 struct Session {
     seen: Arc<Seen>,
     outbox: Arc<Outbox>,
+    authentication: Arc<Authentication>,
+    /// Of what is held.
+    held: Option<Arc<Share>>,
 }
 
 impl Actor for Session {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        if *self.seen.behaviour.lock().unwrap() == Behaviour::Deaf {
-            let seen = Arc::clone(&self.seen);
-            context.wait(async move { seen.release.acquire().await.unwrap().forget() }.into_actor(self));
+        let (seen, authentication) = (Arc::clone(&self.seen), Arc::clone(&self.authentication));
+        match *self.seen.behaviour.lock().unwrap() {
+            Behaviour::Ask => {}
+            Behaviour::Deaf => {
+                let released = async move {
+                    seen.release.acquire().await.unwrap().forget();
+                    authentication.succeed();
+                };
+                context.wait(released.into_actor(self));
+            }
+            _ => authentication.succeed(),
         }
     }
 }
@@ -202,22 +223,31 @@ impl Actor for Session {
 impl Handler<Inbound> for Session {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, Inbound(frames): Inbound, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Inbound { frames, held }: Inbound, context: &mut Context<Self>) -> Self::Result {
         if !frames.is_empty() {
             self.seen.batches.lock().unwrap().push(frames.len());
         }
         let behaviour = *self.seen.behaviour.lock().unwrap();
         let seen = Arc::clone(&self.seen);
         match behaviour {
-            Behaviour::Echo => {
+            Behaviour::Echo | Behaviour::Ask => {
                 for frame in frames {
                     if let Frame::Binary(payload) = frame {
+                        if payload == "token" {
+                            let (seen, authentication) = (Arc::clone(&self.seen), Arc::clone(&self.authentication));
+                            let checked = async move {
+                                seen.release.acquire().await.unwrap().forget();
+                                authentication.succeed();
+                            };
+                            context.wait(checked.into_actor(self)); // what is behind it in the mailbox waits
+                        }
                         let _ = self.outbox.push(server_frame(&payload));
                     }
                 }
             }
             Behaviour::Die => context.stop(),
-            Behaviour::Count | Behaviour::Hold | Behaviour::Deaf => {}
+            Behaviour::Hold => self.held = held,
+            Behaviour::Count | Behaviour::Deaf => {}
         }
         Box::pin(async move {
             if behaviour == Behaviour::Hold {

@@ -92,7 +92,7 @@ impl DocumentState {
     pub(super) fn end_check(&mut self, follower: FollowerId, now: Instant) {
         let check = self.members.get_mut(&follower).and_then(|member| member.check.take());
         if let Some(step1) = check.and_then(|check| check.step1) {
-            self.welcome(follower, &step1, now);
+            self.ask_again(follower, step1, now);
         }
     }
 

@@ -79,7 +79,7 @@ impl DocumentState {
 
     /// To encode the whole state, or to make the tree of it.
     pub fn effort_to_encode(&self) -> Duration {
-        of_bytes(self.folded_bytes.max(self.packed_bytes))
+        of_bytes(self.folded_bytes)
     }
 
     /// To bring up to date whoever has seen everything through `seq`.

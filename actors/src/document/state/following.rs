@@ -69,16 +69,16 @@ impl DocumentState {
         let caps = Caps::of_the_log();
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
-        (self.folded_bytes, self.packed_bytes) = (0, 0);
         self.order = None;
         self.writers = Writers::default();
+        self.folded_bytes = 0;
+        self.weight = None;
         if let Some(snapshot) = &stored.snapshot {
             let unreadable = |_| Unsound::Snapshot { seq: snapshot.position.seq };
             let state = Update::parse(snapshot.state.clone(), &caps).map_err(unreadable)?;
             self.index = Index::from_state(&state);
             self.writers = Writers::decode(&snapshot.writers);
             self.folded_bytes = snapshot.state.len();
-            self.packed_bytes = snapshot.state.len();
             self.position = snapshot.position;
         }
         self.tail = TailSinceSnapshot::default();
@@ -106,6 +106,7 @@ impl DocumentState {
         if self.damaged.is_none() {
             self.position = head;
         }
+        self.index_bytes = self.index.bytes();
         self.forget_whole_state();
         self.used_at = None;
         if self.has_slow_matters() {

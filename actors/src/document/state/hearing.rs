@@ -1,51 +1,9 @@
 //! What connections say: sync, presence, and writes that may not be.
 
-use super::comparing::Doubt;
 use super::*;
 use crate::ports::bus::Claim;
 
 impl DocumentState {
-    pub(super) fn hear_step1(&mut self, from: FollowerId, state_vector: &Bytes, now: Instant) {
-        let Ok(theirs) = StateVector::parse(state_vector) else {
-            return self.close(from, close::MALFORMED, "malformed state vector");
-        };
-        let Some(member) = self.members.get_mut(&from) else { return };
-        member.began();
-        let asks = member.dialect == Dialect::Hocuspocus;
-        let is_doubted = self.doubts(from, &theirs);
-        if asks || is_doubted == Doubt::New {
-            self.ask(&[from], now);
-        }
-        if is_doubted == Doubt::None {
-            return self.welcome(from, state_vector, now);
-        }
-        if let Some(check) = self.members.get_mut(&from).and_then(|member| member.check.as_mut()) {
-            check.step1 = Some(state_vector.clone());
-        }
-    }
-
-    /// Answers a step 1.
-    pub(super) fn welcome(&mut self, from: FollowerId, state_vector: &Bytes, now: Instant) {
-        let has_nothing = StateVector::parse(state_vector).is_ok_and(|theirs| theirs.is_empty());
-        let diff = if has_nothing {
-            self.whole_state_in_pieces(now)
-        } else {
-            self.wake_slowly(now);
-            let diff = self.read_replica(|replica| replica.diff(state_vector));
-            diff.map(|diff| self.step2_in_pieces(diff))
-        };
-        let Some(diff) = diff else { return };
-        let position = self.position;
-        let Some(member) = self.members.get_mut(&from) else { return };
-        member.seen_seq = position.seq;
-        let first = !std::mem::replace(&mut member.receiving, true);
-        let is_greeted = member.dialect != Dialect::Hocuspocus;
-        self.effects.push(Effect::Welcome(from, diff));
-        if first && !is_greeted {
-            self.greet(from, now);
-        }
-    }
-
     pub(super) fn hear_update(&mut self, from: FollowerId, bytes: Bytes, is_step2: bool, now: Instant) {
         let is_too_long = !is_step2 && bytes.len() > self.limits.update_bytes_max;
         let update = match Update::parse(bytes, &self.caps) {
@@ -103,13 +61,19 @@ impl DocumentState {
         let until = now + Duration::from_millis(self.limits.awareness_wait_ms);
         let held = member.held_presence.get_or_insert(HeldPresence { entries: Vec::new(), after, until });
         held.after = after;
-        for entry in entries {
+        for mut entry in entries {
+            entry.state = Bytes::copy_from_slice(&entry.state); // a slice would keep all of the message
             held.entries.retain(|older| older.client != entry.client);
             held.entries.push(entry);
         }
-        let room = self.limits.awareness_ids_per_connection_max.max(1) * 4;
-        let too_many = held.entries.len().saturating_sub(room);
-        held.entries.truncate(room);
+        let (all, mut bytes) = (held.entries.len(), 0);
+        let bytes_max = self.presence.bytes_per_connection_max();
+        held.entries.truncate(self.limits.awareness_ids_per_connection_max.max(1) * 4);
+        held.entries.retain(|entry| {
+            bytes += entry.state.len();
+            bytes <= bytes_max
+        });
+        let too_many = all - held.entries.len();
         let until = held.until;
         self.presence.leaves_out(too_many);
         self.hold_until = Some(self.hold_until.map_or(until, |at| at.min(until)));
@@ -198,10 +162,10 @@ impl DocumentState {
     pub(super) fn flush_presence(&mut self, now: Instant) {
         if let Some(flush) = self.presence.flush(self.members.len(), now) {
             self.tell_gone(flush.told);
-            self.effects.push(Effect::ShowPresence { entries: flush.entries, except: flush.only_from });
-            if !flush.local.is_empty() {
-                self.effects.push(Effect::PublishPresence(flush.local));
+            for piece in presence::pieces(&flush.entries, self.limits.sync_piece_bytes, |entry| entry) {
+                self.effects.push(Effect::ShowPresence { entries: piece.to_vec(), except: flush.only_from });
             }
+            self.publish_presence(&flush.local);
         }
     }
 }

@@ -70,6 +70,19 @@ impl DocumentState {
         }
     }
 
+    /// What the last [`snapshot`](Self::snapshot) takes as a tree. Since then only what came was counted, and nothing that was deleted or joined.
+    pub fn weighed(&mut self, snapshot: Weight) {
+        if self.weight.is_some() {
+            self.weight = Some(snapshot.and(&self.weight_since));
+        }
+    }
+
+    /// What the whole state takes.
+    pub(super) fn weighed_now(&mut self, state: Weight) {
+        self.weight_since = Weight::default();
+        self.weighed(state);
+    }
+
     /// The whole state as yrs folds it, and where it stands; for HTTP reads.
     pub fn read(&mut self, now: Instant) -> Option<(Position, Bytes)> {
         if !self.fold_the_rest(now) {
@@ -85,10 +98,13 @@ impl DocumentState {
         if self.replica.has_unfolded() {
             self.forget_whole_state(); // what the gate made of the parts
         }
+        let weighed = self.weigh();
         let taken = self.read_replica(|replica| {
+            weighed?;
             replica.unpack()?;
             replica.snapshot(position, writers)
         });
+        self.weight_since = Weight::default();
         (taken, self.take_effects())
     }
 
@@ -155,6 +171,13 @@ impl DocumentState {
         Some(state)
     }
 
+    /// Whether nothing has to be encoded for the [whole state](Self::whole_state_in_pieces).
+    pub(super) fn has_whole_state(&self) -> bool {
+        (self.replica.is_packed() && !self.replica.has_unfolded())
+            || self.in_pieces.as_ref().is_some_and(|held| held.at == self.position)
+            || self.encoded.as_ref().is_some_and(|encoded| encoded.at == self.position)
+    }
+
     /// It has changed since, or nobody has asked for it lately.
     pub(super) fn forget_encoded(&mut self, now: Instant) {
         let is_old = |at, since| at != self.position || now >= since + ENCODED_KEPT;
@@ -172,6 +195,10 @@ impl DocumentState {
     pub(super) fn remember(&mut self, seq: u64, update: Update, now: Instant) {
         let bytes = update.bytes().len();
         self.folded_bytes += bytes;
+        if let Some(weight) = &mut self.weight {
+            weight.add(&update);
+            self.weight_since.add(&update);
+        }
         self.tail.bytes += bytes;
         self.tail.updates += 1;
         self.tail.since.get_or_insert(now);
@@ -238,7 +265,8 @@ impl DocumentState {
         self.order = None;
         self.forget_whole_state();
         self.folded_bytes = snapshot.state.len();
-        self.packed_bytes = snapshot.state.len();
+        self.weight = None;
+        self.index_bytes = self.index.bytes();
         self.replica.pack(Some((snapshot.position.seq, snapshot.state)), Vec::new());
     }
 
@@ -246,7 +274,8 @@ impl DocumentState {
     pub(super) fn unpack(&mut self, now: Instant) -> bool {
         self.used_at = Some(now);
         self.wake_slowly(now);
-        self.read_replica(Replica::unpack).is_some()
+        let weighed = self.weigh();
+        self.read_replica(|replica| weighed.and_then(|()| replica.unpack())).is_some()
     }
 
     /// What the gate makes of the parts is not enough. False when this instance ended over it.

@@ -4,6 +4,9 @@ use super::comparing::TailsCompared;
 use super::following::unsound;
 use super::*;
 
+/// An update that takes so much memory is not taken into a document that was not weighed.
+const HEAVY: usize = 1 << 20;
+
 impl DocumentState {
     pub(super) fn next_append(&mut self, now: Instant) {
         if self.dead || self.log != LogWork::Nothing {
@@ -96,9 +99,8 @@ impl DocumentState {
     /// Whether this user may add to what a client id has written.
     fn may_write_as(&self, client: u64, user: UserId, unseen: &[u64]) -> bool {
         let is_theirs = |member: &Member| member.wrote_as == Some(client) && member.user != user && !member.left;
-        let is_nobodys = || {
-            self.presence.writer(client).is_none_or(|owner| owner == user) && !self.members.values().any(is_theirs)
-        };
+        let is_nobodys =
+            || self.presence.writer(client).is_none_or(|owner| owner == user) && !self.members.values().any(is_theirs);
         !unseen.contains(&client) && (self.writers.writer(client) == Some(user) || is_nobodys())
     }
 
@@ -132,7 +134,9 @@ impl DocumentState {
             self.quarantine(&proposal, "deleted_before_it_came");
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
-        let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max;
+        let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
+            || self.is_too_heavy_with(batch.weight, &proposal.update)
+            || (self.weight.is_none() && self.weight_of(&proposal.update) > HEAVY);
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
         let mark = self.order.as_ref().map(Order::mark).unwrap_or_default();
         let Some(admission) = self.ask_gate(batch, &proposal, &unseen, now) else {
@@ -159,7 +163,7 @@ impl DocumentState {
                 return self.set_aside.push(proposal);
             }
             let refusal = if admission.withheld.iter().all(|client| unseen.contains(client)) {
-                let known = self.known_without_tails(user, None);
+                let known = self.known_without_tails(proposal.user, None);
                 WriteRefused::Gap { state_vector: known.unwrap_or_else(|| self.index.state_vector()) }
             } else {
                 WriteRefused::ClientIdInUse
@@ -176,40 +180,69 @@ impl DocumentState {
         };
         if let Verdict::Admitted { admitted, .. } = &verdict
             && may_be_full
-            && self.is_full_with(admitted, now)
+            && let Some(limit) = self.is_full_with(batch.weight, admitted, now)
         {
             batch.delta = before.unwrap_or_default();
             self.roll_back(mark);
-            let refusal = if self.dead {
-                WriteRefused::Unavailable { retry_after_s: 1 }
-            } else {
-                WriteRefused::Full("the document is too large (document_bytes_max)")
+            let refusal = match self.dead {
+                true => WriteRefused::Unavailable { retry_after_s: 1 },
+                false => WriteRefused::Full(limit),
             };
             return self.refuse(proposal, &refusal, now);
         }
         batch.cost += cost;
         if let Verdict::Admitted { admitted, .. } = &verdict {
-            let is_foreign = |client: &u64| self.writers.writer(*client).is_some_and(|writer| writer != user);
+            batch.weight += self.weight_of(admitted);
+            let is_foreign = |client: &u64| self.writers.writer(*client).is_some_and(|writer| writer != proposal.user);
             batch.foreign.extend(admitted.clients().map(|section| section.0).filter(is_foreign));
         }
         batch.items.push((proposal, verdict));
     }
 
-    /// Whether the document would be larger than it may be, or has ended over the question. What only deletes is always taken.
-    fn is_full_with(&mut self, update: &Update, now: Instant) -> bool {
-        let bytes = update.bytes().len();
-        if update.clients().next().is_none() {
-            return false;
+    /// The limit beyond which the document would be with this update and what waits before it in its batch, or has ended over the question.
+    /// What only deletes is always taken; where it cuts, within twice the memory.
+    fn is_full_with(&mut self, before: usize, update: &Update, now: Instant) -> Option<&'static str> {
+        const TOO_LARGE: &str = "the document is too large (document_bytes_max)";
+        const TOO_HEAVY: &str = "the document is full: it takes too much memory (document_memory_bytes_max)";
+        let adds = update.has_structs();
+        if !adds && !self.is_too_heavy_with(before, update) {
+            return None;
         }
-        // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other.
-        if !self.fold_the_rest(now) {
-            return true;
+        // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other. And what is
+        // packed was not weighed.
+        if !(self.fold_the_rest(now) && self.unpack(now)) {
+            return Some(TOO_LARGE);
+        }
+        if !self.is_too_heavy_with(before, update)
+            && self.folded_bytes + update.bytes().len() <= self.limits.document_bytes_max
+        {
+            return None;
         }
         // Encoded once a position: whoever is refused and comes again costs nothing more.
+        let is_known = self.has_whole_state();
         if let Some(state) = self.whole_state(now) {
             self.folded_bytes = state.len();
+            if !is_known && let Ok(state) = Update::parse(state, &Caps::of_the_log()) {
+                self.weighed_now(Weight::of(&state));
+            }
         }
-        self.folded_bytes + bytes > self.limits.document_bytes_max
+        if adds && self.folded_bytes + update.bytes().len() > self.limits.document_bytes_max {
+            return Some(TOO_LARGE);
+        }
+        self.is_too_heavy_with(before, update).then_some(TOO_HEAVY)
+    }
+
+    /// Whether the document would take more memory than it may. What only deletes may bring it to twice that.
+    fn is_too_heavy_with(&self, before: usize, update: &Update) -> bool {
+        let times = if update.has_structs() { 1 } else { 2 };
+        let there = self.weight.as_ref().map_or(self.folded_bytes, Weight::bytes);
+        there + before + self.weight_of(update) > times * self.limits.document_memory_bytes_max
+    }
+
+    /// Memory that the document will take for this.
+    fn weight_of(&self, update: &Update) -> usize {
+        let update = Weight::of(update);
+        self.weight.as_ref().map_or_else(|| update.bytes(), |there| update.bytes_beside(there))
     }
 
     pub(super) fn verdict(&self, proposal: &Proposal, admission: Admission, left_out: bool) -> Option<Verdict> {

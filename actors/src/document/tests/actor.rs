@@ -3,7 +3,7 @@
 use super::bench::Editor;
 use crate::access::{Role, Token};
 use crate::aside::{Aside, Inline, Job};
-use crate::budget::Budget;
+use crate::budget::Budgets;
 use crate::clock::{Clock, SystemClock};
 use crate::directory::messages::Route;
 use crate::directory::{self, Documents};
@@ -49,7 +49,7 @@ fn world(log: &MemoryLog, limits: Limits) -> World {
         clock: Arc::new(SystemClock),
         witness: Arc::new(Nobody),
         aside: Arc::new(Inline),
-        budget: Arc::new(Budget::new(limits.node_waiting_bytes_max)),
+        budgets: Budgets::of(&limits),
         limits: Arc::new(limits),
     }
 }
@@ -241,7 +241,7 @@ async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
     clock.0.store(true, Ordering::Relaxed);
     let (taken, is_taken) = oneshot::channel();
     let said = vec![Input::Update(Editor::new(1).type_at(0, "x"))];
-    document.send(Deliver { follower, inputs: said, taken }).await.unwrap_err();
+    document.send(Deliver { follower, inputs: said, held: None, taken }).await.unwrap_err();
     until("it believes to be connected", || outbox.is_closed()).await;
     assert!(is_taken.await.is_err(), "nobody took what it said");
 }
@@ -258,7 +258,7 @@ async fn whoever_comes_while_the_node_goes_is_told_that_it_restarts() {
         room: Some("notes".to_owned()),
         token: Some(Token("any".to_owned())),
         outbox: outbox.clone(),
-        is_authenticated: Arc::default(),
+        authentication: Arc::default(),
     };
     let _session = session::start(opening, services);
     let mut frames = VecDeque::new();

@@ -1,7 +1,7 @@
 //! A workbench: one document state, editors before it, a log behind it, and a hand on the clock.
 
 use crate::access::Role;
-use crate::budget::Budget;
+use crate::budget::Budgets;
 use crate::document::FollowerId;
 use crate::document::member::Member;
 use crate::document::messages::{Effect, Input, Outgoing};
@@ -118,6 +118,8 @@ pub struct Bench {
     pub died: Option<u16>,
     pub quarantined: Vec<&'static str>,
     pub snapshots: usize,
+    /// Whose state is to have gone before they are answered.
+    pub awaited: Vec<FollowerId>,
     next: u128,
 }
 
@@ -140,10 +142,10 @@ impl Bench {
 
     /// The same; `witness` hears of every fold.
     pub fn watched(log: MemoryLog, key: DocumentKey, limits: Limits, witness: Arc<dyn Witness>) -> Self {
-        let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
+        let budgets = Budgets::of(&limits);
         let now = Instant::now();
         let (replica, stored) = (Replica::witnessed(key, witness), log.load_now(key).unwrap());
-        let state = DocumentState::load_into(replica, stored, Arc::new(limits), budget, now).unwrap();
+        let state = DocumentState::load_into(replica, stored, Arc::new(limits), budgets, now).unwrap();
         Self {
             state,
             log,
@@ -156,6 +158,7 @@ impl Bench {
             died: None,
             quarantined: Vec::new(),
             snapshots: 0,
+            awaited: Vec::new(),
             next: 1_000 * u128::from(NODES.fetch_add(1, Ordering::Relaxed) + 1),
         }
     }
@@ -191,6 +194,17 @@ impl Bench {
         let effects = self.state.join(follower, member, self.now);
         self.perform(effects);
         Editor { doc, follower }
+    }
+
+    /// The same connection opens the document once more.
+    pub fn comes_again(&mut self, before: &Editor, dialect: Dialect, role: Role) -> Editor {
+        let follower = FollowerId { attachment: before.follower.attachment + 1, ..before.follower };
+        self.inboxes.insert(follower, Inbox::default());
+        self.dialects.insert(follower, dialect);
+        let (user, session) = (UserId(Uuid::from_u128(2)), SessionId(Uuid::from_u128(2)));
+        let effects = self.state.join(follower, Member::new(dialect, user, session, role), self.now);
+        self.perform(effects);
+        Editor { doc: before.doc.clone(), follower }
     }
 
     /// The handshake: step 1, the answer applied, and the answer to the server's step 1.
@@ -333,6 +347,7 @@ impl Bench {
                     update.before.into_iter().for_each(|piece| self.put(to, Sent::Update(piece)));
                     self.put(to, Sent::Step2(update.last));
                 }
+                Effect::TellWhenSent(to) => self.awaited.push(to),
                 Effect::Show { update, sole_sender, .. } => {
                     let welcomed: Vec<FollowerId> = self.inboxes.keys().copied().collect();
                     for to in welcomed {

@@ -1,4 +1,4 @@
-use super::bench::{Bench, Sent};
+use super::bench::{Bench, Editor, Sent};
 use crate::access::Role;
 use crate::document::close;
 use crate::document::messages::Input;
@@ -7,7 +7,7 @@ use crate::limits::Limits;
 use crate::ports::documents::{WriteRefused, Writer};
 use crate::protocol::Dialect;
 use bytes::Bytes;
-use contextnexus_gate::lib0::write_var_uint;
+use contextnexus_gate::lib0::{write_var_bytes, write_var_uint};
 use contextnexus_gate::{AwarenessEntry, encode_awareness};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -167,4 +167,54 @@ fn a_step_2_may_be_larger_than_an_update_because_it_brings_a_document_back() {
         bench.say(&cid, Input::Step2(cid.step2(&[0])));
         assert_eq!(bench.count(&cid, &too_large), 1, "{dialect:?}: and so has a step 2");
     }
+}
+
+/// So many root types, each with one value.
+fn root_names(client: u64, names: u64) -> Bytes {
+    let mut bytes = vec![1];
+    write_var_uint(&mut bytes, names);
+    write_var_uint(&mut bytes, client);
+    bytes.push(0);
+    for name in 0..names {
+        bytes.extend([8, 1]);
+        write_var_bytes(&mut bytes, format!("{client}-{name:x}").as_bytes());
+        bytes.extend([1, 126]);
+    }
+    bytes.push(0);
+    bytes.into()
+}
+
+#[test]
+fn a_document_is_full_when_it_would_take_too_much_memory() {
+    let mut bench = limited(|limits| limits.document_memory_bytes_max = 4 << 20);
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let eve = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, &"x".repeat(500_000))));
+    assert!(root_names(2, 20_000).len() < 300_000);
+    bench.say(&eve, Input::Update(root_names(2, 20_000)));
+    assert_eq!(bench.count(&eve, &FULL), 1, "a few bytes that take many");
+    for client in 10..40 {
+        let eve = bench.editor(client, Dialect::YWebsocket, Role::Editor);
+        bench.say(&eve, Input::Update(root_names(client, 1_000)));
+    }
+    assert!(bench.state.bytes() < 6 << 20, "{}", bench.state.bytes());
+    let one = Editor::new(99);
+    let bob = bench.editor(3, Dialect::Hocuspocus, Role::Editor);
+    bench.say(&bob, Input::Update(one.type_at(0, &"y".repeat(1_000_000))));
+    assert_eq!(bench.count(&bob, &FULL), 1);
+    bench.say(&ann, Input::Update(ann.delete(0, 400_000)));
+    assert_eq!(bench.text().len(), 100_000, "what deletes is taken");
+    bench.say(&ann, Input::Update(ann.type_at(0, &"z".repeat(100))));
+    assert_eq!((bench.count(&ann, &FULL), bench.text().len()), (0, 100_100), "and makes room");
+}
+
+#[test]
+fn honest_typing_is_estimated_by_what_yrs_makes_of_it() {
+    let mut bench = limited(|limits| limits.document_memory_bytes_max = 1 << 20);
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    for letter in 0..5_000 {
+        bench.whisper(&ann, Input::Update(ann.type_at(letter, "x")));
+    }
+    bench.log_answers();
+    assert_eq!((bench.count(&ann, &FULL), bench.text().len()), (0, 5_000));
 }

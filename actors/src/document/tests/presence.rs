@@ -1,13 +1,21 @@
 use super::bench::{Bench, Sent};
 use crate::access::Role;
+use crate::budget::Budget;
 use crate::document::FollowerId;
-use crate::document::messages::Input;
+use crate::document::line::Line;
+use crate::document::messages::{Input, Outgoing};
 use crate::document::presence::{Announcer, Presence};
 use crate::ids::{ConnectionId, UserId};
+use crate::limits::Limits;
+use crate::outbox::Outbox;
 use crate::ports::bus::Claim;
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
+use futures_util::task::noop_waker;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -112,7 +120,7 @@ fn states_within_an_interval_are_sent_once_and_the_newest_wins() {
 #[test]
 fn the_fewer_hear_of_it_the_sooner_they_do() {
     let pause = |receivers| {
-        let mut presence = Presence::new(Duration::from_millis(20), Duration::from_secs(30), 64, 8_192);
+        let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)));
         let from = Announcer {
             follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
             user: UserId(Uuid::nil()),
@@ -164,4 +172,98 @@ fn offline_work_comes_in_through_somebody_elses_browser() {
     bench.say(&bob, Input::Awareness(bob.announcement(1, "{}")));
     bench.say(&bob, Input::Update(offline));
     assert_eq!(bench.text(), "from the train");
+}
+
+fn state(letters: usize) -> String {
+    format!("\"{}\"", "x".repeat(letters))
+}
+
+#[test]
+fn a_document_shows_so_much_presence_and_who_is_there_stays() {
+    let limits = Limits { document_awareness_bytes_max: 100_000, ..Limits::default() };
+    let mut bench = Bench::with_limits(limits);
+    let viewers: Vec<_> = (1..=40).map(|client| bench.editor(client, Dialect::YWebsocket, Role::Viewer)).collect();
+    for viewer in &viewers {
+        bench.say(viewer, Input::Awareness(viewer.announcement(1, &state(8_000))));
+    }
+    let fits = 100_000 / (8_002 + 256);
+    assert_eq!(bench.state.everybody(None).len(), fits);
+    assert_eq!(bench.state.take_presence_dropped(), 40 - fits as u64);
+    for viewer in &viewers[fits..] {
+        bench.say(viewer, Input::Awareness(viewer.announcement(2, &state(200))));
+    }
+    assert_eq!(bench.state.everybody(None).len(), 40, "a cursor always fits");
+
+    bench.say(&viewers[0], Input::Awareness(viewers[0].announcement(2, &state(9_000))));
+    assert_eq!(bench.state.take_presence_dropped(), 1);
+    let first = |bench: &Bench| bench.state.everybody(None).into_iter().find(|entry| entry.client == 1).unwrap();
+    assert_eq!(first(&bench).state.len(), 8_002, "who is there stays as it is");
+    let effects = bench.state.leave(viewers[1].follower, bench.now);
+    bench.perform(effects);
+    bench.say(&viewers[0], Input::Awareness(viewers[0].announcement(3, &state(1_100))));
+    assert_eq!(first(&bench).state.len(), 1_102, "less always fits");
+    let closed = viewers.iter().flat_map(|viewer| bench.inbox(viewer)).any(|sent| matches!(sent, Sent::Closed(_)));
+    assert!(!closed, "nobody is closed");
+}
+
+#[test]
+fn all_documents_of_a_node_share_what_presence_takes() {
+    let node = Arc::new(Budget::new(50_000));
+    let mut documents: Vec<Presence> = (0..2).map(|_| Presence::new(&Limits::default(), node.clone())).collect();
+    let now = Instant::now();
+    let mut shown = 0;
+    for (number, client) in (1..=20).enumerate() {
+        let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(client)), attachment: 0 };
+        let user = UserId(Uuid::from_u128(client));
+        let from = Announcer { follower, user, own: Some(client as u64), is_first: true, since: now };
+        let said = AwarenessEntry { client: client as u64, clock: 1, state: state(8_000).into(), is_null: false };
+        documents[number % 2].announce(from, &[said], now);
+        shown = documents.iter().map(|document| document.all(None).len()).sum();
+    }
+    assert_eq!(shown, 50_000 / (8_002 + 256));
+    assert!(node.used() <= 50_000);
+    drop(documents);
+    assert_eq!(node.used(), 0);
+}
+
+#[test]
+fn presence_that_is_large_is_sent_no_faster_than_it_can_be_written() {
+    let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)));
+    let now = Instant::now();
+    let from = Announcer {
+        follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
+        user: UserId(Uuid::nil()),
+        own: Some(1),
+        is_first: false,
+        since: now,
+    };
+    let said = AwarenessEntry { client: 1, clock: 1, state: state(60_000).into(), is_null: false };
+    presence.announce(from, &[said.clone()], now);
+    assert!(presence.flush(1_000, now).is_some());
+    presence.announce(from, &[AwarenessEntry { clock: 9, state: state(60_001).into(), ..said }], now);
+    let pause = presence.deadline().unwrap() - now;
+    assert!(pause >= Duration::from_millis(60), "60 MB in {pause:?}");
+}
+
+/// 40 viewers who do not read, each shown 65 states of 8 KiB of each.
+#[test]
+fn what_waits_for_one_who_does_not_read_is_bounded_however_much_presence_there_is() {
+    let outbox = Arc::new(Outbox::new(100_000));
+    let mut line = Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default());
+    let entry = |client| AwarenessEntry { client, clock: 1, state: state(8_000).into(), is_null: false };
+    let everybody: Vec<AwarenessEntry> = (0..200).map(entry).collect();
+    let mut seen = 0;
+    line.send(&Outgoing::Awareness(everybody.clone()));
+    while line.has_unseen() || outbox.waiting() > 0 {
+        assert!(outbox.waiting() <= 100_000 + 80_000, "{} bytes wait", outbox.waiting());
+        let (mut frames, waker) = (VecDeque::new(), noop_waker());
+        let _ = outbox.poll_drain(&mut Context::from_waker(&waker), usize::MAX, &mut frames);
+        seen += frames.iter().map(Bytes::len).sum::<usize>();
+        let unseen = line.take_unseen();
+        let rest: Vec<_> = everybody.iter().filter(|entry| unseen.contains(&entry.client)).cloned().collect();
+        if !rest.is_empty() {
+            line.send(&Outgoing::Awareness(rest));
+        }
+    }
+    assert!(seen >= 200 * 8_000, "all of it comes as there is room: {seen}");
 }

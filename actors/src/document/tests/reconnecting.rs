@@ -2,13 +2,16 @@
 //! have forgotten, that take over what they hear of themselves, and of which some answer to that and some (Hocuspocus
 //! 4.7 and 4.8) do not.
 
+use crate::budget::Budget;
 use crate::document::FollowerId;
 use crate::document::presence::{Announcer, Presence, ToldGone};
 use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::limits::Limits;
 use crate::ports::bus::{Claim, Owner};
 use bytes::Bytes;
 use contextnexus_gate::AwarenessEntry;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -121,7 +124,7 @@ struct Town {
 
 impl Town {
     fn new(nodes: usize) -> Self {
-        let presence = || Presence::new(Duration::from_millis(20), Duration::from_secs(25), 64, 8_192);
+        let presence = || Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)));
         Self {
             nodes: (0..nodes).map(|_| presence()).collect(),
             browsers: Vec::new(),

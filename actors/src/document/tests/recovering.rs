@@ -1,6 +1,6 @@
 use super::bench::{Bench, Sent};
 use crate::access::Role;
-use crate::budget::Budget;
+use crate::budget::Budgets;
 use crate::document::close;
 use crate::document::messages::Input;
 use crate::document::state::{DocumentState, Unsound};
@@ -311,8 +311,8 @@ fn rows_that_do_not_continue_a_snapshot_that_is_not_whole_are_not_to_blame() {
     log.discard_snapshots_now(key, 1);
     log.save_snapshot_now(key, snapshot).unwrap();
     let (limits, stored) = (Arc::new(Limits::default()), log.load_now(key).unwrap());
-    let budget = Arc::new(Budget::new(limits.node_waiting_bytes_max));
-    let loaded = DocumentState::load(stored, limits, budget, Instant::now());
+    let budgets = Budgets::of(&limits);
+    let loaded = DocumentState::load(stored, limits, budgets, Instant::now());
     assert!(matches!(loaded, Err(Unsound::Snapshot { seq: 1 })), "{:?}", loaded.err());
 }
 

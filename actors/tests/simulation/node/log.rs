@@ -105,7 +105,7 @@ impl Node {
     pub(super) fn load(&mut self, shared: &mut Shared) {
         let stored = shared.store.load().unwrap();
         let now = self.now(shared);
-        match DocumentState::load(stored, shared.limits.clone(), self.budget.clone(), now) {
+        match DocumentState::load(stored, shared.limits.clone(), self.budgets.clone(), now) {
             Ok(state) => {
                 self.state = Some(state);
                 self.look(shared);

@@ -152,13 +152,7 @@ impl Node {
             }
             *self.given.entry(follower).or_default() += updates;
         }
-        self.turn(shared, |state, now| {
-            let mut effects = Vec::new();
-            for input in inputs {
-                effects.extend(state.hear(follower, input, now));
-            }
-            effects.extend(state.advance(now));
-            effects
-        });
+        let is_sending = inputs.iter().any(Input::is_question) && self.lines.is_sending_state(follower);
+        self.turn(shared, |state, now| state.deliver(follower, inputs, is_sending, now));
     }
 }
