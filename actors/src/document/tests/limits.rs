@@ -218,3 +218,74 @@ fn honest_typing_is_estimated_by_what_yrs_makes_of_it() {
     bench.log_answers();
     assert_eq!((bench.count(&ann, &FULL), bench.text().len()), (0, 5_000));
 }
+
+const REFUSED: Sent = Sent::Closed(close::MALFORMED);
+
+/// yrs walks over all entries of a key to find the place of one whose author knew none of them.
+#[test]
+fn an_update_that_is_too_dear_to_fold_is_refused_and_nobody_else_notices() {
+    let mut bench = limited(|limits| limits.integration_ms_max = 50);
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "hello")));
+    let mut dear = vec![1];
+    write_var_uint(&mut dear, 20_000);
+    dear.extend([77, 0]);
+    (0..20_000).for_each(|_| dear.extend([0x28, 1, 1, b'm', 1, b'k', 1, 126]));
+    dear.push(0);
+    bench.say(&bob, Input::Update(dear.into()));
+    assert_eq!(bench.count(&bob, &REFUSED), 1);
+    bench.say(&ann, Input::Update(ann.type_at(5, " again")));
+    assert_eq!((bench.count(&ann, &REFUSED), bench.text().as_str()), (0, "hello again"));
+}
+
+#[test]
+fn origins_that_cross_are_refused_in_a_document_that_was_loaded_and_what_is_known_needs_no_tree() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(ann.type_at(0, "hello")));
+    let three: Vec<u8> = [13, 12, 11].iter().flat_map(|client| [1, *client, 0, 4, 1, 1, b'z', 1, b'x']).collect();
+    let three = Bytes::from([&[3][..], &three, &[0]].concat());
+    bench.say(&ann, Input::Update(three.clone()));
+    let mut again = Bench::over(bench.log.clone(), bench.key, Limits::default());
+    let bob = again.editor(2, Dialect::YWebsocket, Role::Editor);
+    again.say(&bob, Input::Step2(three));
+    assert!(again.state.is_packed(), "it says nothing new");
+    let between = |left: u8, right: u8| Bytes::from([1, 1, 14, 0, 0xc4, left, 0, right, 0, 1, b'd', 0].to_vec());
+    again.say(&bob, Input::Update(between(13, 11)));
+    assert_eq!(again.count(&bob, &REFUSED), 1);
+    let cid = again.editor(3, Dialect::YWebsocket, Role::Editor);
+    again.say(&cid, Input::Update(between(11, 13)));
+    assert_eq!(again.count(&cid, &REFUSED), 0);
+}
+
+/// What is dear to fold, though less than refused, is not folded together with more of it.
+#[test]
+fn a_batch_ends_where_it_would_be_long_to_fold() {
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    let entries = |client: u8| {
+        let mut update = vec![1];
+        write_var_uint(&mut update, 1_500);
+        update.extend([client, 0]);
+        (0..1_500).for_each(|_| update.extend([0x28, 1, 1, b'm', 1, client, 1, 126]));
+        update.push(0);
+        Bytes::from(update)
+    };
+    let mut effects = Vec::new();
+    for client in 100..106 {
+        effects.extend(bench.state.hear(ann.follower, Input::Update(entries(client)), bench.now));
+    }
+    effects.extend(bench.state.advance(bench.now));
+    let rows: usize = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            crate::document::messages::Effect::Append { rows, .. } => {
+                Some(rows.iter().map(|row| row.updates.len()).sum::<usize>())
+            }
+            _ => None,
+        })
+        .sum();
+    assert!((1..6).contains(&rows), "{rows} updates in one batch");
+    assert_eq!(bench.state.waiting().0, 6, "the others come after it");
+}
