@@ -92,7 +92,7 @@ const RULES: &[Rule] = &[
         breaches: "
             select table_name || '.' || column_name from information_schema.column_privileges
              where grantee = 'contextnexus_application' and privilege_type = 'UPDATE'
-               and column_name in ('pg_version', 'updated_at', 'created_at', 'tenant_id', 'id', 'token_hash', 'seq_from', 'seq_to')",
+               and column_name in ('pg_version', 'updated_at', 'created_at', 'tenant_id', 'id', 'token_hash', 'seq_from')",
         breach: "grant update (pg_version) on users to contextnexus_application",
     },
     Rule {

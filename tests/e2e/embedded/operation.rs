@@ -157,12 +157,13 @@ fn a_full_disk_is_said_and_what_is_typed_waits_until_there_is_room() {
     };
     eventually(PATIENCE, "the update waits", || waiting() > 300_000.0);
     socket.socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-    assert_eq!(socket.try_frame(), None, "neither called saved nor closed");
+    let heard = socket.try_frame();
+    assert!(matches!(heard, None | Some((0x89, _))), "neither called saved nor closed: {heard:?}"); // a ping, perhaps
     assert!(waiting() > 300_000.0);
 
     host.disk().empty();
     socket.socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    while socket.binary().len() < noise.len() {} // saved now
+    while socket.frame().expect("it is not closed").1.len() < noise.len() {} // saved now
     eventually(PATIENCE, "/ready is true again", || host.get("/ready").0 == 200);
     assert!(has("contextnexus_disk_full{part=\"postgresql\"} 0"));
 }
