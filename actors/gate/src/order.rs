@@ -23,8 +23,11 @@ use crate::update::{Section, Update};
 
 /// No block, and no client.
 const NONE: u32 = u32::MAX;
-/// So many clients whose ids end alike are no crowd.
+/// So many clients whose ids end alike are no crowd, and so many in all are not counted.
 const CROWD: u64 = 16;
+const FEW: u32 = 256;
+/// As many endings as tell apart the clients of all but the largest documents.
+const ENDINGS: u16 = 0x3fff;
 /// The first label of a list, and how far apart labels are at its ends.
 const LABEL_FIRST: u64 = 1 << 62;
 const LABEL_GAP: u64 = 1 << 32;
@@ -129,8 +132,6 @@ struct Client {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Client,
-    /// One more client among these.
-    Crowd(u16),
     List,
     /// This block came, as the last of its client.
     Block(u32),
@@ -142,7 +143,10 @@ enum Step {
 
 /// How far an [`Order`] had come; the default is its last commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark(usize);
+pub struct Mark {
+    steps: usize,
+    welcomed: usize,
+}
 
 /// The order of the content of one document. A block that yrs keeps takes 64 bytes here.
 ///
@@ -160,11 +164,14 @@ pub struct Order {
     /// The list of each type that was made last; the others follow as siblings.
     of_types: HashMap<Id, u32>,
     /// How many clients there are whose ids end alike: yrs takes the last bits of an id for its hash.
-    crowds: HashMap<u16, u32>,
-    crowd_max: u32,
+    /// Empty as long as there are few.
+    crowds: Vec<u16>,
+    crowd_max: u16,
     /// Clients that ever wrote.
     writers: u32,
     steps: Vec<Step>,
+    /// The clients that came since the last commit, by how their ids end.
+    welcomed: Vec<u16>,
 }
 
 impl Order {
@@ -200,6 +207,7 @@ impl Order {
 
     /// What was taken in since the last commit stays.
     pub fn commit(&mut self) {
+        self.welcomed.clear();
         // From the last to the first: what was written in one go is joined at the end of its client's blocks.
         while let Some(step) = self.steps.pop() {
             match step {
@@ -213,30 +221,34 @@ impl Order {
                     self.join_before(next);
                     self.join_before(at);
                 }
-                Step::Client | Step::Crowd(_) | Step::List => {}
+                Step::Client | Step::List => {}
             }
         }
     }
 
     /// To come back to with [`roll_back`](Self::roll_back), unless there is a commit before.
     pub fn mark(&self) -> Mark {
-        Mark(self.steps.len())
+        Mark { steps: self.steps.len(), welcomed: self.welcomed.len() }
     }
 
     /// Forgets what was taken in since.
     pub fn roll_back(&mut self, to: Mark) {
-        while self.steps.len() > to.0 {
+        while self.welcomed.len() > to.welcomed
+            && let Some(ending) = self.welcomed.pop()
+        {
+            if self.writers > FEW
+                && let Some(crowd) = self.crowds.get_mut(usize::from(ending))
+            {
+                *crowd = crowd.saturating_sub(1);
+            }
+            self.writers = self.writers.saturating_sub(1);
+        }
+        while self.steps.len() > to.steps {
             match self.steps.pop() {
                 Some(Step::Client) => {
                     if let Some(client) = self.clients.pop() {
                         self.numbers.remove(&client.id);
                     }
-                }
-                Some(Step::Crowd(ending)) => {
-                    if let Some(count) = self.crowds.get_mut(&ending) {
-                        *count = count.saturating_sub(1);
-                    }
-                    self.writers = self.writers.saturating_sub(1);
                 }
                 Some(Step::List) => {
                     if let Some(list) = self.lists.pop() {
@@ -271,7 +283,7 @@ impl Order {
         let blocks = self.blocks.capacity() * size_of::<Block>() + self.free.capacity() * 4 + self.blocks.len() * 8;
         let clients = self.clients.capacity() * (size_of::<Client>() + 16);
         let lists = self.lists.capacity() * (size_of::<List>() + 32);
-        blocks + clients + lists + self.steps.capacity() * size_of::<Step>()
+        blocks + clients + lists + 2 * self.crowds.capacity() + self.steps.capacity() * size_of::<Step>()
     }
 
     /// For each list its units from left to right: client and clocks. For tests.
@@ -346,16 +358,22 @@ impl Order {
     /// A client that has not written before.
     fn welcome(&mut self, client: u64) {
         let ending = ending(client);
-        let crowd = self.crowds.entry(ending).or_default();
-        *crowd += 1;
-        self.crowd_max = self.crowd_max.max(*crowd);
         self.writers += 1;
-        self.steps.push(Step::Crowd(ending));
+        self.welcomed.push(ending);
+        if self.writers > FEW {
+            if self.crowds.is_empty() {
+                self.crowds = vec![0; usize::from(ENDINGS) + 1];
+            }
+            if let Some(crowd) = self.crowds.get_mut(usize::from(ending)) {
+                *crowd = crowd.saturating_add(1);
+                self.crowd_max = self.crowd_max.max(*crowd);
+            }
+        }
     }
 
     /// How many clients yrs looks at to find this one.
     fn crowd(&self, client: u64) -> u64 {
-        u64::from(self.crowds.get(&ending(client)).copied().unwrap_or_default())
+        u64::from(self.crowds.get(usize::from(ending(client))).copied().unwrap_or_default())
     }
 
     fn unit(&self, id: Id) -> Unit {
@@ -541,9 +559,9 @@ impl Order {
     }
 }
 
-/// The last bits of a client id: as many as tell apart the clients of all but the largest documents.
+/// The last bits of a client id.
 fn ending(client: u64) -> u16 {
-    (client & 0x3fff) as u16
+    (client & u64::from(ENDINGS)) as u16
 }
 
 /// An update on its way into the order.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::{doc, parse, state};
 use contextnexus_gate::lib0::write_var_uint;
-use contextnexus_gate::{Caps, Content, Delta, Index, Update, admit};
+use contextnexus_gate::{Caps, Content, Delta, Index, Order, Update, admit};
 use yrs::{Text, Transact};
 
 /// Bytes that parsing and admitting `bytes` takes at most, at once.
@@ -20,11 +20,13 @@ fn peak_of(bytes: Vec<u8>) -> usize {
     let ((), peak) = memory::peak_of(|| {
         if let Ok(update) = Update::parse(bytes, &Caps::default()) {
             let mut index = Index::new();
-            let mut delta = Delta::default();
-            if black_box(admit(&index, &mut delta, None, &update, &Caps::default(), &mut |_| true)).is_ok() {
+            let (mut delta, mut order) = (Delta::default(), Order::new());
+            if black_box(admit(&index, &mut delta, Some(&mut order), &update, &Caps::default(), &mut |_| true)).is_ok()
+            {
                 index.apply(delta);
+                order.commit();
             }
-            black_box(&index);
+            black_box((&index, &order));
         }
     });
     peak
@@ -144,13 +146,14 @@ fn time() {
     let started = Instant::now();
     let parsed: Vec<Update> = updates.iter().map(parse_shared).collect();
     let parse_ns = started.elapsed().as_nanos() / updates.len() as u128;
-    let mut index = Index::new();
+    let (mut index, mut order) = (Index::new(), Order::new());
     let started = Instant::now();
     for update in &parsed {
         let mut delta = Delta::default();
-        let admission = admit(&index, &mut delta, None, update, &Caps::default(), &mut |_| true).unwrap();
+        let admission = admit(&index, &mut delta, Some(&mut order), update, &Caps::default(), &mut |_| true).unwrap();
         assert_eq!(admission.content, Content::Whole);
         index.apply(delta);
+        order.commit();
     }
     let admit_ns = started.elapsed().as_nanos() / updates.len() as u128;
     println!("one character: parse {parse_ns} ns, admit and apply {admit_ns} ns");
@@ -171,6 +174,14 @@ fn time() {
         state.len() / 1024,
         started.elapsed(),
         seeded.clients_len()
+    );
+    let started = Instant::now();
+    let (order, cost) = black_box(Order::of_state(&seeded, &update));
+    println!(
+        "its order: {:?}, {} KiB; yrs takes {} ms at most",
+        started.elapsed(),
+        order.bytes() / 1024,
+        cost.ns / 1_000_000
     );
 }
 
