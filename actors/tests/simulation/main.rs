@@ -138,7 +138,7 @@ const TROUBLE: [(&str, u64); 21] = [
     ("a bus message followed on", 100),
     ("a bus message left a gap", 30),
     ("a bus message was old", 100),
-    ("a client id was squatted on", 20),
+    ("a client id was squatted on", 5),
     ("a document came to rest", 20),
     ("a document was rebuilt", 5),
     ("a document was unloaded", 2),
@@ -154,7 +154,7 @@ const TROUBLE: [(&str, u64); 21] = [
     ("an append was committed", 300),
     ("an append's outcome was unknown", 20),
     ("somebody caught up", 10),
-    ("somebody was told that another wrote under the client id", 5),
+    ("somebody was told that another wrote under the client id", 1),
     ("something went out in pieces", 10),
 ];
 
