@@ -208,7 +208,7 @@ async fn snapshot(db: &TestDatabase, company: &Company, text: &str) {
     let position = log.load(key).await.unwrap().tail.head.position;
     let state = typing(1, 0, text).into();
     let state_vector = vec![1, 1, text.len() as u8].into();
-    log.save_snapshot(key, Snapshot { position, state, state_vector, writers: Bytes::new() }).await.unwrap();
+    log.save_snapshot(key, Snapshot { position, state, state_vector, writers: Vec::new().into() }).await.unwrap();
 }
 
 #[actix_web::test]

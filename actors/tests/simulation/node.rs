@@ -7,6 +7,7 @@ use bytes::Bytes;
 use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::FollowerId;
+use contextnexus_actors::document::close;
 use contextnexus_actors::document::line::Line;
 use contextnexus_actors::document::lines::Lines;
 use contextnexus_actors::document::member::Member;
@@ -14,7 +15,6 @@ use contextnexus_actors::document::messages::{Detached, Effect, Input, Outgoing}
 use contextnexus_actors::document::pieces::InPieces;
 use contextnexus_actors::document::replica::Unverified;
 use contextnexus_actors::document::state::{DocumentState, HeldDecision, News, Unsound};
-use contextnexus_actors::document::{FollowerId, close};
 use contextnexus_actors::ids::{AppendId, ConnectionId, NodeId, Position, SessionId, UserId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
