@@ -84,7 +84,7 @@ fn a_log_that_was_mended_in_place_is_noticed_when_rights_change() {
     }
     let position = log.load_now(key).unwrap().tail.head.position;
     let (state, state_vector) = (ann.step2(&[0]), ann.state_vector());
-    log.save_snapshot_now(key, Snapshot { position, state, state_vector }).unwrap();
+    log.save_snapshot_now(key, Snapshot { position, state, state_vector, writers: Vec::new().into() }).unwrap();
     let effects = bench.state.regrant(&[], bench.now);
     bench.perform(effects);
     bench.log_answers();

@@ -215,7 +215,8 @@ fn all_documents_of_a_node_share_what_presence_takes() {
     for (number, client) in (1..=20).enumerate() {
         let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(client)), attachment: 0 };
         let user = UserId(Uuid::from_u128(client));
-        let from = Announcer { follower, user, own: Some(client as u64), is_first: true, since: now };
+        let from =
+            Announcer { follower, user, claim: Claim::Editor, own: Some(client as u64), is_first: true, since: now };
         let said = AwarenessEntry { client: client as u64, clock: 1, state: state(8_000).into(), is_null: false };
         documents[number % 2].announce(from, &[said], now);
         shown = documents.iter().map(|document| document.all(None).len()).sum();
@@ -233,6 +234,7 @@ fn presence_that_is_large_is_sent_no_faster_than_it_can_be_written() {
     let from = Announcer {
         follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
         user: UserId(Uuid::nil()),
+        claim: Claim::Editor,
         own: Some(1),
         is_first: false,
         since: now,
