@@ -231,7 +231,7 @@ mod tests {
             ("POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx\nGET / HTTP/1.1\r\n\r\n", 39),
             ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\nx\r\n0\r\n\r\n", 48),
             ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\n0\r\n\r\n", 51),
-            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\n", 55),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\n", 56),
         ] {
             let mut unreadable = bytes.as_bytes().to_vec();
             unreadable[at] = 0;
