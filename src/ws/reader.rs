@@ -318,7 +318,8 @@ impl Reader {
             // No dialect reads text: it is counted, not kept.
             let needed = fragments.length;
             if needed > fragments.bytes.capacity() {
-                let mut grown = BytesMut::with_capacity(needed.max((2 * needed).min(self.message_bytes_max)));
+                let more = if fragments.bytes.is_empty() { needed } else { (2 * needed).min(self.message_bytes_max) };
+                let mut grown = BytesMut::with_capacity(needed.max(more));
                 grown.extend_from_slice(&fragments.bytes);
                 fragments.bytes = grown;
             }
