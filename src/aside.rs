@@ -58,7 +58,7 @@ impl Shared {
             let (tenant, waiting) = {
                 let mut turns = self.turns();
                 loop {
-                    match turns.next() {
+                    match turns.take() {
                         Some(next) => break next,
                         None => turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner),
                     }

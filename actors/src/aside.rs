@@ -72,7 +72,7 @@ impl<J> Turns<J> {
     }
 
     /// What a free thread does next. Say when it is [over](Self::over).
-    pub fn next(&mut self) -> Option<(TenantId, J)> {
+    pub fn take(&mut self) -> Option<(TenantId, J)> {
         let most = self.threads - 1;
         let may_run = |tenant: &TenantId| self.running.get(tenant).is_none_or(|running| *running < most);
         let place = self.order.iter().position(may_run)?;
@@ -116,7 +116,7 @@ mod tests {
         }
         turns.push(tenant(2), "b1");
         let mut done = Vec::new();
-        while let Some((tenant, job)) = turns.next() {
+        while let Some((tenant, job)) = turns.take() {
             done.push(job);
             turns.over(tenant);
         }
@@ -129,13 +129,13 @@ mod tests {
         for job in 0..5 {
             turns.push(tenant(1), job);
         }
-        assert_eq!(turns.next(), Some((tenant(1), 0)));
-        assert_eq!(turns.next(), Some((tenant(1), 1)));
-        assert_eq!(turns.next(), None, "the third thread is for somebody else");
+        assert_eq!(turns.take(), Some((tenant(1), 0)));
+        assert_eq!(turns.take(), Some((tenant(1), 1)));
+        assert_eq!(turns.take(), None, "the third thread is for somebody else");
         turns.push(tenant(2), 9);
-        assert_eq!(turns.next(), Some((tenant(2), 9)));
+        assert_eq!(turns.take(), Some((tenant(2), 9)));
         turns.over(tenant(1));
-        assert_eq!(turns.next(), Some((tenant(1), 2)));
+        assert_eq!(turns.take(), Some((tenant(1), 2)));
     }
 
     #[tokio::test]
