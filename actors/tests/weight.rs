@@ -2,7 +2,7 @@
 //!
 //! Hostile shapes (many bytes of memory for each byte sent) must not take much more than their estimate, because that is all that keeps
 //! them from doing so; honest documents must not be estimated much higher than they are, because they would be refused.
-#![allow(clippy::unwrap_used, unsafe_code)]
+#![allow(clippy::unwrap_used, unsafe_code, clippy::print_stdout)]
 
 use bytes::Bytes;
 use contextnexus_actors::document::replica::Replica;

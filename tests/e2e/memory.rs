@@ -105,7 +105,7 @@ fn what_has_not_come_whole_is_bounded_for_strangers_and_for_members() {
     for answer in refused {
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
     }
-    assert_eq!(members.iter_mut().find_map(|raw| closed(raw)), Some(1013));
+    assert_eq!(members.iter_mut().find_map(closed), Some(1013));
     honest.types(); // and is not disturbed
 
     drop((strangers, members, requests));
