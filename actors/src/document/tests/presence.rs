@@ -240,7 +240,7 @@ fn presence_that_is_large_is_sent_no_faster_than_it_can_be_written() {
         since: now,
     };
     let said = AwarenessEntry { client: 1, clock: 1, state: state(60_000).into(), is_null: false };
-    presence.announce(from, &[said.clone()], now);
+    presence.announce(from, std::slice::from_ref(&said), now);
     assert!(presence.flush(1_000, now).is_some());
     presence.announce(from, &[AwarenessEntry { clock: 9, state: state(60_001).into(), ..said }], now);
     let pause = presence.deadline().unwrap() - now;
