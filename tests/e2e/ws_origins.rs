@@ -58,6 +58,26 @@ fn where_origins_of_tokens_are_checked_the_refusal_names_the_setting() {
     assert!(log.contains(PAGE), "{log}");
 }
 
+/// A browser brings a new cookie with a new socket: whoever signs in again when told to come back goes on.
+#[test]
+fn a_cookie_that_runs_out_ends_its_socket_with_come_back_and_the_next_one_opens() {
+    let world = World::start();
+    let member = world.member_for("frank", "editor", "4 seconds");
+    let cookie = |token: &str| format!("Origin: {}\r\nCookie: contextnexus={token}", world.base());
+    let (status, head, mut client) = request(&world, "/yjs/cookies", &cookie(&member.token));
+    assert_eq!(status, 101, "{head}");
+    let mut greeted = false;
+    let code = loop {
+        match client.frame().expect("a frame comes") {
+            (0x88, payload) => break u16::from_be_bytes([payload[0], payload[1]]),
+            (0x82, payload) => greeted |= payload.first() == Some(&0),
+            _ => {}
+        }
+    };
+    assert_eq!((greeted, code), (true, 4501));
+    assert_eq!(closed_with(&world, &cookie(&world.fresh_token(&member))), None);
+}
+
 /// The code with which the server closes, or nothing where it greets.
 fn closed_with(world: &World, headers: &str) -> Option<u16> {
     let (status, head, mut client) = request(world, "/yjs/cookies", headers);
