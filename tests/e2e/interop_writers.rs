@@ -110,9 +110,6 @@ fn who_signs_in_on_an_open_page_goes_on_writing_under_its_client_id() {
         assert!(!is_told(&fleet.status(kind)), "{kind}: {}", fleet.status(kind));
         world.assert_one_truth(&mut fleet, &room);
         fleet.call("vanish", json!({ "client": kind }));
-        for fresh in KINDS {
-            fleet.call("vanish", json!({ "client": format!("fresh-{fresh}-0") }));
-        }
     }
 }
 
