@@ -36,7 +36,8 @@ has_postgresql() { ls /usr/lib/postgresql/*/bin/initdb; }
 has_venv() { python3 -c 'import ensurepip, venv'; }
 
 say "what the tests need"
-need build-essential "compiles the C parts of dependencies" command -v cc make
+need build-essential "compiles the C parts of dependencies" command -v cc
+need make "builds the allocator (jemalloc)" command -v make
 need postgresql "the database of every test" has_postgresql
 need redis-server "connects the nodes in the tests with several" command -v redis-server
 need chromium "runs the workspace and the README's snippets" command -v chromium
