@@ -162,7 +162,7 @@ fn check_pieces(seed: u64, server: &Server, expected: &str, rng: &mut StdRng) {
         let taken = if cuts > 0 { rng.random_range(0..=pieces.len()) } else { pieces.len() };
         for (number, piece) in pieces[..taken].iter().enumerate() {
             let piece = parse(piece);
-            assert!(piece.bytes().len() < 4 * bytes_max + 128, "seed {seed}: a piece of {}", piece.bytes().len());
+            assert!(piece.bytes().len() < 4 * bytes_max + 64, "seed {seed}: a piece of {}", piece.bytes().len());
             let known = reader.transact().state_vector();
             let waits =
                 piece.clients().all(|(client, from, _)| u64::from(known.get(&yrs::ClientID::new(client))) < from);
