@@ -8,7 +8,7 @@ use bytes::Bytes;
 use contextnexus_actors::document::replica::Replica;
 use contextnexus_actors::document::weight::{CLIENT, Weight};
 use contextnexus_gate::lib0::{write_var_bytes, write_var_uint};
-use contextnexus_gate::{Caps, Index, Update};
+use contextnexus_gate::{Caps, Index, Order, Update};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,14 +62,17 @@ fn measured(what: &str, updates: &[Bytes]) -> f64 {
     let mut weight = Weight::default();
     updates.iter().for_each(|update| weight.add(update));
     let before = LIVE.load(Ordering::Relaxed);
-    let (mut replica, mut index) = (Replica::new(), Index::new());
+    let (mut replica, mut index, mut order) = (Replica::new(), Index::new(), Order::new());
     for (seq, update) in (1..).zip(&updates) {
         let admission = index.trust(update).unwrap();
         assert!(admission.missing.is_none(), "{what}");
+        order.follow(&index, update);
         replica.fold(seq, update.bytes()).unwrap();
     }
     let truth = LIVE.load(Ordering::Relaxed) - before;
-    let estimate = weight.bytes() + index.clients_len() * CLIENT;
+    let estimate = weight.bytes() + weight.order_bytes() + index.clients_len() * CLIENT;
+    let of_order = order.bytes() as f64 / weight.order_bytes() as f64;
+    println!("{what}: its order takes {} B, {of_order:.2} of the estimate", order.bytes());
     let sent: usize = updates.iter().map(|update| update.bytes().len()).sum();
     let times = truth as f64 / estimate as f64;
     println!(

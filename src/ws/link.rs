@@ -29,8 +29,6 @@ use tokio::sync::Notify;
 /// Bytes that the kernel holds unsent. More would be more memory for each client that does not read, and staleness for one
 /// that reads slowly: what waits with us can still be merged.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
-/// The kernel gives up on a peer that acknowledges nothing for so long: one that vanished, with frames under way to it.
-const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection's stream, among actix's data of that connection until an upgrade takes it.
 pub struct Slot(RefCell<Option<Arc<Stream>>>);
@@ -144,10 +142,11 @@ impl Link {
         sockets: Arc<Sockets>,
         watch: &Watch,
     ) -> Rc<Self> {
-        // None is more than an improvement, and none fails on a healthy socket.
+        // Neither is more than an improvement, and neither fails on a healthy socket. There is no TCP_USER_TIMEOUT: Linux counts all
+        // the time in which the window of a reader is too small for what is next, so it resets one that reads slowly and steadily
+        // (tcp_probe_timer). The watch ends whoever has vanished.
         let _ = socket.options().set_tcp_nodelay(true);
         let _ = socket.options().set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        let _ = socket.options().set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
         metrics::gauge!("contextnexus_ws_connections", "dialect" => label(dialect)).increment(1.0);
         let link = Rc::new(Self {
             connection,

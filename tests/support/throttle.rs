@@ -9,9 +9,6 @@ use std::time::{Duration, Instant};
 
 /// Small, so that what was carried has arrived but for little, and a sender soon notices how slow the line is.
 const BUFFER: usize = 16 * 1024;
-/// As on Ethernet. A segment of the loopback interface is larger than the buffers: the sender would only ever probe a window that is too small
-/// for one, and after 30 s of that its kernel gives up (TCP_USER_TIMEOUT).
-const SEGMENT: u32 = 1460;
 const CHUNK: usize = 2 * 1024;
 
 /// What the line is like.
@@ -90,7 +87,6 @@ fn socket() -> socket2::Socket {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(BUFFER).unwrap();
     socket.set_send_buffer_size(BUFFER).unwrap();
-    socket.set_tcp_mss(SEGMENT).unwrap();
     socket
 }
 

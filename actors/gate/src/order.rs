@@ -228,6 +228,7 @@ impl Order {
                 Step::Client | Step::List => {}
             }
         }
+        self.shrink();
     }
 
     /// To come back to with [`roll_back`](Self::roll_back), unless there is a commit before.
@@ -269,6 +270,9 @@ impl Order {
                     let block = self.block(at);
                     if let Some(client) = self.clients.get_mut(block.at.client as usize) {
                         client.blocks.pop();
+                        if client.blocks.capacity() > 2 * room(client.blocks.len()) {
+                            client.blocks.shrink_to(room(client.blocks.len()));
+                        }
                     }
                     self.unlink(at);
                 }
@@ -277,8 +281,29 @@ impl Order {
                     self.join(left, right);
                 }
                 Some(Step::Deleted(at, class)) => self.change(at, |block| block.class = class),
-                None => return,
+                None => break,
             }
+        }
+        self.shrink();
+    }
+
+    /// What was refused or joined leaves not much more room behind than what stands needs: tables of twice their [`room`] are made smaller.
+    fn shrink(&mut self) {
+        if self.blocks.capacity() > 2 * room(self.blocks.len()) {
+            self.blocks.shrink_to(room(self.blocks.len()));
+            self.free.shrink_to(room(self.free.len()));
+        }
+        if self.lists.capacity() > 2 * room(self.lists.len()) {
+            self.lists.shrink_to(room(self.lists.len()));
+            self.places.shrink_to(room(self.places.len()));
+            self.of_types.shrink_to(room(self.of_types.len()));
+        }
+        if self.clients.capacity() > 2 * room(self.clients.len()) {
+            self.clients.shrink_to(room(self.clients.len()));
+            self.numbers.shrink_to(room(self.numbers.len()));
+        }
+        if self.steps.capacity() > 2 * room(self.steps.len()) {
+            self.steps.shrink_to(room(self.steps.len()));
         }
     }
 
@@ -561,6 +586,11 @@ impl Order {
             self.join(left, at);
         }
     }
+}
+
+/// Room for so many and as many again.
+fn room(len: usize) -> usize {
+    2 * len + 64
 }
 
 /// The last bits of a client id.

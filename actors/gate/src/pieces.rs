@@ -388,7 +388,7 @@ impl Packer<'_> {
         let Step { section, blocks, part } = step;
         let whole = Step { section, blocks: blocks.start..blocks.start + 1, part };
         let mut rest = Vec::new();
-        let first = if whole.part.is_none() && self.bytes_of(&whole) > WITHHELD_BYTES_MAX {
+        let first = if whole.part.is_none() && self.bytes_of(&whole) > WITHHELD_BYTES_MAX.min(self.bytes_max) {
             self.split_first(&whole)
         } else {
             None

@@ -27,6 +27,10 @@ const HEAP: usize = 32;
 const MAP: usize = 230;
 /// Of a root type: its branch, its place among the others, its names, and its number in the index.
 const ROOT: usize = 480;
+/// Of an item in the gate's order: its block and its place among its client's, in tables with some room …
+const ORDERED: usize = 108;
+/// … and of each list: of a type, a key, a root.
+const LISTED: usize = 108;
 /// Of a client: its list of blocks in yrs, and all that the index notes of it.
 pub const CLIENT: usize = 400;
 
@@ -75,9 +79,20 @@ impl Weight {
         self.bytes_of(self.roots.len())
     }
 
-    /// The same of what comes to a document that is `there`: it makes no root types that there are.
+    /// Bytes of memory of the [order](contextnexus_gate::Order) that a document has that is written in.
+    pub fn order_bytes(&self) -> usize {
+        self.order_bytes_of(self.roots.len())
+    }
+
+    /// Both, of what comes to a document that is `there`: it makes no root types that there are.
     pub fn bytes_beside(&self, there: &Self) -> usize {
-        self.bytes_of(self.roots.difference(&there.roots).count())
+        let roots = self.roots.difference(&there.roots).count();
+        self.bytes_of(roots) + self.order_bytes_of(roots)
+    }
+
+    fn order_bytes_of(&self, roots: usize) -> usize {
+        let tally = &self.tally;
+        (tally.items + tally.cuts) * ORDERED + (tally.types + tally.keyed + roots) * LISTED
     }
 
     fn bytes_of(&self, roots: usize) -> usize {

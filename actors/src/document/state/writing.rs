@@ -235,14 +235,14 @@ impl DocumentState {
     /// Whether the document would take more memory than it may. What only deletes may bring it to twice that.
     fn is_too_heavy_with(&self, before: usize, update: &Update) -> bool {
         let times = if update.has_structs() { 1 } else { 2 };
-        let there = self.weight.as_ref().map_or(self.folded_bytes, Weight::bytes);
+        let there = self.weight.as_ref().map_or(self.folded_bytes, |there| there.bytes() + there.order_bytes());
         there + before + self.weight_of(update) > times * self.limits.document_memory_bytes_max
     }
 
     /// Memory that the document will take for this.
     fn weight_of(&self, update: &Update) -> usize {
         let update = Weight::of(update);
-        self.weight.as_ref().map_or_else(|| update.bytes(), |there| update.bytes_beside(there))
+        update.bytes_beside(self.weight.as_ref().unwrap_or(&Weight::default()))
     }
 
     pub(super) fn verdict(&self, proposal: &Proposal, admission: Admission, left_out: bool) -> Option<Verdict> {
