@@ -240,7 +240,7 @@ impl Link {
         report!(Cause::Ended, connection.id = %self.connection, reason = why, "connection shut down: {why}");
         self.note(|facts| facts.is_shut = true);
         if self.socket().is_writing() {
-            // What the kernel holds for a client that takes nothing would stay for half a minute, and behind it the client would not see
+            // What the kernel holds for a client that takes nothing would stay until it takes it, and behind it the client would not see
             // that it was closed.
             let _ = self.socket().options().set_linger(Some(Duration::ZERO));
         }

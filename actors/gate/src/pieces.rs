@@ -30,8 +30,8 @@ const WITHHELD_BYTES_MAX: usize = 64;
 /// each client, which Yjs waits for, and the last of them brings these. An update that also deletes what the reader may hold appears at
 /// one moment in the same way, if it holds types.
 ///
-/// A piece is larger than `bytes_max` where a single block is that cannot be cut (a binary, an embed), or where the first blocks of
-/// thousands of clients are. An update whose blocks do not follow one another (no log holds such a one) stays in one piece.
+/// A piece is larger than `bytes_max` where a single block is that cannot be cut (a binary, an embed), or where the first blocks of all
+/// clients are: up to 80 bytes each, or one block that cannot be cut. An update whose blocks do not follow one another (no log holds such a one) stays in one piece.
 pub fn pieces(update: &Update, bytes_max: usize) -> Vec<Bytes> {
     let bytes_max = bytes_max.max(SECTION_BYTES);
     if update.bytes.len() <= bytes_max {
