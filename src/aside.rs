@@ -6,8 +6,8 @@ use contextnexus_actors::ids::TenantId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Where both want a CPU, whoever serves many goes first, three times to one.
-const NICENESS: i32 = 5;
+/// Where both want a CPU, whoever serves many goes first, nine times to one.
+const NICENESS: i32 = 10;
 
 /// Threads that nobody waits for but the document whose work they do.
 pub struct AsideThreads {
@@ -25,9 +25,10 @@ struct Waiting {
 }
 
 impl AsideThreads {
-    /// How many there are for so many workers: as many can be busy for one tenant as there are workers, and one more for another.
+    /// How many there are for so many workers: one tenant can have half as many busy as there are workers, so that PostgreSQL and the others
+    /// have the other half of the machine, and one more is there for another tenant.
     pub fn count(workers: usize) -> usize {
-        workers + 1
+        (workers / 2).max(1) + 1
     }
 
     /// Starts them, for the rest of the process's life.

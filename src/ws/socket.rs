@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::sync::Notify;
 
-/// Read at most at once.
-pub const READ_BYTES_MAX: usize = 64 * 1024;
+/// Read at most at once: before it is the turn of another connection of the thread, however fast this one sends.
+pub const READ_BYTES_MAX: usize = 16 * 1024;
 /// Frames that one system call writes.
 const FRAMES_PER_WRITE_MAX: usize = 64;
 

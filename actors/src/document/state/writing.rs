@@ -6,6 +6,7 @@ use super::*;
 
 /// An update that takes so much memory is not taken into a document that was not weighed.
 const HEAVY: usize = 1 << 20;
+const TOO_HEAVY: &str = "the document is full: it takes too much memory (document_memory_bytes_max)";
 
 impl DocumentState {
     pub(super) fn next_append(&mut self, now: Instant) {
@@ -134,9 +135,13 @@ impl DocumentState {
             self.quarantine(&proposal, "deleted_before_it_came");
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
+        let weight = self.weight_of(&proposal.update);
+        if weight > self.weight_max(&proposal.update) {
+            return self.refuse(proposal, &WriteRefused::Full(TOO_HEAVY), now); // however little of it is new
+        }
         let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
-            || self.is_too_heavy_with(batch.weight, &proposal.update)
-            || (self.weight.is_none() && self.weight_of(&proposal.update) > HEAVY);
+            || self.is_too_heavy_with(batch.weight, &proposal.update, weight)
+            || (self.weight.is_none() && weight > HEAVY);
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
         let mark = self.order.as_ref().map(Order::mark).unwrap_or_default();
         let Some(admission) = self.ask_gate(batch, &proposal, &unseen, now) else {
@@ -203,9 +208,9 @@ impl DocumentState {
     /// What only deletes is always taken; where it cuts, within twice the memory.
     fn is_full_with(&mut self, before: usize, update: &Update, now: Instant) -> Option<&'static str> {
         const TOO_LARGE: &str = "the document is too large (document_bytes_max)";
-        const TOO_HEAVY: &str = "the document is full: it takes too much memory (document_memory_bytes_max)";
         let adds = update.has_structs();
-        if !adds && !self.is_too_heavy_with(before, update) {
+        let mut weight = self.weight_of(update);
+        if !adds && !self.is_too_heavy_with(before, update, weight) {
             return None;
         }
         // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other. And what is
@@ -213,7 +218,7 @@ impl DocumentState {
         if !(self.fold_the_rest(now) && self.unpack(now)) {
             return Some(TOO_LARGE);
         }
-        if !self.is_too_heavy_with(before, update)
+        if !self.is_too_heavy_with(before, update, weight)
             && self.folded_bytes + update.bytes().len() <= self.limits.document_bytes_max
         {
             return None;
@@ -224,19 +229,25 @@ impl DocumentState {
             self.folded_bytes = state.len();
             if !is_known && let Ok(state) = Update::parse(state, &Caps::of_the_log()) {
                 self.weighed_now(Weight::of(&state));
+                weight = self.weight_of(update);
             }
         }
         if adds && self.folded_bytes + update.bytes().len() > self.limits.document_bytes_max {
             return Some(TOO_LARGE);
         }
-        self.is_too_heavy_with(before, update).then_some(TOO_HEAVY)
+        self.is_too_heavy_with(before, update, weight).then_some(TOO_HEAVY)
     }
 
-    /// Whether the document would take more memory than it may. What only deletes may bring it to twice that.
-    fn is_too_heavy_with(&self, before: usize, update: &Update) -> bool {
-        let times = if update.has_structs() { 1 } else { 2 };
+    /// Whether the document would take more memory than it may with an update of so much, and what waits before it in its batch.
+    fn is_too_heavy_with(&self, before: usize, update: &Update, weight: usize) -> bool {
         let there = self.weight.as_ref().map_or(self.folded_bytes, |there| there.bytes() + there.order_bytes());
-        there + before + self.weight_of(update) > times * self.limits.document_memory_bytes_max
+        there + before + weight > self.weight_max(update)
+    }
+
+    /// Memory that the document may take with this update. What only deletes may bring it to twice that.
+    fn weight_max(&self, update: &Update) -> usize {
+        let times = if update.has_structs() { 1 } else { 2 };
+        times * self.limits.document_memory_bytes_max
     }
 
     /// Memory that the document will take for this.

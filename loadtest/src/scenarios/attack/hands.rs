@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
@@ -36,27 +37,26 @@ const PRESENCE_STATES: u64 = 65;
 const PRESENCE_BYTES: usize = 8 << 10;
 const BODIES: usize = 200;
 
-/// What is done one after the other, beside the strangers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attack {
-    Send(Dear, u32),
+/// What is done one after the other, in this order, beside the strangers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Attack {
+    /// Updates of 84 KB that look through what stands before, for each insertion.
+    RightOrigins,
+    /// Updates of 0.6 MiB with entries of one key.
+    OneKey,
+    /// Updates of 6 MB that delete every second character.
+    EverySecond,
+    /// Updates of 14 MiB with a million root types.
+    Roots,
+    /// Step 1 with ever different state vectors, as quickly as they are taken.
     Step1s,
+    /// 40 members with 65 states of 8 KiB each.
     Presence,
+    /// 200 requests whose bodies come slowly.
     Bodies,
+    /// Logins with wrong passwords.
     Passwords,
 }
-
-/// In this order. The sizes are those of what was found: 84 KB, 0.6 MiB, 6 MB and 14 MiB.
-const ATTACKS: [Attack; 8] = [
-    Attack::Send(Dear::RightOrigins, 8_000),
-    Attack::Send(Dear::OneKey, 60_000),
-    Attack::Send(Dear::EverySecond, 1_000_000),
-    Attack::Send(Dear::Roots, 1_000_000),
-    Attack::Step1s,
-    Attack::Presence,
-    Attack::Bodies,
-    Attack::Passwords,
-];
 
 /// Whom to attack, and with what.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct Plan {
     pub strangers: usize,
     /// How long all of it takes.
     pub duration: Duration,
+    /// Nothing but this, or everything in turn.
+    pub only: Option<Attack>,
 }
 
 /// What the attacker counts.
@@ -121,15 +123,15 @@ struct Hand {
 impl Hand {
     async fn attack(plan: Plan, over: Arc<AtomicBool>) -> Tally {
         let until = Instant::now() + plan.duration;
-        let each = plan.duration / ATTACKS.len() as u32;
+        let attacks = plan.only.as_ref().map_or(Attack::value_variants(), std::slice::from_ref).to_vec();
+        let each = plan.duration / attacks.len() as u32;
         let hand = Self { plan: Rc::new(plan), over, opened: Rc::default(), refused: Rc::default(), until };
         let mut strangers = JoinSet::new();
         for number in 0..hand.plan.strangers {
             strangers.spawn_local(hand.clone().stranger(number));
         }
-        for (number, attack) in ATTACKS.into_iter().enumerate() {
-            let until = (hand.until - each * (ATTACKS.len() - 1 - number) as u32).min(hand.until);
-            Self { until, ..hand.clone() }.carry_out(attack).await;
+        for (later, attack) in (0..attacks.len() as u32).rev().zip(attacks) {
+            Self { until: hand.until - each * later, ..hand.clone() }.carry_out(attack).await;
         }
         strangers.join_all().await;
         Tally { opened: hand.opened.get(), refused: hand.refused.get() }
@@ -142,7 +144,10 @@ impl Hand {
     async fn carry_out(&self, attack: Attack) {
         let mut hands = JoinSet::new();
         match attack {
-            Attack::Send(dear, size) => drop(hands.spawn_local(self.clone().send_dear(dear, size))),
+            Attack::RightOrigins => drop(hands.spawn_local(self.clone().send_dear(Dear::RightOrigins, 8_000))),
+            Attack::OneKey => drop(hands.spawn_local(self.clone().send_dear(Dear::OneKey, 60_000))),
+            Attack::EverySecond => drop(hands.spawn_local(self.clone().send_dear(Dear::EverySecond, 1_000_000))),
+            Attack::Roots => drop(hands.spawn_local(self.clone().send_dear(Dear::Roots, 1_000_000))),
             Attack::Step1s => {
                 let document = fresh_names(1).concat();
                 for number in 0..FLOODS {

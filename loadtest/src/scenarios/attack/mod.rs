@@ -11,7 +11,7 @@ use super::{Common, ScenarioResult, seconds};
 use crate::bench::{Bench, Peak};
 use crate::engine::{Engine, Opening, Payload, Shape, fresh_names, mib};
 use crate::outcome::Outcome;
-use hands::{Hands, Plan};
+use hands::{Attack, Hands, Plan};
 
 /// An attacker beside others.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,6 +25,9 @@ pub struct Args {
     /// A JSON file whose field `token` is that token.
     #[arg(long, conflicts_with = "attacker_token")]
     pub attacker_credentials: Option<PathBuf>,
+    /// One kind of attack alone, to see what it costs.
+    #[arg(long)]
+    pub only: Option<Attack>,
     /// Sockets without a token.
     #[arg(long, default_value_t = 1_000)]
     pub strangers: usize,
@@ -76,6 +79,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
         token,
         strangers: args.strangers,
         duration: duration + Duration::from_secs(1),
+        only: args.only,
     };
     let hands = Hands::start(plan)?;
     let (phase, memory) = bench.watch_memory(engine.phase(rate, Duration::from_secs(1), duration, bench)).await?;
