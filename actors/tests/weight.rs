@@ -66,7 +66,7 @@ fn measured(what: &str, updates: &[Bytes]) -> f64 {
     for (seq, update) in (1..).zip(&updates) {
         let admission = index.trust(update).unwrap();
         assert!(admission.missing.is_none(), "{what}");
-        replica.fold(seq, update.bytes()).unwrap();
+        replica.fold(seq, update).unwrap();
     }
     let truth = LIVE.load(Ordering::Relaxed) - before;
     let estimate = weight.bytes() + index.clients_len() * CLIENT;
@@ -283,7 +283,7 @@ fn edits(count: usize, edit: impl Fn(&mut TransactionMut<'_>, usize)) -> Vec<Byt
 fn stored(updates: &[Bytes]) -> Bytes {
     let mut replica = Replica::new();
     for (seq, update) in (1..).zip(updates) {
-        replica.fold(seq, update).unwrap();
+        replica.fold(seq, &Update::parse(update.clone(), &Caps::of_the_log()).unwrap()).unwrap();
     }
     replica.state().unwrap()
 }

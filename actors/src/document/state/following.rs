@@ -57,7 +57,7 @@ impl DocumentState {
     /// Folds the stored update of this number. `None`: nothing of it was new.
     fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
         let Some(update) = trim(&mut self.index, bytes)? else { return Ok(None) };
-        self.replica.fold(seq, update.bytes()).map_err(|_| "fold_panicked")?;
+        self.replica.fold(seq, &update).map_err(|_| "fold_panicked")?;
         if let Some(order) = &mut self.order {
             order.follow(&self.index, &update);
         }
