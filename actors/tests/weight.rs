@@ -200,6 +200,27 @@ fn no_hostile_shape_takes_much_more_than_its_estimate() {
             })],
         ),
         (
+            "an array of numbers that are wrapped",
+            vec![blocks(1, |bytes, _| {
+                root(bytes, 8, "a");
+                write_var_uint(bytes, 20 * N);
+                (0..20 * N).for_each(|_| bytes.extend([125, 0x40])); // -0
+            })],
+        ),
+        (
+            "sub-documents with options",
+            vec![blocks(200, |bytes, clock| {
+                if clock == 0 {
+                    root(bytes, 9, "a");
+                } else {
+                    bytes.extend([0x89, 1]);
+                    write_var_uint(bytes, clock - 1);
+                }
+                bytes.extend([1, b'x', 118, 1, 1, b'a', 116]);
+                write_var_bytes(bytes, &[0xff; 20_000]);
+            })],
+        ),
+        (
             "a value of small maps",
             vec![blocks(1, |bytes, _| {
                 root(bytes, 8, "a");

@@ -117,9 +117,11 @@ impl DocumentState {
 
     /// Something does not continue this snapshot: an error where that is no wonder.
     fn check_snapshot(&mut self, snapshot: Option<Snapshot>) -> Result<(), Unsound> {
-        let Some(Snapshot { position: Position { seq, .. }, state, .. }) = snapshot else { return Ok(()) };
-        self.replica.pack(Some((seq, state)), Vec::new());
-        self.replica.unpack().map_err(|_| Unsound::Snapshot { seq })
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let seq = snapshot.position.seq;
+        self.replica.pack(Some((seq, snapshot.state.clone())), Vec::new());
+        let sound = self.replica.unpack().and_then(|()| self.replica.compare(&snapshot));
+        sound.map_err(|_| Unsound::Snapshot { seq })
     }
 }
 
