@@ -459,6 +459,13 @@ impl Unverified {
         self
     }
 
+    /// The same of another state.
+    #[cfg(test)]
+    pub(in crate::document) fn of_state(mut self, state: Bytes) -> Self {
+        self.snapshot.state = state;
+        self
+    }
+
     /// What its state takes in memory, once it is a tree.
     pub fn weigh(&self) -> Weight {
         let state = parsed(self.snapshot.state.clone());
@@ -527,8 +534,7 @@ mod tests {
         let mut replica = Replica::new();
         replica.fold(1, &parsed(written.clone()).unwrap()).unwrap();
         let honest = replica.snapshot(AT, Bytes::new()).unwrap().compared_with(vec![written]);
-        let mut false_one = honest.clone();
-        false_one.snapshot.state = changed;
+        let false_one = honest.clone().of_state(changed);
         assert_eq!(replica.compare(&honest.snapshot), Ok(()));
         assert_eq!(replica.compare(&false_one.snapshot), Err(ReplicaError::Differs));
         assert_eq!(honest.verify().map(|snapshot| snapshot.position), Ok(AT));
