@@ -156,7 +156,7 @@ fn every_value_is_in_the_state_as_it_was_written() {
         blocks.push(block((7, 0), DOCUMENT, &Place::RootEntry("map", "page"), &[string(guid), options].concat()));
     }
     for update in blocks {
-        let state = folded(&[update.clone()]).state().unwrap();
+        let state = folded(std::slice::from_ref(&update)).state().unwrap();
         assert_eq!(state, update, "the only block of a document is the document");
         assert_eq!(reloaded(&state), update, "and so it is after a reload");
     }

@@ -1,4 +1,4 @@
-//! Values are read as they were written, by whoever joins and whenever: with their types, their signs and the order of their keys.
+//! Whoever joins, at any time, reads values as they were written: their types, their signs, the order of their keys.
 
 use crate::support::cluster::number;
 use crate::support::fleet::Fleet;

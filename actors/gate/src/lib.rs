@@ -47,8 +47,9 @@
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
 //! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many, and
-//! [`diff()`] of what somebody lacks of them; [`pieces()`] cuts one for slow connections; [`wrapped()`] has yrs hold values
-//! as they came; [`Recent`] finds forks, [`Marks`] those in content that is no longer held, and [`difference()`] any.
+//! [`diff()`] of what somebody lacks of them; [`pieces()`] cuts one for slow connections; [`wrapped()`] has yrs keep
+//! values as they came; [`Recent`] finds forks, [`Marks`] those in content that is no longer held, and [`difference()`]
+//! finds any difference.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -1,10 +1,10 @@
 //! Values that yrs does not write as it read them, wrapped so that it does.
 //!
-//! yrs decodes values when it folds an update and encodes them again for a state: a BigInt becomes a Number, -0 becomes 0, the
-//! keys of an object come in another order, a sub-document loses its `meta`. Such a value is folded as something that yrs
-//! holds byte for byte: a buffer in place of a value, a string in place of JSON, a guid in place of all of a sub-document.
-//! Whatever yrs encodes is unwrapped before anybody else sees it. So values are split, deleted and collected with their
-//! items, and there is nothing else to keep.
+//! yrs decodes values when it folds an update and encodes them again for a state. On the way a BigInt becomes a Number,
+//! -0 becomes 0, the keys of an object change their order, and a sub-document loses its `meta`. Such a value is folded as
+//! something that yrs keeps byte for byte: a value as a buffer, JSON as a string, a whole sub-document as a guid.
+//! Whatever yrs encodes is unwrapped before anybody else sees it. A wrapped value is part of its item, so splits, deletes
+//! and garbage collection take it along, and there is no table to keep.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::malformed::{Malformed, Rule};
 use crate::update::Update;
 use crate::value::{skip_any, unescaped};
 
-/// What is wrapped begins with it. Of what an editor writes, anything that begins with it is wrapped, too.
+/// Every wrapped value begins with it. Anything that begins with it when it arrives is wrapped, too.
 const MARK: char = '\u{10fffd}';
 /// The same in UTF-8.
 const MARK_BYTES: &[u8] = "\u{10fffd}".as_bytes();
@@ -37,7 +37,7 @@ pub fn wrapped(update: &Update) -> Option<Bytes> {
     })
 }
 
-/// An update that yrs has encoded, with every value as it came. It is read only where something in it may be wrapped.
+/// An update that yrs has encoded, with every value as it came. It is parsed only if something in it may be wrapped.
 pub fn unwrapped(encoded: Bytes) -> Result<Bytes, Malformed> {
     if !has_mark(&encoded) {
         return Ok(encoded);
@@ -56,7 +56,7 @@ pub fn unwrapped(encoded: Bytes) -> Result<Bytes, Malformed> {
     Ok(unwrapped.unwrap_or(encoded))
 }
 
-/// Whether yrs writes this value as it reads it. Where that is not known for certain, the answer is no.
+/// Whether yrs writes this value as it reads it. If that is not certain, the answer is no.
 pub(crate) fn keeps_any(value: &[u8]) -> bool {
     read_kept(&mut Reader::new(value)).unwrap_or(false)
 }
@@ -111,7 +111,8 @@ fn read_kept(reader: &mut Reader<'_>) -> Result<bool, Rule> {
     Ok(true)
 }
 
-/// The same for JSON: no, where it has an escape, a number (yrs writes `1.0` for `1`), a space or a second entry or element.
+/// The same for JSON: no, if it has an escape, a number (yrs writes `1.0` for `1`), a space, or a second entry or
+/// element.
 pub(crate) fn keeps_json(text: &str) -> bool {
     let mut is_in_string = false;
     let is_kept = text.bytes().all(|byte| {

@@ -3,8 +3,8 @@
 //! A document that is only read stays packed, as the snapshot and the updates that it was loaded from: as a tree, yrs takes eight times the
 //! bytes of its state, and milliseconds to make it. Whoever needs the tree unpacks it first.
 //!
-//! yrs would write some values otherwise than it read them. In the tree these are wrapped (`contextnexus_gate::wrapped`), and nobody but this
-//! module sees them so.
+//! yrs writes some values differently from how it read them. In the tree these are wrapped
+//! (`contextnexus_gate::wrapped`); only this module sees them so.
 //!
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
@@ -277,7 +277,8 @@ impl Replica {
         Ok(Unverified { snapshot: Snapshot { position, state, state_vector, writers }, text, committed: Vec::new() })
     }
 
-    /// Whether a snapshot reads back as the document that this is: in state vector, deletes, text, and every byte of content.
+    /// Whether a snapshot reads back as the document that this is: in state vector, deletes, text, and every byte of
+    /// content.
     pub fn compare(&mut self, snapshot: &Snapshot) -> Result<(), ReplicaError> {
         let mut read_back = Self::read_back(snapshot)?;
         let vector = vector_of(&self.state_vector()?)?;
@@ -472,8 +473,9 @@ impl Unverified {
         state.map(|state| Weight::of(&state)).unwrap_or_default()
     }
 
-    /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state vector, deletes, text, and every
-    /// byte of content. Takes milliseconds to seconds: for a worker, not for a document's thread.
+    /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state
+    /// vector, deletes, text, and every byte of content. Takes milliseconds to seconds: for a worker, not for a
+    /// document's thread.
     pub fn verify(self) -> Result<Snapshot, ReplicaError> {
         let Self { snapshot, text, committed } = self;
         let mut fresh = Replica::read_back(&snapshot)?;

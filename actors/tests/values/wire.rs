@@ -1,4 +1,4 @@
-//! Updates written and read by hand, byte by byte, so that no encoder or decoder under test has a say in what a value is.
+//! Updates written and read by hand, byte by byte: no encoder or decoder under test has a say in what a value is.
 
 use contextnexus_gate::lib0::{Reader, write_var_bytes, write_var_uint};
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ const VALUES = {
   bytes: new Uint8Array([0xf4, 0x8f, 0xbf, 0xbd, 1])
 }
 
-/** Writes them all into a map, an array, attributes, an embed, a format and a sub-document, and deletes what stands between two. Yjs 13. */
+/** Writes them all into a map, an array, attributes, an embed, a format and a sub-document, and deletes one. Yjs 13. */
 export const writeValues = doc => doc.transact(() => {
   const map = doc.getMap('map')
   const array = doc.getArray('array')
@@ -32,7 +32,8 @@ export const writeValues = doc => doc.transact(() => {
     map.set(key, value)
     element.setAttribute(key, value)
   }
-  array.insert(0, Object.values(VALUES).map(value => typeof value === 'bigint' || value === undefined ? [value] : value)) // it takes none alone
+  const refused = value => typeof value === 'bigint' || value === undefined // by an array, as an element
+  array.insert(0, Object.values(VALUES).map(value => refused(value) ? [value] : value))
   array.insert(4, [{ between: -0 }])
   array.delete(7, 1)
   const text = doc.getText('text')
@@ -47,12 +48,14 @@ export const describeValues = update => {
   Y.applyUpdate(doc, update)
   const [element] = doc.getXmlFragment('xml').toArray()
   return {
-    map: [...doc.getMap('map').entries()].map(([key, value]) => `${key}: ${described(value)}`).sort(),
+    map: sorted([...doc.getMap('map').entries()]),
     array: doc.getArray('array').toArray().map(described),
-    attributes: Object.entries(element?.getAttributes() ?? {}).map(([key, value]) => `${key}: ${described(value)}`).sort(),
+    attributes: sorted(Object.entries(element?.getAttributes() ?? {})),
     text: doc.getText('text').toDelta().map(described)
   }
 }
+
+const sorted = entries => entries.map(([key, value]) => `${key}: ${described(value)}`).sort()
 
 const described = value => {
   if (typeof value === 'bigint') return `${value}n`
