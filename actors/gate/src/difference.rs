@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::recent::{Fork, Unit, Units, first_difference};
 use crate::update::{Section, Update};
 
-/// Where `state` and one of `others` hold two contents at one clock. Content that one of the two does not hold, or holds
-/// as deleted, is not compared. U+FFFD equals half a surrogate pair: text that was cut inside the pair holds that.
+/// Where `state` and one of `others` hold two contents at one clock. Content that one of the two does not hold, or
+/// holds as deleted, is not compared. U+FFFD equals half a surrogate pair: text that was cut inside the pair holds that.
 pub fn difference<'a>(state: &Update, others: impl IntoIterator<Item = &'a Update>) -> Option<Fork> {
     let sections: HashMap<u64, &Section> = state.sections.iter().map(|section| (section.client, section)).collect();
     others.into_iter().find_map(|other| {

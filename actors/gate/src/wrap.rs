@@ -1,10 +1,10 @@
 //! Values that yrs does not write as it read them, wrapped so that it does.
 //!
 //! yrs decodes values when it folds an update and encodes them again for a state. On the way a BigInt becomes a Number,
-//! -0 becomes 0, the keys of an object change their order, and a sub-document loses its `meta`. Such a value is folded as
-//! something that yrs keeps byte for byte: a value as a buffer, JSON as a string, a whole sub-document as a guid.
-//! Whatever yrs encodes is unwrapped before anybody else sees it. A wrapped value is part of its item, so splits, deletes
-//! and garbage collection take it along, and there is no table to keep.
+//! -0 becomes 0, the keys of an object change their order, and a sub-document loses its `meta`. Such a value is folded
+//! as something that yrs keeps byte for byte: a value as a buffer, JSON as a string, a whole sub-document as a guid.
+//! Whatever yrs encodes is unwrapped before anybody else sees it. A wrapped value is part of its item, so splits,
+//! deletes and garbage collection take it along, and there is no table to keep.
 
 use std::ops::Range;
 
