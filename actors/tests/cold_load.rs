@@ -83,7 +83,9 @@ fn trace() -> Option<(Bytes, Vec<Bytes>)> {
     }
     let tail = updates.split_off(updates.len() - 1_999);
     let mut replica = Replica::new();
-    updates.iter().for_each(|update| replica.fold(1, update).unwrap());
+    for update in updates {
+        replica.fold(1, &Admitted::parse(update.into(), &Caps::of_the_log()).unwrap()).unwrap();
+    }
     Some((replica.state().unwrap(), tail.into_iter().map(Bytes::from).collect()))
 }
 

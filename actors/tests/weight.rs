@@ -67,7 +67,7 @@ fn measured(what: &str, updates: &[Bytes]) -> f64 {
         let admission = index.trust(update).unwrap();
         assert!(admission.missing.is_none(), "{what}");
         order.follow(&index, update);
-        replica.fold(seq, update.bytes()).unwrap();
+        replica.fold(seq, update).unwrap();
     }
     let truth = LIVE.load(Ordering::Relaxed) - before;
     let estimate = weight.bytes() + weight.order_bytes() + index.clients_len() * CLIENT;
@@ -203,6 +203,27 @@ fn no_hostile_shape_takes_much_more_than_its_estimate() {
             })],
         ),
         (
+            "an array of numbers that are wrapped",
+            vec![blocks(1, |bytes, _| {
+                root(bytes, 8, "a");
+                write_var_uint(bytes, 20 * N);
+                (0..20 * N).for_each(|_| bytes.extend([125, 0x40])); // -0
+            })],
+        ),
+        (
+            "sub-documents with options",
+            vec![blocks(200, |bytes, clock| {
+                if clock == 0 {
+                    root(bytes, 9, "a");
+                } else {
+                    bytes.extend([0x89, 1]);
+                    write_var_uint(bytes, clock - 1);
+                }
+                bytes.extend([1, b'x', 118, 1, 1, b'a', 116]);
+                write_var_bytes(bytes, &[0xff; 20_000]);
+            })],
+        ),
+        (
             "a value of small maps",
             vec![blocks(1, |bytes, _| {
                 root(bytes, 8, "a");
@@ -286,7 +307,7 @@ fn edits(count: usize, edit: impl Fn(&mut TransactionMut<'_>, usize)) -> Vec<Byt
 fn stored(updates: &[Bytes]) -> Bytes {
     let mut replica = Replica::new();
     for (seq, update) in (1..).zip(updates) {
-        replica.fold(seq, update).unwrap();
+        replica.fold(seq, &Update::parse(update.clone(), &Caps::of_the_log()).unwrap()).unwrap();
     }
     replica.state().unwrap()
 }

@@ -29,6 +29,7 @@ mod interop_promises;
 mod interop_rights;
 mod interop_slow_links;
 mod interop_snippets;
+mod interop_values;
 mod interop_writers;
 mod log_levels;
 mod memory;

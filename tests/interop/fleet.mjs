@@ -6,6 +6,7 @@ import { Client, KINDS } from './lib/client.mjs'
 import { difference, canonical } from './lib/compare.mjs'
 import { editOnce, random } from './lib/random.mjs'
 import { RawSocket } from './lib/raw.mjs'
+import { describeValues, writeValues } from './lib/values.mjs'
 
 /** @type {Map<string, Client>} */
 const clients = new Map()
@@ -118,6 +119,8 @@ const commands = {
   text: ({ client: name }) => client(name).roots.string(),
   insert: ({ client: name, at, text }) => client(name).roots.text.insert(at, text),
   tokens: ({ client: name }) => canonical(client(name).update()).tokens,
+  writeValues: ({ client: name }) => writeValues(client(name).doc),
+  values: ({ client: name }) => describeValues(client(name).update()),
   apply: ({ client: name, update }) => client(name).Y.applyUpdate(client(name).doc, bytes(update), 'relay'),
 
   /** Writes under the client id of somebody else, as no honest client does, and sends it as its own; `deletes`: and deletes it again. */

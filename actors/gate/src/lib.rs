@@ -47,8 +47,9 @@
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
 //! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many, and
-//! [`diff()`] of what somebody lacks of them; [`pieces()`] cuts one for slow connections; [`Recent`] finds forks, and
-//! [`Marks`] those in content that is no longer held.
+//! [`diff()`] of what somebody lacks of them; [`pieces()`] cuts one for slow connections; [`wrapped()`] has yrs keep
+//! values as they came; [`Recent`] finds forks, [`Marks`] those in content that is no longer held, and [`difference()`]
+//! finds any difference.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -59,6 +60,7 @@ mod bisect;
 mod block;
 mod caps;
 mod cost;
+mod difference;
 mod encode;
 mod index;
 pub mod lib0;
@@ -81,12 +83,14 @@ mod update;
 mod v2;
 mod value;
 mod walk;
+mod wrap;
 
 pub use admit::{Admission, Content, Known, Missing, Refused, admit};
 pub use awareness::{AwarenessEntry, AwarenessUpdate, encode_awareness};
 pub use bisect::steps;
 pub use caps::{Caps, DEPTH_BOUND};
 pub use cost::Cost;
+pub use difference::difference;
 pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
 pub use marks::{Compared, Marks};
@@ -97,3 +101,4 @@ pub use recent::{Fork, Recent};
 pub use state_vector::StateVector;
 pub use tally::Tally;
 pub use update::Update;
+pub use wrap::{unwrapped, wrapped};

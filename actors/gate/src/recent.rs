@@ -99,7 +99,7 @@ impl Recent {
             let Some(ours) = row.sections.get(held.section as usize) else { continue };
             let both = held.clocks.start.max(clocks.start)..held.clocks.end.min(clocks.end);
             let (ours, theirs) = (Units::new(row, ours, both.start), Units::new(update, theirs, both.start));
-            if let Some(clock) = first_difference(ours, theirs, both) {
+            if let Some(clock) = first_difference(ours, theirs, both, Unit::differs_from) {
                 return Some(Fork { client: known.client, clock: u64::from(clock) });
             }
         }
@@ -112,7 +112,13 @@ fn cost(row: &Update) -> usize {
     row.bytes.len() + 16 * row.blocks.len() + 80 * row.sections.len() + 8 * row.deletes.len() + 160
 }
 
-fn first_difference(mut ours: Units<'_>, mut theirs: Units<'_>, clocks: Range<u32>) -> Option<u32> {
+/// The first of these clocks at which content that lives on both sides `differs`.
+pub(crate) fn first_difference<'a>(
+    mut ours: Units<'a>,
+    mut theirs: Units<'a>,
+    clocks: Range<u32>,
+    differs: impl Fn(&Unit<'a>, &Unit<'a>) -> bool,
+) -> Option<u32> {
     let mut clock = clocks.start;
     while clock < clocks.end {
         let (Some(left), Some(right)) = (ours.run(), theirs.run()) else { return None };
@@ -124,7 +130,7 @@ fn first_difference(mut ours: Units<'_>, mut theirs: Units<'_>, clocks: Range<u3
             continue;
         }
         for _ in 0..len {
-            if ours.next_unit()?.differs_from(&theirs.next_unit()?) {
+            if differs(&ours.next_unit()?, &theirs.next_unit()?) {
                 return Some(clock);
             }
             clock += 1;

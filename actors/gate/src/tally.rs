@@ -4,6 +4,7 @@ use crate::block::{Id, Kind, Links, Parent, View};
 use crate::lib0::Reader;
 use crate::update::{Section, Update};
 use crate::value::{self, Token};
+use crate::wrap;
 
 /// Counts of blocks by what each takes. A block counts once as one of `items`, `joined` or `collected`, and besides as what else it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +132,9 @@ impl Tally {
                 self.heaps += json.iter().filter(|letter| matches!(letter, b'[' | b'{')).count();
                 self.maps += json.iter().filter(|letter| **letter == b'{').count();
                 self.bytes += json.len();
+                let mut reader = Reader::new(json);
+                let _key = (view.kind() == Kind::Format).then(|| reader.read_var_bytes());
+                self.heaps += usize::from(!wrap::keeps_json(reader.read_var_string().unwrap_or_default()));
             }
             Kind::Type => {
                 self.types += 1;
@@ -140,12 +144,15 @@ impl Tally {
                 let mut reader = Reader::new(view.content());
                 let count = reader.read_var_uint().unwrap_or_default();
                 for _ in 0..count {
+                    let value = reader.rest();
                     self.count_value(&mut reader);
+                    // Wrapped, a number takes an allocation of its own; all else takes less than it would unwrapped.
+                    self.heaps += usize::from(matches!(value, [122..=125, ..]) && !wrap::keeps_any(value));
                 }
             }
             Kind::Document => {
                 self.documents += 1;
-                self.bytes += view.content().len();
+                self.bytes += 2 * view.content().len(); // wrapped, each byte may take two
             }
         }
     }

@@ -395,7 +395,7 @@ pub(crate) fn json_likeness(text: &str) -> u64 {
 }
 
 /// The text of a JSON string without its escapes. Half surrogates become U+FFFD.
-fn unescaped(raw: &str) -> String {
+pub(crate) fn unescaped(raw: &str) -> String {
     if !raw.contains('\\') {
         return raw.to_owned();
     }

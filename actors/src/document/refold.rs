@@ -28,7 +28,7 @@ impl Refold {
     /// Folds the stored update of this number, the next one. After an error this is the fold of nothing any more.
     pub fn fold(&mut self, seq: u64, update: Bytes) -> Result<(), RefoldError> {
         match trim(&mut self.index, update) {
-            Ok(Some(update)) => Ok(self.replica.fold(seq, update.bytes())?),
+            Ok(Some(update)) => Ok(self.replica.fold(seq, &update)?),
             Ok(None) => Ok(()),
             Err(_) => Err(RefoldError::Gap),
         }

@@ -3,6 +3,9 @@
 //! A document that is only read stays packed, as the snapshot and the updates that it was loaded from: as a tree, yrs takes eight times the
 //! bytes of its state, and milliseconds to make it. Whoever needs the tree unpacks it first.
 //!
+//! yrs writes some values differently from how it read them. In the tree these are wrapped
+//! (`contextnexus_gate::wrapped`); only this module sees them so.
+//!
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
 use super::weight::Weight;
@@ -10,7 +13,7 @@ use super::witness::{Fold, Folding, Nobody, Witness};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::log::Snapshot;
 use bytes::Bytes;
-use contextnexus_gate::{Caps, StateVector as Known, Update as Part};
+use contextnexus_gate::{Caps, StateVector as Known, Update as Part, difference};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -137,7 +140,7 @@ impl Replica {
     }
 
     /// Folds one update in, the one of that number. After any error the replica must be dropped: it is no longer the fold of a prefix.
-    pub fn fold(&mut self, seq: u64, update: &[u8]) -> Result<(), ReplicaError> {
+    pub fn fold(&mut self, seq: u64, update: &Part) -> Result<(), ReplicaError> {
         self.fold_in(Folding::Update(seq), update)
     }
 
@@ -160,12 +163,17 @@ impl Replica {
     }
 
     fn fold_packed(&mut self, packed: Packed) -> Result<(), ReplicaError> {
+        let mut parts = packed.parts.into_iter(); // all of them, or none
+        let mut part = |bytes| parts.next().map_or_else(|| parsed(bytes), Ok);
         if let Some((seq, state)) = packed.snapshot {
-            self.fold_in(Folding::Snapshot(seq), &state)
+            part(state)
+                .and_then(|state| self.fold_in(Folding::Snapshot(seq), &state))
                 .map_err(|why| ReplicaError::Snapshot { seq, why: Box::new(why) })?;
         }
         for Unfolded { row, seq, update } in packed.updates {
-            self.fold(seq, &update).map_err(|why| ReplicaError::Row { seq: row, why: Box::new(why) })?;
+            part(update)
+                .and_then(|update| self.fold(seq, &update))
+                .map_err(|why| ReplicaError::Row { seq: row, why: Box::new(why) })?;
         }
         Ok(())
     }
@@ -206,14 +214,15 @@ impl Replica {
         matches!(&self.form, Form::Packed(packed) if !packed.updates.is_empty())
     }
 
-    fn fold_in(&mut self, what: Folding, update: &[u8]) -> Result<(), ReplicaError> {
+    fn fold_in(&mut self, what: Folding, update: &Part) -> Result<(), ReplicaError> {
         let (key, witness) = (self.key, self.witness.clone());
         let folded = self.guarded(|doc| {
-            witness.folding(&Fold { key, what, update });
-            let steps = steps(what, update)?;
+            witness.folding(&Fold { key, what, update: update.bytes() });
+            let wrapped = contextnexus_gate::wrapped(update);
+            let steps = steps(what, update, wrapped.as_ref())?;
             let mut transaction = doc.try_transact_mut().map_err(|_| ReplicaError::Refused)?;
-            let whole = steps.is_empty().then_some(update);
-            for step in steps.iter().map(Bytes::as_ref).chain(whole) {
+            let whole = steps.is_empty().then_some(wrapped.as_ref().unwrap_or(update.bytes()));
+            for step in steps.iter().chain(whole) {
                 let step = Update::decode_v1(step).map_err(|_| ReplicaError::Undecodable)?;
                 transaction.apply_update(step).map_err(|_| ReplicaError::Refused)?;
             }
@@ -233,11 +242,7 @@ impl Replica {
             let known = Known::parse(state_vector).map_err(|_| ReplicaError::Undecodable)?;
             return Ok(contextnexus_gate::diff(packed.parts()?, &known));
         }
-        self.guarded(|doc| {
-            let state_vector = StateVector::decode_v1(state_vector).map_err(|_| ReplicaError::Undecodable)?;
-            let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
-            Ok(Bytes::from(transaction.encode_diff_v1(&state_vector)))
-        })
+        self.encoded(&vector_of(state_vector)?)
     }
 
     /// The whole state as one update.
@@ -245,10 +250,16 @@ impl Replica {
         if let Form::Packed(packed) = &mut self.form {
             return packed.state();
         }
-        self.guarded(|doc| {
+        self.encoded(&StateVector::default())
+    }
+
+    /// What somebody lacks of the tree, with every value as it came.
+    fn encoded(&mut self, known: &StateVector) -> Result<Bytes, ReplicaError> {
+        let encoded = self.guarded(|doc| {
             let transaction = doc.try_transact().map_err(|_| ReplicaError::Refused)?;
-            Ok(Bytes::from(transaction.encode_state_as_update_v1(&StateVector::default())))
-        })
+            Ok(Bytes::from(transaction.encode_diff_v1(known)))
+        })?;
+        contextnexus_gate::unwrapped(encoded).map_err(|_| ReplicaError::Undecodable)
     }
 
     /// The state vector, v1 encoding.
@@ -263,16 +274,19 @@ impl Replica {
     pub fn snapshot(&mut self, position: Position, writers: Bytes) -> Result<Unverified, ReplicaError> {
         let text = self.text()?;
         let (state, state_vector) = (self.state()?, self.state_vector()?);
-        Ok(Unverified { snapshot: Snapshot { position, state, state_vector, writers }, text })
+        Ok(Unverified { snapshot: Snapshot { position, state, state_vector, writers }, text, committed: Vec::new() })
     }
 
-    /// Whether a snapshot reads back as the document that this is: in state vector, deletes and text.
+    /// Whether a snapshot reads back as the document that this is: in state vector, deletes, text, and every byte of
+    /// content.
     pub fn compare(&mut self, snapshot: &Snapshot) -> Result<(), ReplicaError> {
         let mut read_back = Self::read_back(snapshot)?;
         let vector = vector_of(&self.state_vector()?)?;
+        let (ours, theirs) = (self.state()?, read_back.state()?);
         let is_same = vector == vector_of(&snapshot.state_vector)?
             && vector == vector_of(&read_back.state_vector()?)?
-            && deletes_of(&self.state()?)? == deletes_of(&read_back.state()?)?
+            && deletes_of(&ours)? == deletes_of(&theirs)?
+            && difference(&parsed(ours)?, &[parsed(theirs)?, parsed(snapshot.state.clone())?]).is_none()
             && self.text()? == read_back.text()?;
         if is_same { Ok(()) } else { Err(ReplicaError::Differs) }
     }
@@ -318,16 +332,21 @@ impl Replica {
     }
 }
 
-/// An update of at least so many bytes may have so many deletes that it is folded in steps.
-const STEPS_BYTES_MIN: usize = 128;
-
 /// In which steps an update is folded, where it is not folded whole. What a snapshot deletes is deleted in it already.
-fn steps(what: Folding, update: &[u8]) -> Result<Vec<Bytes>, ReplicaError> {
-    if matches!(what, Folding::Snapshot(_)) || update.len() < STEPS_BYTES_MIN {
+fn steps(what: Folding, update: &Part, wrapped: Option<&Bytes>) -> Result<Vec<Bytes>, ReplicaError> {
+    if matches!(what, Folding::Snapshot(_)) {
         return Ok(Vec::new());
     }
-    let parsed = Part::parse(Bytes::copy_from_slice(update), &Caps::of_the_log());
-    Ok(contextnexus_gate::steps(&parsed.map_err(|_| ReplicaError::Undecodable)?))
+    let steps = contextnexus_gate::steps(update);
+    match wrapped {
+        Some(wrapped) if !steps.is_empty() => Ok(contextnexus_gate::steps(&parsed(wrapped.clone())?)),
+        _ => Ok(steps),
+    }
+}
+
+/// What the log holds, as the gate reads it.
+fn parsed(update: Bytes) -> Result<Part, ReplicaError> {
+    Part::parse(update, &Caps::of_the_log()).map_err(|_| ReplicaError::Undecodable)
 }
 
 impl Packed {
@@ -340,11 +359,9 @@ impl Packed {
 
     fn parts(&mut self) -> Result<&[Part], ReplicaError> {
         if self.parts.is_empty() {
-            let caps = Caps::of_the_log();
             let snapshot = self.snapshot.iter().map(|(_, state)| state);
             let parts = snapshot.chain(self.updates.iter().map(|unfolded| &unfolded.update));
-            let parts = parts.map(|part| Part::parse(part.clone(), &caps));
-            self.parts = parts.collect::<Result<_, _>>().map_err(|_| ReplicaError::Undecodable)?;
+            self.parts = parts.map(|part| parsed(part.clone())).collect::<Result<_, _>>()?;
         }
         Ok(&self.parts)
     }
@@ -427,6 +444,7 @@ fn deletes_of(state: &[u8]) -> Result<IdSet, ReplicaError> {
 pub struct Unverified {
     snapshot: Snapshot,
     text: u64,
+    committed: Vec<Bytes>,
 }
 
 impl Unverified {
@@ -435,24 +453,44 @@ impl Unverified {
         self.snapshot.position
     }
 
+    /// It must hold what these updates of the log hold, but for what was deleted.
+    #[must_use]
+    pub fn compared_with(mut self, committed: Vec<Bytes>) -> Self {
+        self.committed = committed;
+        self
+    }
+
+    /// The same of another state.
+    #[cfg(test)]
+    pub(in crate::document) fn of_state(mut self, state: Bytes) -> Self {
+        self.snapshot.state = state;
+        self
+    }
+
     /// What its state takes in memory, once it is a tree.
     pub fn weigh(&self) -> Weight {
-        let state = Part::parse(self.snapshot.state.clone(), &Caps::of_the_log());
+        let state = parsed(self.snapshot.state.clone());
         state.map(|state| Weight::of(&state)).unwrap_or_default()
     }
 
-    /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state vector, deletes and text.
-    /// Takes milliseconds to seconds: for a worker, not for a document's thread.
+    /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state
+    /// vector, deletes, text, and every byte of content. Takes milliseconds to seconds: for a worker, not for a
+    /// document's thread.
     pub fn verify(self) -> Result<Snapshot, ReplicaError> {
-        let Self { snapshot, text } = self;
+        let Self { snapshot, text, committed } = self;
         let mut fresh = Replica::read_back(&snapshot)?;
         if vector_of(&fresh.state_vector()?)? != vector_of(&snapshot.state_vector)? {
             return Err(ReplicaError::Pending);
         }
-        if deletes_of(&fresh.state()?)? != deletes_of(&snapshot.state)? || fresh.text()? != text {
+        let read_back = fresh.state()?;
+        if deletes_of(&read_back)? != deletes_of(&snapshot.state)? || fresh.text()? != text {
             return Err(ReplicaError::Differs);
         }
-        Ok(snapshot)
+        let others = [read_back].into_iter().chain(committed).map(parsed).collect::<Result<Vec<_>, _>>()?;
+        match difference(&parsed(snapshot.state.clone())?, &others) {
+            None => Ok(snapshot),
+            Some(_) => Err(ReplicaError::Differs),
+        }
     }
 }
 
@@ -475,7 +513,7 @@ mod tests {
         for edit in edits {
             let mut transaction = editor.try_transact_mut().unwrap();
             edit(&mut transaction);
-            replica.fold(1, &transaction.encode_update_v1()).unwrap();
+            replica.fold(1, &parsed(transaction.encode_update_v1().into()).unwrap()).unwrap();
         }
         replica
     }
@@ -486,6 +524,21 @@ mod tests {
             replica(&[&|transaction| transaction.get_or_insert_text("text").insert(transaction, 0, "so it is")]);
         let honest = replica.snapshot(AT, Bytes::new()).unwrap();
         let false_one = Unverified { text: honest.text ^ 1, ..honest.clone() };
+        assert_eq!(honest.verify().map(|snapshot| snapshot.position), Ok(AT));
+        assert_eq!(false_one.verify().map(drop), Err(ReplicaError::Differs));
+    }
+
+    #[test]
+    fn a_state_with_another_value_than_the_log_has_is_not_used() {
+        // A map "m" with one entry, and what yrs would have made of it.
+        let entry = |value: &[u8]| Bytes::from([&[1, 1, 7, 0, 0x28, 1, 1, b'm', 1, b'k', 1], value, &[0]].concat());
+        let (written, changed) = (entry(&[125, 0x40]), entry(&[125, 0]));
+        let mut replica = Replica::new();
+        replica.fold(1, &parsed(written.clone()).unwrap()).unwrap();
+        let honest = replica.snapshot(AT, Bytes::new()).unwrap().compared_with(vec![written]);
+        let false_one = honest.clone().of_state(changed);
+        assert_eq!(replica.compare(&honest.snapshot), Ok(()));
+        assert_eq!(replica.compare(&false_one.snapshot), Err(ReplicaError::Differs));
         assert_eq!(honest.verify().map(|snapshot| snapshot.position), Ok(AT));
         assert_eq!(false_one.verify().map(drop), Err(ReplicaError::Differs));
     }
@@ -520,7 +573,7 @@ mod tests {
             let text = transaction.get_or_insert_text("text");
             change(&text, &mut transaction);
             let update = transaction.encode_update_v1();
-            replica.fold(1, &update).unwrap();
+            replica.fold(1, &parsed(update.clone().into()).unwrap()).unwrap();
             update
         };
         edit(&|text, transaction| text.insert(transaction, 0, "abcdef"));

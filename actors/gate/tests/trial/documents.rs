@@ -4,7 +4,7 @@ use bytes::Bytes;
 use contextnexus_gate::lib0::write_var_uint;
 use contextnexus_gate::{
     AwarenessEntry, AwarenessUpdate, Caps, Content, Delta, Index, Order, Recent, StateVector as Known, Update, admit,
-    diff, encode_awareness, merge,
+    diff, difference, encode_awareness, merge, unwrapped, wrapped,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -288,6 +288,20 @@ impl Trial {
                 if merged.transact().snapshot() != ours || read(&merged) != before {
                     return yrs(&format!("the rows {how} make another document"));
                 }
+            }
+            // As a server holds it.
+            let held = doc(4);
+            for row in &rows {
+                fold(&held, &wrapped(row).unwrap_or(row.bytes().clone())).map_err(Conviction::Yrs)?;
+            }
+            let held = unwrapped(state(&held)).map_err(|rule| Conviction::Yrs(format!("wrapped: {rule}")))?;
+            if let Some(fork) = difference(&parse(&held), &rows) {
+                return yrs(&format!("its state has another value than its rows: {fork}"));
+            }
+            let reread = doc(5);
+            fold(&reread, &held).map_err(|what| Conviction::Yrs(format!("its values unwrapped: {what}")))?;
+            if reread.transact().snapshot() != ours || read(&reread) != before {
+                return yrs("with its values wrapped it is another document");
             }
             let mut trusting = Index::new();
             for row in rows.iter().filter(|row| !row.is_empty()) {

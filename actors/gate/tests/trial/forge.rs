@@ -539,7 +539,7 @@ impl<'a> Forge<'a> {
                     into.push(119);
                     self.text(into, "value");
                 }
-                1 => into.extend([118, 1, 1, b'k', 117, 2, 126, 125, 0x41]),
+                1 => into.extend([118, 2, 1, b'k', 117, 2, 126, 125, 0x41, 1, b'a', 125, 0x40]),
                 2 => into.extend([123, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0]),
                 3 => into.extend([116, 2, 9, 9]),
                 other => into.push([126, 127, 120, 121][other - 3]),

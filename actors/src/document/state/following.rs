@@ -57,7 +57,7 @@ impl DocumentState {
     /// Folds the stored update of this number. `None`: nothing of it was new.
     fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
         let Some(update) = trim(&mut self.index, bytes)? else { return Ok(None) };
-        self.replica.fold(seq, update.bytes()).map_err(|_| "fold_panicked")?;
+        self.replica.fold(seq, &update).map_err(|_| "fold_panicked")?;
         if let Some(order) = &mut self.order {
             order.follow(&self.index, &update);
         }
@@ -117,9 +117,11 @@ impl DocumentState {
 
     /// Something does not continue this snapshot: an error where that is no wonder.
     fn check_snapshot(&mut self, snapshot: Option<Snapshot>) -> Result<(), Unsound> {
-        let Some(Snapshot { position: Position { seq, .. }, state, .. }) = snapshot else { return Ok(()) };
-        self.replica.pack(Some((seq, state)), Vec::new());
-        self.replica.unpack().map_err(|_| Unsound::Snapshot { seq })
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let seq = snapshot.position.seq;
+        self.replica.pack(Some((seq, snapshot.state.clone())), Vec::new());
+        let sound = self.replica.unpack().and_then(|()| self.replica.compare(&snapshot));
+        sound.map_err(|_| Unsound::Snapshot { seq })
     }
 }
 

@@ -105,6 +105,8 @@ impl DocumentState {
             replica.snapshot(position, writers)
         });
         self.weight_since = Weight::default();
+        let committed = || self.latest.iter().map(|(_, update)| update.bytes().clone()).collect();
+        let taken = taken.map(|taken| taken.compared_with(committed()));
         (taken, self.take_effects())
     }
 

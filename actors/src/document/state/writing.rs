@@ -341,7 +341,7 @@ impl DocumentState {
         let updates: Vec<Update> = batch.admitted().cloned().collect();
         debug_assert_eq!(from.seq + updates.len() as u64, through.seq);
         for ((index, update), seq) in updates.iter().enumerate().zip(from.seq + 1..) {
-            if let Err(error) = self.replica.fold(seq, update.bytes()) {
+            if let Err(error) = self.replica.fold(seq, update) {
                 return self.fold_failed(&batch, index, &error);
             }
         }

@@ -4,6 +4,7 @@ use crate::document::line::Line;
 use crate::document::lines::Lines;
 use crate::document::messages::Input;
 use crate::document::presence::RETURNS;
+use crate::document::replica::ReplicaError;
 use crate::ids::{Position, SessionId, UserId};
 use crate::limits::Limits;
 use crate::outbox::{Drained, Outbox};
@@ -100,6 +101,18 @@ fn who_makes_a_document_load_is_sent_the_snapshot_as_it_is_stored() {
     let reader = later.stranger(3, Dialect::YWebsocket, Role::Viewer, 3);
     reader.apply(&welcome(&mut later, 2));
     assert_eq!(reader.text(), "stored and more");
+}
+
+#[test]
+fn a_snapshot_with_another_value_than_was_committed_is_not_stored() {
+    // An entry "k" of the map "m", at clock 0 of client 9.
+    let entry = |value: [u8; 2]| Bytes::from([&[1, 1, 9, 0, 0x28, 1, 1, b'm', 1, b'k', 1][..], &value, &[0]].concat());
+    let mut bench = Bench::new();
+    let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
+    bench.say(&ann, Input::Update(entry([125, 0x40])));
+    let taken = bench.state.snapshot().0.unwrap();
+    assert_eq!(taken.clone().verify().unwrap().state, entry([125, 0x40]));
+    assert_eq!(taken.of_state(entry([125, 0])).verify().map(drop), Err(ReplicaError::Differs));
 }
 
 #[test]
