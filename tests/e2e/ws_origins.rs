@@ -2,6 +2,7 @@
 //! refused is logged.
 
 use crate::support::fleet::{Fleet, KINDS};
+use crate::support::process::eventually;
 use crate::support::raw::Raw;
 use crate::support::server::Options;
 use crate::support::world::World;
@@ -9,6 +10,13 @@ use serde_json::json;
 use std::time::Duration;
 
 const PAGE: &str = "https://app.example.org";
+
+/// Lines arrive a little later than answers.
+fn hears_of_the_refusal(world: &World) {
+    eventually(Duration::from_secs(30), "the log is heard", || {
+        world.server.log().iter().any(|line| line.contains(PAGE))
+    });
+}
 
 /// Check 1 of the security checklist, as issue 11 has it. All clients, each as on a page of another origin.
 #[test]
@@ -37,6 +45,7 @@ fn a_cookie_from_a_page_of_another_origin_opens_nothing_and_the_log_says_what_wo
     for _ in 0..3 {
         assert_eq!(closed_with(&world, &format!("Origin: {PAGE}\r\n{cookie}")), Some(4401));
     }
+    hears_of_the_refusal(&world);
     let log = world.server.log();
     let lines: Vec<_> = log.iter().filter(|line| line.contains(PAGE)).collect();
     assert_eq!(lines.len(), 1, "one line a minute:\n{}", log.join("\n"));
@@ -53,6 +62,7 @@ fn where_origins_of_tokens_are_checked_the_refusal_names_the_setting() {
         let (status, head, _) = request(&world, &format!("{path}?token={}", world.token()), &headers);
         assert_eq!(status, 403, "{path}: {head}");
     }
+    hears_of_the_refusal(&world);
     let log = world.server.log().join("\n");
     assert!(log.contains("server.check_token_origins") && log.contains("server.cors_origins"), "{log}");
     assert!(log.contains(PAGE), "{log}");
