@@ -49,13 +49,31 @@ pub fn merge(updates: &[Update]) -> Bytes {
 /// What somebody at `known` lacks of consecutive updates of one log: their blocks beyond it, and all their deletes, as Yjs answers a step 1.
 /// Content that one of them deletes is not in it.
 pub fn diff(updates: &[Update], known: &StateVector) -> Bytes {
-    let deletes = merge_deletes(updates);
+    encode_undeleted(updates, known, &merge_deletes(updates))
+}
+
+/// Writes what `known` lacks, without the content of what these delete.
+fn encode_undeleted(updates: &[Update], known: &StateVector, deletes: &[(u64, Vec<Range<u32>>)]) -> Bytes {
     let by_client: HashMap<u64, &[Range<u32>]> =
         deletes.iter().map(|(client, ranges)| (*client, ranges.as_slice())).collect();
-    encode(updates, known, &deletes, |into, update, section, part| {
+    encode(updates, known, deletes, |into, update, section, part| {
         let deleted = by_client.get(&section.client).copied().unwrap_or_default();
         write_undeleted(into, update, section, part, deleted)
     })
+}
+
+/// The same update without its content: each block stays where it is as something deleted, so that what others wrote around it stays
+/// where that is, and everybody who has the content learns that it is gone. What the update deleted besides stays deleted.
+///
+/// Of an update without blocks, and of what this made, it makes the same again.
+pub fn hollow(update: &Update) -> Bytes {
+    let mut own: HashMap<u64, Vec<Range<u32>>> = merge_deletes(std::slice::from_ref(update)).into_iter().collect();
+    let mut runs = Vec::with_capacity(update.sections.len());
+    update.sections.iter().for_each(|section| split_at_skips(update, section, &mut runs));
+    for run in runs {
+        own.entry(run.section.client).or_default().push(run.clock..run.end_clock);
+    }
+    encode_undeleted(std::slice::from_ref(update), &StateVector::default(), &joined(own))
 }
 
 /// Writes what `known` lacks, its blocks by `write`, which answers how many they became.
@@ -160,6 +178,11 @@ fn merge_deletes(updates: &[Update]) -> Vec<(u64, Vec<Range<u32>>)> {
             by_client.entry(section.client).or_default().extend_from_slice(update.delete_ranges(section));
         }
     }
+    joined(by_client)
+}
+
+/// As they are written: clients from the highest id on, ranges in order.
+fn joined(by_client: HashMap<u64, Vec<Range<u32>>>) -> Vec<(u64, Vec<Range<u32>>)> {
     let mut merged: Vec<_> = by_client
         .into_iter()
         .map(|(client, mut ranges)| {

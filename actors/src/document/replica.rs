@@ -87,11 +87,15 @@ pub enum ReplicaError {
         /// What yrs said.
         why: Box<ReplicaError>,
     },
-    /// A row of the log that was read when the document was loaded cannot be folded.
-    #[error("the row of the log at {seq} cannot be folded: {why}")]
-    Row {
-        /// The number of its first update.
+    /// An update of the log that was read when the document was loaded cannot be folded.
+    #[error("the update {seq} of the log cannot be folded: {why}")]
+    Logged {
+        /// The number of the first update of its row.
+        row: u64,
+        /// Its own number.
         seq: u64,
+        /// What yrs was given.
+        update: Bytes,
         /// What yrs said.
         why: Box<ReplicaError>,
     },
@@ -165,7 +169,8 @@ impl Replica {
                 .map_err(|why| ReplicaError::Snapshot { seq, why: Box::new(why) })?;
         }
         for Unfolded { row, seq, update } in packed.updates {
-            self.fold(seq, &update).map_err(|why| ReplicaError::Row { seq: row, why: Box::new(why) })?;
+            let folded = self.fold(seq, &update);
+            folded.map_err(|why| ReplicaError::Logged { row, seq, update, why: Box::new(why) })?;
         }
         Ok(())
     }

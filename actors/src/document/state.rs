@@ -21,7 +21,8 @@ use crate::ports::authority::{Held, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
 use crate::ports::log::{
-    AppendOutcome, Authorship, Damage, Head, IdempotencyKey, LogError, NewRow, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, Authorship, DOES_NOT_CONTINUE, Damage, Extent, Head, IdempotencyKey, LogError, NewRow, Quarantine,
+    Snapshot, Stored, Tail,
 };
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -42,6 +43,7 @@ mod following;
 mod hearing;
 mod log;
 mod owing;
+mod quarantined;
 mod showing;
 mod writing;
 
@@ -375,7 +377,7 @@ impl DocumentState {
             }
             Ok(update) if self.damaged.is_some() => Err((update, WriteRefused::ReadOnly)),
             Ok(update) if self.is_log_away() => Err((update, WriteRefused::Unavailable { retry_after_s: 5 })),
-            Ok(update) if self.has_quarantined(&update) => {
+            Ok(update) if self.has_quarantined(&update, by.user) => {
                 Err((update, WriteRefused::Malformed("it was quarantined".into())))
             }
             Ok(update) => Ok(update),
@@ -555,15 +557,6 @@ impl DocumentState {
                 self.members.remove(follower); // the last thing it had sent is settled
             }
         }
-    }
-
-    fn has_quarantined(&self, update: &Update) -> bool {
-        self.quarantined.iter().any(|held| {
-            held.clients().any(|(client, from, to)| {
-                let known = self.index.next_clock(client);
-                update.clients().any(|(other, first, end)| other == client && first.max(from).max(known) < end.min(to))
-            })
-        })
     }
 
     fn reassure(&mut self, now: Instant) {

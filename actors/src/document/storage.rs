@@ -15,7 +15,7 @@ use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Rows to quarantine one after the other before loading gives up and says that the document cannot be read.
+/// How often what cannot be used is moved into quarantine before loading gives up and says that the document cannot be read.
 const QUARANTINES_PER_LOAD_MAX: usize = 64;
 /// Snapshots that are read back side by side in this process: each is a second tree, and nobody waits for it.
 static READ_BACKS: Semaphore = Semaphore::const_new(2);
@@ -66,7 +66,7 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
     Err(JoinRefused::Unavailable)
 }
 
-/// Moves a row of the log into quarantine, or deletes the snapshots from a number on. What cannot be done now is left to whoever meets it again.
+/// Moves updates of the log into quarantine, or deletes the snapshots from a number on. What cannot be done now is left to whoever meets it again.
 pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
     let unsound = named(world, key, unsound);
     for _ in 0..ATTEMPTS_MAX {
@@ -79,18 +79,27 @@ pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
 
 async fn try_to_mend(world: &World, key: DocumentKey, unsound: &Unsound) -> Result<(), LogError> {
     match unsound {
-        Unsound::Row(what) => world.log.quarantine(key, what.clone()).await,
+        Unsound::Log(all) => {
+            for what in all {
+                world.log.quarantine(key, what.clone()).await?;
+            }
+            Ok(())
+        }
         Unsound::Snapshot { seq } => world.log.discard_snapshots(key, *seq).await,
     }
 }
 
-/// The same with the tip that the log will have after it; said and counted here.
+/// The same with the tips that the log will have after it; said and counted here.
 fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
     match unsound {
-        Unsound::Row(what) => {
-            report!(Cause::Damage, document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
-            metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
-            Unsound::Row(Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what })
+        Unsound::Log(all) => {
+            let named = all.into_iter().map(|what| {
+                let seq = what.seq();
+                report!(Cause::Damage, document.id = %key.document, seq, "update {seq} of the log quarantined: {}", what.reason);
+                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+                Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what }
+            });
+            Unsound::Log(named.collect())
         }
         Unsound::Snapshot { seq } => {
             report!(Cause::Damage, document.id = %key.document, seq, "snapshot does not read back and is discarded");

@@ -14,4 +14,5 @@ mod reading;
 mod reconnecting;
 mod recovering;
 mod rights;
+mod taken_out;
 mod writers;

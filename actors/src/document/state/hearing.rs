@@ -16,9 +16,11 @@ impl DocumentState {
             }
             Err(malformed) => return self.close(from, close::MALFORMED, malformed.to_string()),
         };
-        if self.has_quarantined(&update) {
+        let Some(user) = self.members.get(&from).map(|member| member.user) else { return };
+        if self.has_quarantined(&update, user) {
             return self.close(from, close::MALFORMED, "this update was quarantined");
         }
+        let goes_on = !is_step2 && update.clients().any(|(client, ..)| self.has_taken_out(client, user));
         let Some(member) = self.members.get_mut(&from) else { return };
         let ordinal = member.received(is_step2);
         let is_checked = is_step2 && member.answers();
@@ -36,6 +38,9 @@ impl DocumentState {
         }
         let sender = Sender::Member { follower: from, ordinal };
         self.enqueue(Proposal { sender, session, user, update, is_step2, is_checked });
+        if goes_on {
+            self.tell_taken_out(from); // what it wrote now is committed all the same
+        }
     }
 
     pub(super) fn hear_awareness(&mut self, from: FollowerId, update: &Bytes, now: Instant) {
@@ -50,6 +55,10 @@ impl DocumentState {
                 _ => None,
             };
             member.is_first_announcement = member.own_client.is_some();
+            let (own, user) = (member.own_client, member.user);
+            if own.is_some_and(|own| self.has_taken_out(own, user)) {
+                return self.tell_taken_out(from);
+            }
             self.claims(from, now);
         }
         let Some(member) = self.members.get_mut(&from) else { return };

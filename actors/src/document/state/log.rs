@@ -19,13 +19,20 @@ pub(super) enum LogWork {
 /// The stored log cannot be used as it is: mend this first, then load again.
 #[derive(Debug)]
 pub enum Unsound {
-    /// A row that must move into quarantine.
-    Row(Quarantine),
+    /// What must move into quarantine, one after the other.
+    Log(Vec<Quarantine>),
     /// A snapshot that does not read, its checksum notwithstanding.
     Snapshot {
         /// Its sequence.
         seq: u64,
     },
+}
+
+impl Unsound {
+    /// One update of the log.
+    pub(super) fn of(what: Quarantine) -> Self {
+        Self::Log(vec![what])
+    }
 }
 
 /// What was learnt after an outage: rights as they stand now, and the tail.

@@ -14,7 +14,7 @@ pub(super) struct TailSinceSnapshot {
 const ENCODED_KEPT: Duration = Duration::from_secs(1);
 
 /// An update without blocks and without deletes.
-const NOTHING: &[u8] = &[0, 0];
+pub(super) const NOTHING: &[u8] = &[0, 0];
 
 /// A step 2 of so many pieces is sent whole. A Y-Sweet client, which is the least patient, has no deadline before its first step 2.
 const STEP2_PIECES_WHOLE: usize = 4;
@@ -294,9 +294,8 @@ impl DocumentState {
             Err(error) => {
                 match error {
                     ReplicaError::Snapshot { seq, .. } => self.effects.push(Effect::Mend(Unsound::Snapshot { seq })),
-                    ReplicaError::Row { seq, .. } => {
-                        let of_the_row = Bytes::new();
-                        self.effects.push(Effect::Mend(Unsound::Row(unsound(seq, "fold_panicked", of_the_row))));
+                    ReplicaError::Logged { row, seq, update, .. } => {
+                        self.effects.push(Effect::Mend(Unsound::of(unsound(row, seq, update))));
                     }
                     _ => {}
                 }

@@ -476,16 +476,16 @@ impl DocumentState {
             .filter(|(_, verdict)| matches!(verdict, Verdict::Admitted { .. }))
             .nth(failed)
             .map(|(proposal, _)| proposal);
-        let mut quarantine = unsound(first, "fold_panicked", Bytes::new());
+        let stored = batch.admitted().nth(failed).map(|update| update.bytes().clone()).unwrap_or_default();
+        let mut quarantine = unsound(first, batch.held.seq + 1 + failed as u64, stored);
         if let Some(proposal) = culprit {
             quarantine.session = Some(proposal.session);
             quarantine.user = Some(proposal.user);
-            quarantine.update = proposal.update.bytes().clone();
             if let Sender::Member { follower, .. } = &proposal.sender {
                 self.close(*follower, close::MALFORMED, "this update cannot be read");
             }
         }
-        self.effects.push(Effect::Mend(Unsound::Row(quarantine)));
+        self.effects.push(Effect::Mend(Unsound::of(quarantine)));
         self.die(close::SERVICE_RESTART, "document is rebuilt");
     }
 
@@ -493,6 +493,7 @@ impl DocumentState {
     pub(super) fn quarantine(&mut self, proposal: &Proposal, reason: &'static str) {
         self.effects.push(Effect::QuarantineRefused(Quarantine {
             seq_from: 0,
+            extent: Extent::Row,
             new_tip: Tip(uuid::Uuid::nil()),
             reason,
             update: proposal.update.bytes().clone(),

@@ -383,9 +383,11 @@ impl Bench {
                     self.state.snapshot_taken(taken, true, self.now);
                 }
                 Effect::Mend(Unsound::Snapshot { seq }) => self.log.discard_snapshots_now(self.key, seq),
-                Effect::Mend(Unsound::Row(what)) => {
-                    self.quarantined.push(what.reason);
-                    self.log.quarantine_now(self.key, &what).unwrap();
+                Effect::Mend(Unsound::Log(what)) => {
+                    for what in what {
+                        self.quarantined.push(what.reason);
+                        self.log.quarantine_now(self.key, &what).unwrap();
+                    }
                 }
                 Effect::QuarantineRefused(what) => self.quarantined.push(what.reason),
                 Effect::Die { code, .. } => self.died = Some(code),
