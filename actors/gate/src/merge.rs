@@ -52,6 +52,21 @@ pub fn diff(updates: &[Update], known: &StateVector) -> Bytes {
     encode_undeleted(updates, known, &merge_deletes(updates))
 }
 
+impl Update {
+    /// Its content: client and clocks of each block that is no shared type.
+    pub fn contents(&self) -> impl Iterator<Item = (u64, Range<u64>)> + '_ {
+        self.blocks_of_content().map(|(client, clocks)| (client, u64::from(clocks.start)..u64::from(clocks.end)))
+    }
+
+    fn blocks_of_content(&self) -> impl Iterator<Item = (u64, Range<u32>)> + '_ {
+        self.sections.iter().flat_map(move |section| {
+            let views = section.blocks.clone().filter_map(|at| self.view(section, at));
+            let contents = views.filter(|view| !matches!(view.kind(), Kind::Skip | Kind::Type));
+            contents.map(|view| (section.client, view.block.clock..view.block.end_clock()))
+        })
+    }
+}
+
 /// Writes what `known` lacks, without the content of what these delete.
 fn encode_undeleted(updates: &[Update], known: &StateVector, deletes: &[(u64, Vec<Range<u32>>)]) -> Bytes {
     let by_client: HashMap<u64, &[Range<u32>]> =
@@ -62,16 +77,13 @@ fn encode_undeleted(updates: &[Update], known: &StateVector, deletes: &[(u64, Ve
     })
 }
 
-/// The same update without its content: each block stays where it is as something deleted, so that what others wrote around it stays
-/// where that is, and everybody who has the content learns that it is gone. What the update deleted besides stays deleted.
-///
-/// Of an update without blocks, and of what this made, it makes the same again.
+/// The same update without its [content](Update::contents): each block stays where it is as something deleted, so that what others wrote
+/// around it stays where that is, and everybody who has the content learns that it is gone. Shared types stay, for what others wrote into
+/// them, and what the update deleted besides stays deleted. Of what this made it makes the same again.
 pub fn hollow(update: &Update) -> Bytes {
     let mut own: HashMap<u64, Vec<Range<u32>>> = merge_deletes(std::slice::from_ref(update)).into_iter().collect();
-    let mut runs = Vec::with_capacity(update.sections.len());
-    update.sections.iter().for_each(|section| split_at_skips(update, section, &mut runs));
-    for run in runs {
-        own.entry(run.section.client).or_default().push(run.clock..run.end_clock);
+    for (client, clocks) in update.blocks_of_content() {
+        own.entry(client).or_default().push(clocks);
     }
     encode_undeleted(std::slice::from_ref(update), &StateVector::default(), &joined(own))
 }

@@ -10,7 +10,7 @@ use super::witness::{Fold, Folding, Nobody, Witness};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::log::Snapshot;
 use bytes::Bytes;
-use contextnexus_gate::{Caps, StateVector as Known, Update as Part};
+use contextnexus_gate::{Caps, Index, Order, StateVector as Known, Update as Part};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -79,6 +79,9 @@ pub enum ReplicaError {
     /// Read back, it is another document.
     #[error("the state reads back as another document")]
     Differs,
+    /// Read back, it would take longer to fold than any update may.
+    #[error("the state takes longer to fold than an update may (integration_ms_max)")]
+    TooDear,
     /// The snapshot on which the replica stands cannot be folded.
     #[error("the snapshot at {seq} cannot be folded: {why}")]
     Snapshot {
@@ -427,6 +430,9 @@ fn deletes_of(state: &[u8]) -> Result<IdSet, ReplicaError> {
     Ok(state.delete_set().clone())
 }
 
+/// A state of so few bytes has too few blocks to be dear.
+const CHEAP: usize = 2 << 10;
+
 /// A whole state that nobody has read back yet.
 #[derive(Clone, Debug)]
 pub struct Unverified {
@@ -440,10 +446,18 @@ impl Unverified {
         self.snapshot.position
     }
 
-    /// What its state takes in memory, once it is a tree.
-    pub fn weigh(&self) -> Weight {
+    /// What its state takes in memory, once it is a tree; an error where yrs would take longer to make that than for an update of the size. A
+    /// log is folded update by update, and each of them may take so long: as one update, which a snapshot is, all of them together may not.
+    pub fn weigh(&self, integration_ms_max: u64) -> Result<Weight, ReplicaError> {
         let state = Part::parse(self.snapshot.state.clone(), &Caps::of_the_log());
-        state.map(|state| Weight::of(&state)).unwrap_or_default()
+        let state = state.map_err(|_| ReplicaError::Undecodable)?;
+        if state.bytes().len() > CHEAP {
+            let (_, cost) = Order::of_state(&Index::from_state(&state), &state);
+            if cost.exceeds(integration_ms_max, state.bytes().len()) {
+                return Err(ReplicaError::TooDear);
+            }
+        }
+        Ok(Weight::of(&state))
     }
 
     /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state vector, deletes and text.

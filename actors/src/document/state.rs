@@ -58,7 +58,7 @@ const RACES_MAX: u32 = 3;
 /// Bytes of one batch: keeps one statement, one fold and one broadcast short.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// What a batch may cost yrs, by the gate's estimate, before the next update begins another: between two of them the thread does other things.
-const BATCH_COST_MAX: Cost = Cost { ns: 50_000_000 };
+const BATCH_COST_MAX: Cost = Cost { ns: 50_000_000, beyond_size_ns: 0 };
 /// Updates of one batch.
 const BATCH_UPDATES_MAX: usize = 4_096;
 /// Slow matters (gaps, withheld marks, expiry, age of the tail) are looked at so often, while there are any.
@@ -114,6 +114,10 @@ pub struct DocumentState {
     /// Somebody said that the head moved while the log was busy.
     look_again: bool,
     tail: TailSinceSnapshot,
+    /// How much of a tail there was when the state was too dear to be a snapshot.
+    too_dear: Option<TailSinceSnapshot>,
+    /// What the gate says that the tree costs yrs, where it was asked while there was none.
+    tree_cost: Duration,
     /// The whole state as it was encoded last, for whoever joins next.
     encoded: Option<Encoded>,
     /// The same in pieces, where it is large.
@@ -192,6 +196,8 @@ impl DocumentState {
             batch_updates_max: BATCH_UPDATES_MAX,
             look_again: false,
             tail: TailSinceSnapshot::default(),
+            too_dear: None,
+            tree_cost: Duration::ZERO,
             encoded: None,
             in_pieces: None,
             used_at: None,

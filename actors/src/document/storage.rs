@@ -7,13 +7,14 @@ use super::weight::Weight;
 use crate::aside::{ASIDE_FROM, done_aside};
 use crate::causes::Cause;
 use crate::counted::Counted;
-use crate::ids::{DocumentKey, Tip};
+use crate::ids::{DocumentId, DocumentKey, Tip};
 use crate::ports::log::{Damage, LogError, Quarantine, Snapshot, Stored};
 use crate::report;
 use crate::world::World;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 /// How often what cannot be used is moved into quarantine before loading gives up and says that the document cannot be read.
 const QUARANTINES_PER_LOAD_MAX: usize = 64;
@@ -143,21 +144,37 @@ pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Qua
 }
 
 /// The snapshot, once it was read back aside, and what it takes as a tree.
-pub(super) async fn verify(world: &World, key: DocumentKey, snapshot: Unverified) -> Option<(Snapshot, Weight)> {
+pub(super) async fn verify(
+    world: &World,
+    key: DocumentKey,
+    snapshot: Unverified,
+) -> Result<(Snapshot, Weight), ReplicaError> {
     let position = snapshot.position();
     let _waits = Counted::in_gauge("contextnexus_read_backs_waiting");
     let _turn = READ_BACKS.acquire().await; // never closed
+    let integration_ms_max = world.limits.integration_ms_max;
     let verify = move || {
-        let weight = snapshot.weigh();
-        snapshot.verify().map(|snapshot| (snapshot, weight))
+        let weight = snapshot.weigh(integration_ms_max)?;
+        Ok((snapshot.verify()?, weight))
     };
     let verified = done_aside(world.aside.as_ref(), key.tenant, verify).await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
-    let verified = verified.inspect_err(|error| {
-        report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
-        metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
-    });
-    verified.ok()
+    verified.inspect_err(|error| match error {
+        ReplicaError::TooDear => metrics::counter!("contextnexus_snapshots_total", "result" => "too_dear").increment(1),
+        error => {
+            report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
+            metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
+        }
+    })
+}
+
+/// Says that a document has no snapshots for now.
+pub(super) fn say_too_dear(document: DocumentId) {
+    warn!(
+        document.id = %document,
+        "document {document} is not stored as a snapshot: folding its state takes longer than an update may (integration_ms_max). \
+         It is loaded from the updates in its log"
+    );
 }
 
 /// Stores a snapshot once it was read back. Answers it, and whether it is stored: the log alone would do.
@@ -165,14 +182,17 @@ pub(super) async fn store_snapshot(
     world: World,
     key: DocumentKey,
     snapshot: Unverified,
-) -> (Option<(Snapshot, Weight)>, bool) {
+) -> (Result<(Snapshot, Weight), ReplicaError>, bool) {
     let started = world.clock.instant();
-    let Some((snapshot, weight)) = verify(&world, key, snapshot).await else { return (None, false) };
+    let (snapshot, weight) = match verify(&world, key, snapshot).await {
+        Ok(verified) => verified,
+        Err(error) => return (Err(error), false),
+    };
     if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
         report!(Cause::Outage, document.id = %key.document, "snapshot not stored: {error}");
-        return (Some((snapshot, weight)), false);
+        return (Ok((snapshot, weight)), false);
     }
     metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
     metrics::histogram!("contextnexus_snapshot_seconds").record(world.clock.instant() - started);
-    (Some((snapshot, weight)), true)
+    (Ok((snapshot, weight)), true)
 }

@@ -15,4 +15,5 @@ mod reconnecting;
 mod recovering;
 mod rights;
 mod taken_out;
+mod too_dear;
 mod writers;

@@ -15,8 +15,8 @@ const NOTHING: &[u8] = &[0, 0];
 pub enum Extent {
     /// All of it: the row is empty from then on.
     Row,
-    /// The content of the update of this number. Its blocks stay, as something deleted, so that all that continues it still does. Where
-    /// there are none, or where it cannot be folded without its content either, nothing of it stays.
+    /// The content of the update of this number. Its blocks stay, as something deleted, so that all that continues it still does
+    /// ([`hollow`]). Where there are none, or where it cannot be folded without its content either, nothing of it stays.
     Content(u64),
     /// What of the update of this number does not continue what is before it; this is what does.
     Rest(u64, Bytes),

@@ -77,6 +77,8 @@ impl DocumentState {
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
         self.order = None;
+        self.tree_cost = Duration::ZERO;
+        self.too_dear = None;
         self.writers = Writers::default();
         self.folded_bytes = 0;
         self.weight = None;

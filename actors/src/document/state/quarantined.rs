@@ -1,24 +1,34 @@
 //! What was taken out of the document, and whoever still has it.
 
 use super::*;
+use std::ops::Range;
 
 impl DocumentState {
     /// Whether an update brings what is in quarantine: something that the log lacks now, whoever brings it; or, where the log holds the
     /// same clocks without their content, the content, if it is its writer who brings that. Others who have it only learn that it is gone.
     pub(super) fn has_quarantined(&self, update: &Update, user: UserId) -> bool {
-        let brings = |held: &Update, client, from: u64, to: u64| {
+        self.quarantined.iter().any(|held| self.brings_lost(update, held) || self.brings_content(update, held, user))
+    }
+
+    /// Something that the log lacks.
+    fn brings_lost(&self, update: &Update, held: &Update) -> bool {
+        held.clients().any(|(client, from, to)| {
             let known = self.index.next_clock(client);
-            let sections = update.clients().filter(|section| section.0 == client);
-            let both =
-                sections.map(|(_, first, end)| first.max(from)..end.min(to)).filter(|both| both.start < both.end);
-            let is_writer = self.is_writer(client, user);
-            let has_content = |both: &std::ops::Range<u64>| {
-                let theirs = Marks::of(update, client, both.clone());
-                is_writer && Marks::of(held, client, both.clone()).compare(&theirs).equal > 0
-            };
-            both.into_iter().any(|both| both.end > known || has_content(&both))
+            update.clients().any(|(other, first, end)| other == client && first.max(from).max(known) < end.min(to))
+        })
+    }
+
+    /// Something of which the log holds the clocks alone.
+    fn brings_content(&self, update: &Update, held: &Update, user: UserId) -> bool {
+        let is_same = |client: u64, clocks: &Range<u64>| {
+            Marks::of(held, client, clocks.clone()).compare(&Marks::of(update, client, clocks.clone())).equal > 0
         };
-        self.quarantined.iter().any(|held| held.clients().any(|(client, from, to)| brings(held, client, from, to)))
+        let mut their_own = update.clients().filter(|section| self.is_writer(section.0, user));
+        their_own.any(|(client, first, end)| {
+            let contents = held.contents().filter(|(of, _)| *of == client);
+            let mut both = contents.map(|(_, clocks)| clocks.start.max(first)..clocks.end.min(end));
+            both.any(|both| both.start < both.end && is_same(client, &both))
+        })
     }
 
     /// Whether something that this user wrote under this id was taken out of the log, which holds its clocks without their content.

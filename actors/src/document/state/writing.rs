@@ -111,7 +111,8 @@ impl DocumentState {
             self.die(close::SERVICE_RESTART, "document is rebuilt"); // the gate has written it, or yrs after the gate
             return false;
         };
-        self.order = Some(Order::of_state(&self.index, &state).0);
+        let (order, cost) = Order::of_state(&self.index, &state);
+        (self.order, self.tree_cost) = (Some(order), Duration::from_nanos(cost.ns));
         true
     }
 
@@ -134,7 +135,8 @@ impl DocumentState {
             self.quarantine(&proposal, "deleted_before_it_came");
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
-        let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
+        let may_be_full = self.is_tail_full()
+            || self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
             || self.is_too_heavy_with(batch.weight, &proposal.update)
             || (self.weight.is_none() && self.weight_of(&proposal.update) > HEAVY);
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
@@ -203,10 +205,14 @@ impl DocumentState {
     /// What only deletes is always taken; where it cuts, within twice the memory.
     fn is_full_with(&mut self, before: usize, update: &Update, now: Instant) -> Option<&'static str> {
         const TOO_LARGE: &str = "the document is too large (document_bytes_max)";
+        const TOO_LONG: &str = "the document is too dear to fold, and its log too long (document_bytes_max)";
         const TOO_HEAVY: &str = "the document is full: it takes too much memory (document_memory_bytes_max)";
         let adds = update.has_structs();
         if !adds && !self.is_too_heavy_with(before, update) {
             return None;
+        }
+        if adds && self.is_tail_full() {
+            return Some(TOO_LONG);
         }
         // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other. And what is
         // packed was not weighed.
