@@ -383,7 +383,7 @@ impl DocumentState {
             }
             Ok(update) if self.damaged.is_some() => Err((update, WriteRefused::ReadOnly)),
             Ok(update) if self.is_log_away() => Err((update, WriteRefused::Unavailable { retry_after_s: 5 })),
-            Ok(update) if self.has_quarantined(&update, by.user) => {
+            Ok(update) if self.has_quarantined(&update) || self.brings_content(&update, by.user) => {
                 Err((update, WriteRefused::Malformed("it was quarantined".into())))
             }
             Ok(update) => Ok(update),

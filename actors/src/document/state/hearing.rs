@@ -16,11 +16,11 @@ impl DocumentState {
             }
             Err(malformed) => return self.close(from, close::MALFORMED, malformed.to_string()),
         };
-        let Some(user) = self.members.get(&from).map(|member| member.user) else { return };
-        if self.has_quarantined(&update, user) {
+        if self.has_quarantined(&update) {
             return self.close(from, close::MALFORMED, "this update was quarantined");
         }
-        let goes_on = !is_step2 && update.clients().any(|(client, ..)| self.has_taken_out(client, user));
+        let Some(user) = self.members.get(&from).map(|member| member.user) else { return };
+        let has_taken_out = self.shows_taken_out(&update, user, is_step2);
         let Some(member) = self.members.get_mut(&from) else { return };
         let ordinal = member.received(is_step2);
         let is_checked = is_step2 && member.answers();
@@ -38,8 +38,8 @@ impl DocumentState {
         }
         let sender = Sender::Member { follower: from, ordinal };
         self.enqueue(Proposal { sender, session, user, update, is_step2, is_checked });
-        if goes_on {
-            self.tell_taken_out(from); // what it wrote now is committed all the same
+        if has_taken_out {
+            self.tell_taken_out(from); // what is new in it is committed all the same
         }
     }
 

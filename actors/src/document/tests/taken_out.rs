@@ -171,7 +171,7 @@ fn an_author_who_shows_no_cursor_is_told_when_he_writes_and_that_is_kept() {
 }
 
 #[test]
-fn who_sends_the_content_again_is_refused_and_others_only_learn_that_it_is_gone() {
+fn who_sends_his_content_again_is_told_and_others_only_learn_that_it_is_gone() {
     let (bench, ann, eve) = written_around();
     let mut again = taken_out(&bench.log, bench.key, "poison");
     let all = [eve.step2(&[0]), ann.step2(&[0])];
@@ -179,8 +179,41 @@ fn who_sends_the_content_again_is_refused_and_others_only_learn_that_it_is_gone(
         for state in &all {
             let sender = again.stranger(30 + user, Dialect::YWebsocket, Role::Editor, user.into());
             again.say(&sender, Input::Step2(state.clone()));
-            assert_eq!(again.count(&sender, &Sent::Closed(close::MALFORMED)), closed, "user {user}");
+            assert_eq!(again.count(&sender, &Sent::Closed(close::FORK)), closed, "user {user}");
         }
     }
     assert!(!again.text().contains("poison"));
+}
+
+/// Another node has found out what it was.
+#[test]
+fn an_author_whose_page_is_open_is_told_when_it_is_taken_out() {
+    let (mut bench, ann, eve) = written_around();
+    bench.say(&ann, Input::Awareness(ann.announcement(1, "{}")));
+    taken_out(&bench.log, bench.key, "poison");
+    bench.forget_inboxes();
+    let effects = bench.state.head_moved(bench.log.load_now(bench.key).unwrap().tail.head);
+    bench.perform(effects);
+    bench.log_answers();
+    let closed = Sent::Closed(close::FORK);
+    assert_eq!((bench.count(&eve, &closed), bench.count(&ann, &closed)), (1, 0));
+    bench.read_all(&ann);
+    assert_eq!(ann.text().replace("after ", ""), "before first [inside]last later");
+}
+
+/// Over HTTP an update is all or nothing.
+#[test]
+fn a_request_that_sends_its_own_content_again_is_refused_and_one_of_others_is_not() {
+    let (bench, ann, eve) = written_around();
+    let mut again = taken_out(&bench.log, bench.key, "poison");
+    for (user, state, is_taken) in [(2, &eve, false), (1, &ann, true), (2, &ann, false)] {
+        let (answer, mut answered) = tokio::sync::oneshot::channel();
+        let (session, user) = (crate::ids::SessionId(Uuid::from_u128(user)), crate::ids::UserId(Uuid::from_u128(user)));
+        let by = crate::ports::documents::Writer { session, user, role: Role::Editor, until: None };
+        let mut effects = again.state.write(by, state.step2(&[0]), None, answer);
+        effects.extend(again.state.advance(again.now));
+        again.perform(effects);
+        again.log_answers();
+        assert_eq!(answered.try_recv().unwrap().is_ok(), is_taken, "{user:?}");
+    }
 }
