@@ -481,7 +481,7 @@ impl DocumentActor {
             return self.arm_idle(ctx);
         }
         // So that the next one to open it reads little; packed, it is as it was read.
-        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100 && !state.is_packed()) {
+        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100 && state.may_be_snapshot()) {
             return self.take_snapshot(ctx, |actor, snapshot, ctx| {
                 actix::spawn(storage::store_snapshot(actor.world.clone(), actor.key, snapshot)); // without us
                 actor.resign(ctx);

@@ -85,8 +85,49 @@ impl Quarantine {
     }
 }
 
-/// The update without its content. `None`: there are no blocks in it, or it cannot be read at all.
+/// The update without its content. `None`: there is none in it, or it cannot be read at all.
 fn hollowed(update: &Bytes) -> Option<Bytes> {
     let update = Update::parse(update.clone(), &Caps::of_the_log()).ok()?;
-    update.has_structs().then(|| hollow(&update))
+    let has_content = update.contents().next().is_some();
+    has_content.then(|| hollow(&update))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Tip;
+    use uuid::Uuid;
+
+    /// Client 1 makes a map in the list "m".
+    const TYPE: &[u8] = &[1, 1, 1, 0, 7, 1, 1, b'm', 1, 0];
+    /// It also writes 126 under "k" in it.
+    const FILLED: &[u8] = &[1, 2, 1, 0, 7, 1, 1, b'm', 1, 0x28, 0, 1, 0, 1, b'k', 1, 126, 0];
+    /// Client 1's first unit is deleted.
+    const DELETE: &[u8] = &[0, 1, 1, 1, 0, 1];
+
+    fn taken(update: &'static [u8]) -> Option<Left> {
+        let what = Quarantine {
+            seq_from: 1,
+            extent: Extent::Content(1),
+            new_tip: Tip(Uuid::nil()),
+            reason: "fold_died",
+            update: Bytes::from_static(update),
+            session: None,
+            user: None,
+        };
+        what.leave(&[Bytes::from_static(update)])
+    }
+
+    #[test]
+    fn whatever_goes_is_kept_also_where_there_is_no_content() {
+        for update in [TYPE, DELETE, b"unreadable"] {
+            let kept = vec![(1, Bytes::from_static(update))];
+            assert_eq!(taken(update), Some(Left { updates: vec![Bytes::from_static(NOTHING)], kept }));
+        }
+        assert_eq!(taken(NOTHING), None, "nothing goes");
+        let left = taken(FILLED).unwrap();
+        assert_eq!(left.kept, [(1, Bytes::from_static(FILLED))]);
+        let stays = Update::parse(left.updates[0].clone(), &Caps::of_the_log()).unwrap();
+        assert_eq!(stays.clients().collect::<Vec<_>>(), [(1, 0, 2)], "all of its clocks");
+    }
 }

@@ -81,6 +81,11 @@ impl DocumentState {
         is_news
     }
 
+    /// Whether there is a tree to take a snapshot of, which was not found too dear.
+    pub fn may_be_snapshot(&self) -> bool {
+        !self.is_packed() && self.too_dear.is_none()
+    }
+
     /// Whether the log since the last snapshot is as long as it may be. Only one of which there can be no snapshot becomes so long.
     pub(super) fn is_tail_full(&self) -> bool {
         const OF_A_ROW: usize = 64;
