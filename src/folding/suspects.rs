@@ -1,16 +1,14 @@
 //! The log of documents under suspicion: loading waits for the verdict.
 
-use super::cpu_allowed;
 use super::record::{Left, Suspect};
 use super::trial::{self, Verdict};
 use async_trait::async_trait;
-use bytes::Bytes;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::document::witness::Folding;
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Damage, Head, HeldHead, LogError, LogRow, OperationLog, Quarantine, Snapshot, Stored,
-    Tail,
+    AppendOutcome, AppendRequest, Damage, Extent, Head, HeldHead, LogError, LogRow, OperationLog, Quarantine, Snapshot,
+    Stored, Tail,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
@@ -101,9 +99,8 @@ impl Court {
     }
 
     async fn in_child(&self, stored: Stored) -> Verdict {
-        let cpu = cpu_allowed(self.cpu_least, bytes_of(&stored));
-        let command = (self.trial)();
-        let run = tokio::task::spawn_blocking(move || trial::run(command, &stored, cpu));
+        let (command, cpu_least) = ((self.trial)(), self.cpu_least);
+        let run = tokio::task::spawn_blocking(move || trial::run(command, &stored, cpu_least));
         run.await.unwrap_or_else(|error| Verdict::Unknown(error.to_string()))
     }
 
@@ -116,11 +113,13 @@ impl Court {
                 Folding::Update(seq) => {
                     let row = stored.tail.rows.iter().find(|row| (row.seq_from..=row.seq_to).contains(&seq));
                     let Some(row) = row else { return };
+                    let update = (row.seq_from..).zip(&row.updates).find(|(number, _)| *number == seq);
                     let what = Quarantine {
                         seq_from: row.seq_from,
+                        extent: Extent::Content(seq),
                         new_tip: Tip(SystemClock.fresh_id()),
                         reason,
-                        update: Bytes::new(), // those of the row
+                        update: update.map(|(_, update)| update.clone()).unwrap_or_default(),
                         session: None,
                         user: None,
                     };
@@ -133,11 +132,6 @@ impl Court {
             }
         }
     }
-}
-
-fn bytes_of(stored: &Stored) -> usize {
-    let snapshot = stored.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
-    snapshot + stored.tail.rows.iter().flat_map(|row| &row.updates).map(Bytes::len).sum::<usize>()
 }
 
 /// The log up to and with the last of the suspects. `None` when a snapshot stands beyond all of them: who stored it had folded them.

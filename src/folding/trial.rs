@@ -1,8 +1,12 @@
 //! One prefix of a log, folded in a child process that may die of it.
 //!
+//! Each fold may take the CPU time that the watchdog lets it take in a server, however long the folds before it took: what each of them may
+//! do, all of them may.
+//!
 //! The prefix goes in by the child's stdin and nothing by its arguments, where `ps` would show it. The child says on stderr, one line before
 //! each fold, what it is about to fold: the last line is what it died of.
 
+use super::cpu_allowed;
 use crate::process::{STACK_BYTES, is_lack_of_memory};
 use bytes::Bytes;
 use contextnexus_actors::budget::Budgets;
@@ -11,12 +15,14 @@ use contextnexus_actors::document::state::{DocumentState, Unsound};
 use contextnexus_actors::document::witness::{Fold, Folding, Witness};
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::limits::Limits;
-use contextnexus_actors::ports::log::{Authorship, Head, LogRow, Snapshot, Stored, Tail};
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use contextnexus_actors::ports::log::{Authorship, Head, LogRow, Quarantine, Snapshot, Stored, Tail};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -24,7 +30,7 @@ use uuid::Uuid;
 pub const SUBCOMMAND: &str = "try-fold";
 /// Rows that a child leaves out at most.
 const LEFT_OUT_MAX: usize = 64;
-/// A child that is starved of its CPU time is given up after so many times what it may take.
+/// A child that is starved of its CPU time is given up when it has said nothing for so many times what all of it might take at once.
 const PATIENCE: u32 = 10;
 
 /// What became of the child.
@@ -34,7 +40,7 @@ pub(super) enum Verdict {
     Sound,
     /// It died while it folded this.
     Died(Folding),
-    /// It took more CPU time than it was allowed, while it folded this.
+    /// It took more CPU time than one fold is allowed, while it folded this.
     Overran(Folding),
     /// It says nothing about the log: killed by somebody, out of memory, not started.
     Unknown(String),
@@ -48,22 +54,28 @@ pub fn own_program() -> Command {
     command
 }
 
-/// Has a child fold this, within so much CPU time. Blocks.
-pub(super) fn run(mut command: Command, stored: &Stored, cpu: Duration) -> Verdict {
+/// Has a child fold this, each part within the CPU time that a server [allows](cpu_allowed) it. Blocks.
+pub(super) fn run(mut command: Command, stored: &Stored, cpu_least: Duration) -> Verdict {
+    let patience = cpu_allowed(cpu_least, bytes_of(stored)) * PATIENCE;
     let mut run = || -> io::Result<Verdict> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let (Some(mut stdin), Some(stderr)) = (stdin, stderr) else {
             return Err(io::Error::other("a child without pipes"));
         };
-        let given = encode(stored, cpu);
+        let given = encode(stored, cpu_least);
+        let lines = AtomicU64::new(0);
         let said = std::thread::scope(|scope| {
             // A child that dies before it has read everything breaks the pipe: its end tells why.
             scope.spawn(move || stdin.write_all(&given));
-            let listening = scope.spawn(move || Said::hear(BufReader::new(stderr)));
-            let deadline = Instant::now() + cpu * PATIENCE;
+            let listening = scope.spawn(|| Said::hear(BufReader::new(stderr), &lines));
+            let (mut heard, mut deadline) = (0, Instant::now() + patience);
             while !listening.is_finished() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
+                let so_far = lines.load(Ordering::Relaxed);
+                if std::mem::replace(&mut heard, so_far) != so_far {
+                    deadline = Instant::now() + patience;
+                }
             }
             if !listening.is_finished() {
                 let _ = child.kill(); // then it hears the end
@@ -79,16 +91,22 @@ pub(super) fn run(mut command: Command, stored: &Stored, cpu: Duration) -> Verdi
 #[derive(Default)]
 struct Said {
     last: Option<Folding>,
+    /// It has not said that it lived through that.
+    is_folding: bool,
     lacked_memory: bool,
 }
 
 impl Said {
-    fn hear(mut lines: impl BufRead) -> Self {
+    fn hear(mut lines: impl BufRead, count: &AtomicU64) -> Self {
         let mut said = Self::default();
         let mut line = Vec::new();
         while lines.by_ref().take(4096).read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            count.fetch_add(1, Ordering::Relaxed);
             let text = String::from_utf8_lossy(&line);
-            said.last = read_line(text.trim_end()).or(said.last);
+            if let Some(folding) = read_line(text.trim_end()) {
+                (said.last, said.is_folding) = (Some(folding), true);
+            }
+            said.is_folding &= text.trim_end() != FOLDED;
             said.lacked_memory |= is_lack_of_memory(&text);
             line.clear();
         }
@@ -103,7 +121,7 @@ fn verdict(status: ExitStatus, said: &Said) -> Verdict {
     match (signal, said.last) {
         _ if said.lacked_memory => Verdict::Unknown("it ran out of memory".into()),
         (Signal::SEGV | Signal::ABORT | Signal::BUS, Some(last)) => Verdict::Died(last),
-        (Signal::XCPU, Some(last)) => Verdict::Overran(last),
+        (Signal::XCPU, Some(last)) if said.is_folding => Verdict::Overran(last),
         _ => Verdict::Unknown(status.to_string()),
     }
 }
@@ -114,10 +132,10 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
     if io::stdin().lock().read_to_end(&mut given).is_err() {
         return ExitCode::FAILURE;
     }
-    let Some((stored, cpu)) = decode(&given) else { return ExitCode::FAILURE };
+    let Some((stored, cpu_least)) = decode(&given) else { return ExitCode::FAILURE };
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }); // documents stay out of core files
-    let seconds = cpu.as_secs().max(1);
-    if setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) }).is_err() {
+    let reporter = Reporter { cpu_least, between: cpu_allowed(cpu_least, bytes_of(&stored)) };
+    if reporter.allow(reporter.between).is_err() {
         return ExitCode::FAILURE; // an endless one would have no end
     }
     std::panic::set_hook(Box::new(|_| {})); // a panic is caught, and convicts where the document is used
@@ -126,7 +144,7 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
         let limits = Arc::new(Limits::default());
         let budgets = Budgets::of(&limits);
         let key = DocumentKey { tenant: TenantId(Uuid::nil()), document: DocumentId(Uuid::nil()) };
-        let witness = through(Arc::new(Reporter));
+        let witness = through(Arc::new(reporter));
         let load = |stored| {
             let replica = Replica::witnessed(key, witness.clone());
             DocumentState::load_into(replica, stored, limits.clone(), budgets.clone(), Instant::now())
@@ -136,7 +154,7 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
         for _ in 0..LEFT_OUT_MAX {
             match load(stored.clone()) {
                 Ok(mut document) => return drop(document.unpack_now()),
-                Err(Unsound::Row(row)) => leave_out(&mut stored, row.seq_from),
+                Err(Unsound::Log(all)) => all.iter().for_each(|what| leave_out(&mut stored, what)),
                 Err(Unsound::Snapshot { .. }) => return,
             }
         }
@@ -147,17 +165,49 @@ pub fn child(through: fn(Arc<dyn Witness>) -> Arc<dyn Witness>) -> ExitCode {
     }
 }
 
-/// Empties the row that begins with this number, as quarantine does.
-fn leave_out(stored: &mut Stored, seq: u64) {
-    stored.tail.rows.iter_mut().filter(|row| row.seq_from == seq).for_each(|row| row.updates.clear());
+/// Takes it out of its row, as quarantine does.
+fn leave_out(stored: &mut Stored, what: &Quarantine) {
+    for row in stored.tail.rows.iter_mut().filter(|row| row.seq_from == what.seq_from) {
+        if let Some(left) = what.leave(&row.updates) {
+            row.updates = left.updates;
+        }
+    }
 }
 
-/// Says on stderr what is about to be folded.
+fn bytes_of(stored: &Stored) -> usize {
+    let snapshot = stored.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
+    snapshot + stored.tail.rows.iter().flat_map(|row| &row.updates).map(Bytes::len).sum::<usize>()
+}
+
+/// What is said after a fold.
+const FOLDED: &str = "folded";
+
+/// Says on stderr what is about to be folded, and gives each fold its own time.
 #[derive(Debug)]
-struct Reporter;
+struct Reporter {
+    cpu_least: Duration,
+    /// For all that is done between two folds.
+    between: Duration,
+}
+
+impl Reporter {
+    /// From now on this process may take so much CPU time, and up to a second more, because seconds are what the kernel counts.
+    fn allow(&self, more: Duration) -> io::Result<()> {
+        let used = clock_gettime(ClockId::ProcessCPUTime);
+        let used = Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or_default());
+        let until = used + more;
+        let seconds = until.as_secs() + u64::from(until.subsec_nanos() > 0);
+        // The soft limit ends it, by a signal that tells why; the hard one stays, or it could not be raised again.
+        let maximum = getrlimit(Resource::Cpu).maximum;
+        let current = maximum.map_or(seconds, |maximum| seconds.min(maximum));
+        Ok(setrlimit(Resource::Cpu, Rlimit { current: Some(current), maximum })?)
+    }
+}
 
 impl Witness for Reporter {
     fn folding(&self, fold: &Fold<'_>) {
+        // Where it is refused, what was allowed before is left.
+        let _ = self.allow(cpu_allowed(self.cpu_least, fold.update.len()));
         let line = match fold.what {
             Folding::Update(seq) => format!("folding update {seq}\n"),
             Folding::Snapshot(seq) => format!("folding snapshot {seq}\n"),
@@ -165,7 +215,10 @@ impl Witness for Reporter {
         let _ = io::stderr().write_all(line.as_bytes()); // whoever listened has given up
     }
 
-    fn folded(&self) {}
+    fn folded(&self) {
+        let _ = io::stderr().write_all(format!("{FOLDED}\n").as_bytes()); // as above
+        let _ = self.allow(self.between);
+    }
 }
 
 fn read_line(line: &str) -> Option<Folding> {
@@ -178,14 +231,14 @@ fn read_line(line: &str) -> Option<Folding> {
     }
 }
 
-fn encode(stored: &Stored, cpu: Duration) -> Vec<u8> {
+fn encode(stored: &Stored, cpu_least: Duration) -> Vec<u8> {
     let mut out = Vec::new();
     let number = |out: &mut Vec<u8>, number: u64| out.extend_from_slice(&number.to_le_bytes());
     let bytes = |out: &mut Vec<u8>, bytes: &[u8]| {
         out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
         out.extend_from_slice(bytes);
     };
-    number(&mut out, cpu.as_secs());
+    number(&mut out, cpu_least.as_secs());
     number(&mut out, stored.snapshot.is_some().into());
     if let Some(snapshot) = &stored.snapshot {
         number(&mut out, snapshot.position.seq);
@@ -204,7 +257,7 @@ fn encode(stored: &Stored, cpu: Duration) -> Vec<u8> {
 
 fn decode(mut given: &[u8]) -> Option<(Stored, Duration)> {
     let mut read = Reader(&mut given);
-    let cpu = Duration::from_secs(read.number()?);
+    let cpu_least = Duration::from_secs(read.number()?);
     let at = |seq| Position { seq, tip: Tip(Uuid::nil()) };
     let snapshot = match read.number()? {
         0 => None,
@@ -222,7 +275,7 @@ fn decode(mut given: &[u8]) -> Option<(Stored, Duration)> {
         rows.push(LogRow { seq_from, seq_to, append_id, tip, authorship, updates });
     }
     let head = Head { position: at(rows.last().map_or(0, |row| row.seq_to)), deleted: false };
-    Some((Stored { snapshot, tail: Tail { rows, head }, quarantined: Vec::new(), damage: None }, cpu))
+    Some((Stored { snapshot, tail: Tail { rows, head }, quarantined: Vec::new(), damage: None }, cpu_least))
 }
 
 struct Reader<'a, 'b>(&'a mut &'b [u8]);
@@ -300,6 +353,12 @@ mod tests {
             assert_eq!(proves(&format!("kill -{signal} $$")), Verdict::Died(Folding::Update(7)), "{signal}");
         }
         assert_eq!(proves("kill -XCPU $$"), Verdict::Overran(Folding::Update(7)));
+        assert!(matches!(proves("echo folded >&2; kill -XCPU $$"), Verdict::Unknown(_)), "it lived through that");
+        assert_eq!(
+            proves("echo folded >&2; kill -SEGV $$"),
+            Verdict::Died(Folding::Update(7)),
+            "what it broke showed late"
+        );
         assert_eq!(proves("exit 0"), Verdict::Sound);
         for nothing in [
             "kill -KILL $$",

@@ -29,7 +29,8 @@ struct QuarantinedBody {
     /// Its sequence number in the document; `null` when it never entered.
     seq: Option<u64>,
     /// Why: `fork`, it contradicted what the document held under the same client id; `deleted_before_it_came`, others had brought the same clocks of it as
-    /// deleted; others, it could not be read back.
+    /// deleted; `does_not_continue`, it needs something that was lost or taken out (what does not need that stayed in the document); others, it could not be
+    /// read back.
     #[schema(example = "fork")]
     reason: String,
     /// Its size.

@@ -165,6 +165,24 @@ fn a_row_that_is_folded_for_ever_is_noticed_and_convicted_when_it_overruns_twice
     Planted::start(&[("CONTEXTNEXUS_FOLDING__CPU_S_MAX", "1")]).convicts(killer::SPINS, 6, "fold_overran");
 }
 
+/// Issue 12: folds of which each was allowed added up to a conviction of whichever was folded when the sum ran out.
+#[test]
+fn each_fold_is_tried_by_itself_as_it_was_lived_through() {
+    let mut planted = Planted::start(&[("CONTEXTNEXUS_FOLDING__CPU_S_MAX", "1")]);
+    for client in 1..=5 {
+        assert_eq!(planted.write(client, 0, killer::BURNS).expect("it may take so long").status, 200);
+    }
+    assert!(planted.write(6, 0, killer::SPINS).is_none());
+    assert_eq!(planted.signal(), 6);
+
+    let running = planted.start_again();
+    running.wait_for_line("it is tried", Duration::from_secs(20));
+    let text = planted.text();
+    assert_eq!(text.matches(killer::BURNS).count(), 5, "{text}");
+    let quarantined: Vec<_> = planted.quarantined().iter().map(|update| update["seq"].clone()).collect();
+    assert_eq!(quarantined, [json!(6)], "the one that does not end, and no other");
+}
+
 #[test]
 fn a_kill_in_the_middle_of_a_fold_accuses_nobody() {
     let mut planted = Planted::start(&[("CONTEXTNEXUS_FOLDING__CPU_S_MAX", "1")]);

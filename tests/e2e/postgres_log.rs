@@ -9,7 +9,7 @@ use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
 use contextnexus_actors::ids::{AppendId, DocumentKey, Position, SessionId};
 use contextnexus_actors::ports::contract::{SENTENCES, World};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine,
+    AppendOutcome, AppendRequest, Extent, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -245,6 +245,7 @@ async fn quarantined_bytes_are_kept_for_their_author() {
     let AppendOutcome::Committed(at) = world.log.append(request).await else { panic!("not committed") };
     let what = Quarantine {
         seq_from: 1,
+        extent: Extent::Row,
         new_tip: contextnexus_actors::ids::Tip(fresh()),
         reason: "fold_panicked",
         update: Bytes::new(),

@@ -5,7 +5,7 @@ use crate::support::rest::{Company, TestApp, typing};
 use bytes::Bytes;
 use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Tip, UserId};
-use contextnexus_actors::ports::log::{OperationLog, Quarantine};
+use contextnexus_actors::ports::log::{Extent, OperationLog, Quarantine};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ async fn refuse(log: &PostgresLog, company: &Company, user: Option<UserId>, upda
     let key = DocumentKey { tenant: company.tenant.id, document: DocumentId(company.document) };
     let what = Quarantine {
         seq_from: 0,
+        extent: Extent::Row,
         reason: "fork",
         update: Bytes::from_static(update),
         session: None,
@@ -139,7 +140,8 @@ async fn rows_that_break_a_fold_close_a_document_when_they_come_within_ten_minut
     let quarantine = async |seq_from: u64, reason: &'static str| {
         let key = DocumentKey { tenant: company.tenant.id, document: DocumentId(company.document) };
         let new_tip = Tip(Uuid::from_u128(u128::from(seq_from)));
-        let what = Quarantine { seq_from, reason, update: Bytes::new(), session: None, user: None, new_tip };
+        let (extent, update) = (Extent::Row, Bytes::new());
+        let what = Quarantine { seq_from, extent, reason, update, session: None, user: None, new_tip };
         log.quarantine(key, what).await.expect("quarantine");
     };
     let is_open = async || {

@@ -13,6 +13,9 @@ pub const SEGFAULTS: &str = "reads freed memory";
 pub const SPINS: &str = "loops for ever";
 /// Never ends in a server, without taking any CPU time, so that somebody can kill it meanwhile; it does no harm in a trial.
 pub const WAITS: &str = "waits for somebody";
+/// Does not kill: it takes so much CPU time, each time.
+pub const BURNS: &str = "takes its time";
+pub const BURNT: Duration = Duration::from_millis(600);
 /// Does not kill: it panics, which is caught.
 pub const PANICS: &str = "panics";
 
@@ -41,6 +44,15 @@ impl Witness for Killer {
             }
         } else if says(SPINS) {
             loop {
+                std::hint::spin_loop();
+            }
+        } else if says(BURNS) {
+            let used = || {
+                let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+                Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.try_into().unwrap_or_default())
+            };
+            let end = used() + BURNT;
+            while used() < end {
                 std::hint::spin_loop();
             }
         } else if says(WAITS) && std::env::var_os(TRIAL).is_none() {

@@ -10,11 +10,26 @@ use crate::order::Class;
 pub struct Cost {
     /// In nanoseconds.
     pub ns: u64,
+    /// What of that may grow faster than the bytes.
+    pub beyond_size_ns: u64,
+}
+
+impl Cost {
+    /// Whether taking in so many bytes costs more than an update of that size may, with this bound.
+    pub fn exceeds(self, bound_ms: u64, bytes: usize) -> bool {
+        self.beyond_size_ns > bound_ps(bound_ms, bytes) / 1_000
+    }
+}
+
+/// What may be admitted of that, in picoseconds.
+fn bound_ps(bound_ms: u64, bytes: usize) -> u64 {
+    bound_ms.saturating_mul(1_000_000_000).saturating_add(ps::BYTE.saturating_mul(bytes as u64))
 }
 
 impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, other: Self) {
         self.ns = self.ns.saturating_add(other.ns);
+        self.beyond_size_ns = self.beyond_size_ns.saturating_add(other.beyond_size_ns);
     }
 }
 
@@ -109,14 +124,14 @@ impl Work {
             (self.deletes, ps::DELETE),
             (self.moved_by_deletes, ps::MOVED),
         ]);
-        Cost { ns: by_size.saturating_add(self.beyond_size()) / 1_000 }
+        let beyond_size = self.beyond_size();
+        Cost { ns: by_size.saturating_add(beyond_size) / 1_000, beyond_size_ns: beyond_size / 1_000 }
     }
 
     /// Whether an update of so many bytes costs more than is admitted. What is there is deleted only once, so that counts a quarter.
     pub fn exceeds(&self, bound_ms: u64, bytes: usize) -> bool {
-        let bound = bound_ms.saturating_mul(1_000_000_000).saturating_add(ps::BYTE.saturating_mul(bytes as u64));
         let moved = ps::MOVED.saturating_mul(self.moved_by_deletes) / 4;
-        self.beyond_size().saturating_add(moved) > bound
+        self.beyond_size().saturating_add(moved) > bound_ps(bound_ms, bytes)
     }
 
     /// What may grow faster than the update, in picoseconds.

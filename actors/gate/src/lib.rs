@@ -47,9 +47,9 @@
 //!
 //! Read in this order: [`lib0`] reads the primitives; [`Update`] parses what a client sent and checks every rule that needs no
 //! document; [`admit()`] decides which part of it follows on what an [`Index`] holds; [`merge()`] makes one update of many, and
-//! [`diff()`] of what somebody lacks of them; [`pieces()`] cuts one for slow connections; [`wrapped()`] has yrs keep
-//! values as they came; [`Recent`] finds forks, [`Marks`] those in content that is no longer held, and [`difference()`]
-//! finds any difference.
+//! [`diff()`] of what somebody lacks of them; [`hollow()`] takes the content out of one; [`pieces()`] cuts one for slow
+//! connections; [`wrapped()`] has yrs keep values as they came; [`Recent`] finds forks, [`Marks`] those in content that
+//! is no longer held, and [`difference()`] finds any difference.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -94,7 +94,7 @@ pub use difference::difference;
 pub use index::{Delta, Index};
 pub use malformed::{Malformed, Rule};
 pub use marks::{Compared, Marks};
-pub use merge::{diff, merge};
+pub use merge::{diff, hollow, merge};
 pub use order::{Mark, Order};
 pub use pieces::pieces;
 pub use recent::{Fork, Recent};

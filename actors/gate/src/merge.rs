@@ -49,13 +49,43 @@ pub fn merge(updates: &[Update]) -> Bytes {
 /// What somebody at `known` lacks of consecutive updates of one log: their blocks beyond it, and all their deletes, as Yjs answers a step 1.
 /// Content that one of them deletes is not in it.
 pub fn diff(updates: &[Update], known: &StateVector) -> Bytes {
-    let deletes = merge_deletes(updates);
+    encode_undeleted(updates, known, &merge_deletes(updates))
+}
+
+impl Update {
+    /// Its content: client and clocks of each block that is no shared type.
+    pub fn contents(&self) -> impl Iterator<Item = (u64, Range<u64>)> + '_ {
+        self.blocks_of_content().map(|(client, clocks)| (client, u64::from(clocks.start)..u64::from(clocks.end)))
+    }
+
+    fn blocks_of_content(&self) -> impl Iterator<Item = (u64, Range<u32>)> + '_ {
+        self.sections.iter().flat_map(move |section| {
+            let views = section.blocks.clone().filter_map(|at| self.view(section, at));
+            let contents = views.filter(|view| !matches!(view.kind(), Kind::Skip | Kind::Type));
+            contents.map(|view| (section.client, view.block.clock..view.block.end_clock()))
+        })
+    }
+}
+
+/// Writes what `known` lacks, without the content of what these delete.
+fn encode_undeleted(updates: &[Update], known: &StateVector, deletes: &[(u64, Vec<Range<u32>>)]) -> Bytes {
     let by_client: HashMap<u64, &[Range<u32>]> =
         deletes.iter().map(|(client, ranges)| (*client, ranges.as_slice())).collect();
-    encode(updates, known, &deletes, |into, update, section, part| {
+    encode(updates, known, deletes, |into, update, section, part| {
         let deleted = by_client.get(&section.client).copied().unwrap_or_default();
         write_undeleted(into, update, section, part, deleted)
     })
+}
+
+/// The same update without its [content](Update::contents): each block stays where it is as something deleted, so that what others wrote
+/// around it stays where that is, and everybody who has the content learns that it is gone. Shared types stay, for what others wrote into
+/// them, and what the update deleted besides stays deleted. Of what this made it makes the same again.
+pub fn hollow(update: &Update) -> Bytes {
+    let mut own: HashMap<u64, Vec<Range<u32>>> = merge_deletes(std::slice::from_ref(update)).into_iter().collect();
+    for (client, clocks) in update.blocks_of_content() {
+        own.entry(client).or_default().push(clocks);
+    }
+    encode_undeleted(std::slice::from_ref(update), &StateVector::default(), &joined(own))
 }
 
 /// Writes what `known` lacks, its blocks by `write`, which answers how many they became.
@@ -160,6 +190,11 @@ fn merge_deletes(updates: &[Update]) -> Vec<(u64, Vec<Range<u32>>)> {
             by_client.entry(section.client).or_default().extend_from_slice(update.delete_ranges(section));
         }
     }
+    joined(by_client)
+}
+
+/// As they are written: clients from the highest id on, ranges in order.
+fn joined(by_client: HashMap<u64, Vec<Range<u32>>>) -> Vec<(u64, Vec<Range<u32>>)> {
     let mut merged: Vec<_> = by_client
         .into_iter()
         .map(|(client, mut ranges)| {

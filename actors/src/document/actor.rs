@@ -6,7 +6,7 @@ use super::member::Member;
 use super::messages::{
     Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Renew, Unload, Write,
 };
-use super::replica::Unverified;
+use super::replica::{ReplicaError, Unverified};
 use super::state::{DocumentState, HeldDecision, Unsound};
 use super::{FollowerId, close, storage};
 use crate::aside::{ASIDE_FROM, done_aside};
@@ -398,13 +398,21 @@ impl DocumentActor {
                 }
             };
             ctx.spawn(taken.into_actor(actor).map(|(taken, is_stored), actor, ctx| {
-                actor.decide(ctx, Duration::ZERO, move |state, now| {
-                    let taken = taken.map(|(snapshot, weight)| {
+                let take = move |state: &mut DocumentState, now| {
+                    if matches!(taken, Err(ReplicaError::TooDear)) {
+                        return (Vec::new(), state.snapshot_too_dear());
+                    }
+                    let taken = taken.ok().map(|(snapshot, weight)| {
                         state.weighed(weight);
                         snapshot
                     });
                     state.snapshot_taken(taken, is_stored, now);
-                    Vec::new()
+                    (Vec::new(), false)
+                };
+                actor.decide_and(ctx, Duration::ZERO, take, |actor, is_first, _| {
+                    if is_first {
+                        storage::say_too_dear(actor.key.document);
+                    }
                 });
             }));
         });
@@ -473,7 +481,7 @@ impl DocumentActor {
             return self.arm_idle(ctx);
         }
         // So that the next one to open it reads little; packed, it is as it was read.
-        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100 && !state.is_packed()) {
+        if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100 && state.may_be_snapshot()) {
             return self.take_snapshot(ctx, |actor, snapshot, ctx| {
                 actix::spawn(storage::store_snapshot(actor.world.clone(), actor.key, snapshot)); // without us
                 actor.resign(ctx);

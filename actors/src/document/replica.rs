@@ -13,7 +13,7 @@ use super::witness::{Fold, Folding, Nobody, Witness};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::log::Snapshot;
 use bytes::Bytes;
-use contextnexus_gate::{Caps, StateVector as Known, Update as Part, difference};
+use contextnexus_gate::{Caps, Index, Order, StateVector as Known, Update as Part, difference};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -82,6 +82,9 @@ pub enum ReplicaError {
     /// Read back, it is another document.
     #[error("the state reads back as another document")]
     Differs,
+    /// Read back, it would take longer to fold than any update may.
+    #[error("the state takes longer to fold than an update may (integration_ms_max)")]
+    TooDear,
     /// The snapshot on which the replica stands cannot be folded.
     #[error("the snapshot at {seq} cannot be folded: {why}")]
     Snapshot {
@@ -90,11 +93,15 @@ pub enum ReplicaError {
         /// What yrs said.
         why: Box<ReplicaError>,
     },
-    /// A row of the log that was read when the document was loaded cannot be folded.
-    #[error("the row of the log at {seq} cannot be folded: {why}")]
-    Row {
-        /// The number of its first update.
+    /// An update of the log that was read when the document was loaded cannot be folded.
+    #[error("the update {seq} of the log cannot be folded: {why}")]
+    Logged {
+        /// The number of the first update of its row.
+        row: u64,
+        /// Its own number.
         seq: u64,
+        /// What yrs was given.
+        update: Bytes,
         /// What yrs said.
         why: Box<ReplicaError>,
     },
@@ -171,9 +178,12 @@ impl Replica {
                 .map_err(|why| ReplicaError::Snapshot { seq, why: Box::new(why) })?;
         }
         for Unfolded { row, seq, update } in packed.updates {
-            part(update)
-                .and_then(|update| self.fold(seq, &update))
-                .map_err(|why| ReplicaError::Row { seq: row, why: Box::new(why) })?;
+            part(update.clone()).and_then(|part| self.fold(seq, &part)).map_err(|why| ReplicaError::Logged {
+                row,
+                seq,
+                update,
+                why: Box::new(why),
+            })?;
         }
         Ok(())
     }
@@ -439,6 +449,9 @@ fn deletes_of(state: &[u8]) -> Result<IdSet, ReplicaError> {
     Ok(state.delete_set().clone())
 }
 
+/// A state of so few bytes has too few blocks to be dear.
+const CHEAP: usize = 2 << 10;
+
 /// A whole state that nobody has read back yet.
 #[derive(Clone, Debug)]
 pub struct Unverified {
@@ -467,10 +480,18 @@ impl Unverified {
         self
     }
 
-    /// What its state takes in memory, once it is a tree.
-    pub fn weigh(&self) -> Weight {
-        let state = parsed(self.snapshot.state.clone());
-        state.map(|state| Weight::of(&state)).unwrap_or_default()
+    /// What its state takes in memory, once it is a tree; an error where yrs would take longer to make that than for an
+    /// update of the size. A log is folded update by update, and each of them may take so long: as one update, which a
+    /// snapshot is, all of them together may not.
+    pub fn weigh(&self, integration_ms_max: u64) -> Result<Weight, ReplicaError> {
+        let state = parsed(self.snapshot.state.clone())?;
+        if state.bytes().len() > CHEAP {
+            let (_, cost) = Order::of_state(&Index::from_state(&state), &state);
+            if cost.exceeds(integration_ms_max, state.bytes().len()) {
+                return Err(ReplicaError::TooDear);
+            }
+        }
+        Ok(Weight::of(&state))
     }
 
     /// The snapshot, once its state was decoded into a fresh document that equals the one it was taken of: in state

@@ -21,7 +21,8 @@ use crate::ports::authority::{Held, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
 use crate::ports::log::{
-    AppendOutcome, Authorship, Damage, Head, IdempotencyKey, LogError, NewRow, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, Authorship, DOES_NOT_CONTINUE, Damage, Extent, Head, IdempotencyKey, LogError, NewRow, Quarantine,
+    Snapshot, Stored, Tail,
 };
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -42,6 +43,7 @@ mod following;
 mod hearing;
 mod log;
 mod owing;
+mod quarantined;
 mod showing;
 mod writing;
 
@@ -56,7 +58,7 @@ const RACES_MAX: u32 = 3;
 /// Bytes of one batch: keeps one statement, one fold and one broadcast short.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// What a batch may cost yrs, by the gate's estimate, before the next update begins another: between two of them the thread does other things.
-const BATCH_COST_MAX: Cost = Cost { ns: 50_000_000 };
+const BATCH_COST_MAX: Cost = Cost { ns: 50_000_000, beyond_size_ns: 0 };
 /// Updates of one batch.
 const BATCH_UPDATES_MAX: usize = 4_096;
 /// Slow matters (gaps, withheld marks, expiry, age of the tail) are looked at so often, while there are any.
@@ -112,6 +114,10 @@ pub struct DocumentState {
     /// Somebody said that the head moved while the log was busy.
     look_again: bool,
     tail: TailSinceSnapshot,
+    /// How much of a tail there was when the state was too dear to be a snapshot.
+    too_dear: Option<TailSinceSnapshot>,
+    /// What the gate says that the tree costs yrs, where it was asked while there was none.
+    tree_cost: Duration,
     /// The whole state as it was encoded last, for whoever joins next.
     encoded: Option<Encoded>,
     /// The same in pieces, where it is large.
@@ -190,6 +196,8 @@ impl DocumentState {
             batch_updates_max: BATCH_UPDATES_MAX,
             look_again: false,
             tail: TailSinceSnapshot::default(),
+            too_dear: None,
+            tree_cost: Duration::ZERO,
             encoded: None,
             in_pieces: None,
             used_at: None,
@@ -375,7 +383,7 @@ impl DocumentState {
             }
             Ok(update) if self.damaged.is_some() => Err((update, WriteRefused::ReadOnly)),
             Ok(update) if self.is_log_away() => Err((update, WriteRefused::Unavailable { retry_after_s: 5 })),
-            Ok(update) if self.has_quarantined(&update) => {
+            Ok(update) if self.has_quarantined(&update) || self.brings_content(&update, by.user) => {
                 Err((update, WriteRefused::Malformed("it was quarantined".into())))
             }
             Ok(update) => Ok(update),
@@ -555,15 +563,6 @@ impl DocumentState {
                 self.members.remove(follower); // the last thing it had sent is settled
             }
         }
-    }
-
-    fn has_quarantined(&self, update: &Update) -> bool {
-        self.quarantined.iter().any(|held| {
-            held.clients().any(|(client, from, to)| {
-                let known = self.index.next_clock(client);
-                update.clients().any(|(other, first, end)| other == client && first.max(from).max(known) < end.min(to))
-            })
-        })
     }
 
     fn reassure(&mut self, now: Instant) {

@@ -7,15 +7,16 @@ use super::weight::Weight;
 use crate::aside::{ASIDE_FROM, done_aside};
 use crate::causes::Cause;
 use crate::counted::Counted;
-use crate::ids::{DocumentKey, Tip};
+use crate::ids::{DocumentId, DocumentKey, Tip};
 use crate::ports::log::{Damage, LogError, Quarantine, Snapshot, Stored};
 use crate::report;
 use crate::world::World;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
-/// Rows to quarantine one after the other before loading gives up and says that the document cannot be read.
+/// How often what cannot be used is moved into quarantine before loading gives up and says that the document cannot be read.
 const QUARANTINES_PER_LOAD_MAX: usize = 64;
 /// Snapshots that are read back side by side in this process: each is a second tree, and nobody waits for it.
 static READ_BACKS: Semaphore = Semaphore::const_new(2);
@@ -66,7 +67,7 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
     Err(JoinRefused::Unavailable)
 }
 
-/// Moves a row of the log into quarantine, or deletes the snapshots from a number on. What cannot be done now is left to whoever meets it again.
+/// Moves updates of the log into quarantine, or deletes the snapshots from a number on. What cannot be done now is left to whoever meets it again.
 pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
     let unsound = named(world, key, unsound);
     for _ in 0..ATTEMPTS_MAX {
@@ -79,18 +80,27 @@ pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
 
 async fn try_to_mend(world: &World, key: DocumentKey, unsound: &Unsound) -> Result<(), LogError> {
     match unsound {
-        Unsound::Row(what) => world.log.quarantine(key, what.clone()).await,
+        Unsound::Log(all) => {
+            for what in all {
+                world.log.quarantine(key, what.clone()).await?;
+            }
+            Ok(())
+        }
         Unsound::Snapshot { seq } => world.log.discard_snapshots(key, *seq).await,
     }
 }
 
-/// The same with the tip that the log will have after it; said and counted here.
+/// The same with the tips that the log will have after it; said and counted here.
 fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
     match unsound {
-        Unsound::Row(what) => {
-            report!(Cause::Damage, document.id = %key.document, seq = what.seq_from, "log row quarantined: {}", what.reason);
-            metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
-            Unsound::Row(Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what })
+        Unsound::Log(all) => {
+            let named = all.into_iter().map(|what| {
+                let seq = what.seq();
+                report!(Cause::Damage, document.id = %key.document, seq, "update {seq} of the log quarantined: {}", what.reason);
+                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
+                Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what }
+            });
+            Unsound::Log(named.collect())
         }
         Unsound::Snapshot { seq } => {
             report!(Cause::Damage, document.id = %key.document, seq, "snapshot does not read back and is discarded");
@@ -134,21 +144,37 @@ pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Qua
 }
 
 /// The snapshot, once it was read back aside, and what it takes as a tree.
-pub(super) async fn verify(world: &World, key: DocumentKey, snapshot: Unverified) -> Option<(Snapshot, Weight)> {
+pub(super) async fn verify(
+    world: &World,
+    key: DocumentKey,
+    snapshot: Unverified,
+) -> Result<(Snapshot, Weight), ReplicaError> {
     let position = snapshot.position();
     let _waits = Counted::in_gauge("contextnexus_read_backs_waiting");
     let _turn = READ_BACKS.acquire().await; // never closed
+    let integration_ms_max = world.limits.integration_ms_max;
     let verify = move || {
-        let weight = snapshot.weigh();
-        snapshot.verify().map(|snapshot| (snapshot, weight))
+        let weight = snapshot.weigh(integration_ms_max)?;
+        Ok((snapshot.verify()?, weight))
     };
     let verified = done_aside(world.aside.as_ref(), key.tenant, verify).await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
-    let verified = verified.inspect_err(|error| {
-        report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
-        metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
-    });
-    verified.ok()
+    verified.inspect_err(|error| match error {
+        ReplicaError::TooDear => metrics::counter!("contextnexus_snapshots_total", "result" => "too_dear").increment(1),
+        error => {
+            report!(Cause::Damage, document.id = %key.document, "the state at {position} does not read back and is not used: {error}");
+            metrics::counter!("contextnexus_snapshots_total", "result" => "unsound").increment(1);
+        }
+    })
+}
+
+/// Says that a document has no snapshots for now.
+pub(super) fn say_too_dear(document: DocumentId) {
+    warn!(
+        document.id = %document,
+        "document {document} is not stored as a snapshot: folding its state takes longer than an update may (integration_ms_max). \
+         It is loaded from the updates in its log"
+    );
 }
 
 /// Stores a snapshot once it was read back. Answers it, and whether it is stored: the log alone would do.
@@ -156,14 +182,17 @@ pub(super) async fn store_snapshot(
     world: World,
     key: DocumentKey,
     snapshot: Unverified,
-) -> (Option<(Snapshot, Weight)>, bool) {
+) -> (Result<(Snapshot, Weight), ReplicaError>, bool) {
     let started = world.clock.instant();
-    let Some((snapshot, weight)) = verify(&world, key, snapshot).await else { return (None, false) };
+    let (snapshot, weight) = match verify(&world, key, snapshot).await {
+        Ok(verified) => verified,
+        Err(error) => return (Err(error), false),
+    };
     if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
         report!(Cause::Outage, document.id = %key.document, "snapshot not stored: {error}");
-        return (Some((snapshot, weight)), false);
+        return (Ok((snapshot, weight)), false);
     }
     metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
     metrics::histogram!("contextnexus_snapshot_seconds").record(world.clock.instant() - started);
-    (Some((snapshot, weight)), true)
+    (Ok((snapshot, weight)), true)
 }

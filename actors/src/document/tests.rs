@@ -14,4 +14,6 @@ mod reading;
 mod reconnecting;
 mod recovering;
 mod rights;
+mod taken_out;
+mod too_dear;
 mod writers;

@@ -10,8 +10,8 @@
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId, Tip, UserId};
 use crate::ports::log::{
-    AppendOutcome, AppendRequest, Authorship, Damage, DamageKind, Head, IdempotencyKey, LogError, NewRow, OperationLog,
-    Quarantine, Snapshot,
+    AppendOutcome, AppendRequest, Authorship, DOES_NOT_CONTINUE, Damage, DamageKind, Extent, Head, IdempotencyKey,
+    LogError, NewRow, OperationLog, Quarantine, Snapshot,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -68,6 +68,8 @@ sentences! {
     a_second_holder_waits_no_longer_than_a_second
     a_quarantined_row_is_empty_and_nobody_stands_on_it
     a_quarantined_document_goes_on
+    an_update_without_its_content_leaves_the_rest_of_its_row
+    what_only_lacked_something_may_come_back
     refused_bytes_are_no_part_of_the_log
     loading_takes_the_newest_snapshot_and_what_follows
     a_damaged_snapshot_is_passed_over
@@ -124,6 +126,7 @@ fn quarantine(seq_from: u64) -> Quarantine {
     Quarantine {
         seq_from,
         new_tip: Tip(fresh()),
+        extent: Extent::Row,
         reason: "fold_panicked",
         update: Bytes::new(),
         session: None,
@@ -395,6 +398,62 @@ async fn a_quarantined_document_goes_on(world: &dyn World) {
     assert_eq!(at.seq, 3);
     world.log().save_snapshot(key, snapshot(at, b"state")).await.expect("save");
     assert_eq!(world.log().load(key).await.expect("load").snapshot.expect("a snapshot").position, at);
+}
+
+/// Client 1 writes "hi" into the text "t".
+const HI: &[u8] = &[1, 1, 1, 0, 4, 1, 1, b't', 2, b'h', b'i', 0];
+/// The same without what it says.
+const HOLLOW: &[u8] = &[1, 1, 1, 0, 1, 1, 1, b't', 2, 1, 1, 1, 0, 2];
+const NOTHING: &[u8] = &[0, 0];
+
+async fn an_update_without_its_content_leaves_the_rest_of_its_row(world: &dyn World) {
+    let log = world.log();
+    let key = world.create().await;
+    let before = grow(world, key, Position::START, 1).await;
+    committed(log.append(request(key, before, vec![row(&[b"first", HI, b"last"])])).await);
+    let updates = async || {
+        let stored = log.load(key).await.expect("load");
+        assert_eq!(stored.quarantined, [Bytes::from_static(HI)], "once, and nothing else of the row");
+        (stored.tail.rows[1].updates.clone(), stored.tail.head.position)
+    };
+    let of = |update: &'static [u8]| {
+        let (extent, update) = (Extent::Content(3), Bytes::from_static(update));
+        Quarantine { extent, update, ..quarantine(2) }
+    };
+    let first = of(HI);
+    log.quarantine(key, first.clone()).await.expect("quarantine");
+    log.quarantine(key, of(HI)).await.expect("another node that had read it as it was");
+    assert_eq!(
+        updates().await,
+        ([&b"first"[..], HOLLOW, b"last"].map(Bytes::from).into(), Position { seq: 4, tip: first.new_tip })
+    );
+    // What is left cannot be folded either.
+    let second = of(HOLLOW);
+    log.quarantine(key, second.clone()).await.expect("quarantine");
+    log.quarantine(key, of(b"")).await.expect("nothing is left");
+    assert_eq!(
+        updates().await,
+        ([&b"first"[..], NOTHING, b"last"].map(Bytes::from).into(), Position { seq: 4, tip: second.new_tip })
+    );
+}
+
+async fn what_only_lacked_something_may_come_back(world: &dyn World) {
+    let log = world.log();
+    let key = world.create().await;
+    committed(log.append(request(key, Position::START, vec![row(&[b"first", HI])])).await);
+    let rest = |update: &'static [u8]| Quarantine {
+        extent: Extent::Rest(2, Bytes::from_static(b"stays")),
+        reason: DOES_NOT_CONTINUE,
+        update: Bytes::from_static(update),
+        ..quarantine(1)
+    };
+    log.quarantine(key, rest(b"something else")).await.expect("it is no longer what was read");
+    let untouched = log.load(key).await.expect("load").tail.rows[0].updates.clone();
+    assert_eq!(untouched, [&b"first"[..], HI]);
+    log.quarantine(key, rest(HI)).await.expect("quarantine");
+    let stored = log.load(key).await.expect("load");
+    assert_eq!(stored.tail.rows[0].updates, [&b"first"[..], b"stays"]);
+    assert!(stored.quarantined.is_empty(), "a resend would be refused");
 }
 
 async fn refused_bytes_are_no_part_of_the_log(world: &dyn World) {

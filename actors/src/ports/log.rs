@@ -42,9 +42,9 @@ pub trait OperationLog: Send + Sync + 'static {
         held: &[(DocumentId, Position)],
     ) -> Result<Vec<(DocumentId, Head)>, LogError>;
 
-    /// Moves the bytes of the row that starts at `seq_from` into quarantine, in one transaction under the head's lock: the row
-    /// stays, empty; snapshots from it on are deleted; it, every row after it and the head get the tip `new_tip`, so that nobody who
-    /// folded it, up to wherever, still stands on a prefix. Repeating it is harmless.
+    /// Moves the row that starts at `seq_from`, or [so much of it](Extent) as must go, into quarantine, in one transaction under the head's
+    /// lock: the row stays, with [what is left](Quarantine::leave); snapshots from it on are deleted; it, every row after it and the head get
+    /// the tip `new_tip`, so that nobody who folded it, up to wherever, still stands on a prefix. Repeating it is harmless.
     async fn quarantine(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError>;
 
     /// Quarantines bytes that never entered the log (a fork).
@@ -222,7 +222,8 @@ pub struct Stored {
     pub snapshot: Option<Snapshot>,
     /// Every row after it, and the head.
     pub tail: Tail,
-    /// Every update of this document that was in the log and is in quarantine now: their resend is refused before it is appended.
+    /// Every update of this document that was in the log and is in quarantine now, but for what only lacked something before it
+    /// ([`DOES_NOT_CONTINUE`]): their resend is refused before it is appended.
     pub quarantined: Vec<Bytes>,
     /// Why the rows do not lead to the head.
     pub damage: Option<Damage>,
@@ -289,17 +290,21 @@ pub struct Snapshot {
 pub struct Quarantine {
     /// First number of the row, 0 for what never entered the log.
     pub seq_from: u64,
+    /// How much of the row.
+    pub extent: Extent,
     /// The new tip of the log (unused for what never entered it).
     pub new_tip: Tip,
-    /// Why: `fold_panicked`, `fork`, `does_not_continue`, `deleted_before_it_came`.
+    /// Why: `fold_panicked`, `fork`, [`DOES_NOT_CONTINUE`], `deleted_before_it_came`.
     pub reason: &'static str,
-    /// The update; for a logged row the adapter takes the stored bytes.
+    /// The update as it was read, where known. Kept are the stored bytes of what was in the log.
     pub update: Bytes,
     /// Who delivered it, where known.
     pub session: Option<SessionId>,
     /// Whose it is, where known: who may download it.
     pub user: Option<UserId>,
 }
+
+pub use super::extent::{DOES_NOT_CONTINUE, Extent, Left};
 
 /// Why the log gave no answer.
 #[derive(Debug, thiserror::Error)]

@@ -278,11 +278,10 @@ impl Document {
         let at = self.rows.iter().position(|row| row.seq_from == what.seq_from).ok_or(LogError::Diverged)?;
         let (before, sick_and_after) = self.rows.split_at_mut(at);
         debug_assert!(before.iter().all(|row| row.seq_to < what.seq_from));
-        if sick_and_after[0].updates.is_empty() {
-            return Ok(()); // done already
-        }
-        for update in std::mem::take(&mut sick_and_after[0].updates) {
-            if !self.quarantined.contains(&update) {
+        let Some(left) = what.leave(&sick_and_after[0].updates) else { return Ok(()) }; // done already
+        sick_and_after[0].updates = left.updates;
+        for (_, update) in left.kept {
+            if what.is_final() && !self.quarantined.contains(&update) {
                 self.quarantined.push(update);
             }
         }

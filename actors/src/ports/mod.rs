@@ -8,6 +8,7 @@ pub mod contract;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract_bus;
 pub mod documents;
+mod extent;
 pub mod log;
 pub mod memory_authority;
 pub mod memory_bus;

@@ -20,10 +20,14 @@ pub enum Fault {
     EqualNumber,
     /// The log forgets who brought a row, so that nobody notices who writes under another's client id.
     AuthorsForgotten,
+    /// A trial adds up what its folds take, and convicts whichever is folded when the sum runs out.
+    FoldsAddedUp,
+    /// With what is convicted goes the rest of its row, and all that does not continue without it.
+    DraggedAlong,
 }
 
 /// Each, and the number of seeds within which it must be found.
-pub const PLANTED: [(Fault, u64); 8] = [
+pub const PLANTED: [(Fault, u64); 10] = [
     (Fault::AcknowledgedBeforeCommit, 20),
     (Fault::ShownBeforeCommit, 20),
     (Fault::LostTail, 20),
@@ -32,4 +36,6 @@ pub const PLANTED: [(Fault, u64); 8] = [
     (Fault::StalePrefix, 20),
     (Fault::EqualNumber, 60),
     (Fault::AuthorsForgotten, 60),
+    (Fault::FoldsAddedUp, 60),
+    (Fault::DraggedAlong, 60),
 ];

@@ -56,7 +56,9 @@ pub struct Shared {
     pub seen: BTreeMap<&'static str, u64>,
     /// Client ids under which a stranger has written.
     pub squatted: BTreeSet<u64>,
-    /// Connections that were closed because their client id was squatted on.
+    /// Client ids of which something was taken out of the log.
+    pub convicted: BTreeSet<u64>,
+    /// Connections that were closed because of their client id.
     pub forked: BTreeSet<ConnectionId>,
     /// What was refused and kept.
     pub quarantined: Vec<Quarantine>,
@@ -75,6 +77,7 @@ impl Shared {
             violation: None,
             seen: BTreeMap::new(),
             squatted: BTreeSet::new(),
+            convicted: BTreeSet::new(),
             forked: BTreeSet::new(),
             quarantined: Vec::new(),
             now,
@@ -238,7 +241,8 @@ impl Node {
     fn look(&mut self, shared: &mut Shared) {
         let Some(state) = &self.state else { return };
         let at = state.position();
-        if !shared.store.was_restored && shared.store.log.tail_now(shared.store.key, at).is_err() {
+        let may_differ = shared.store.was_restored || shared.store.was_rewritten;
+        if !may_differ && shared.store.log.tail_now(shared.store.key, at).is_err() {
             shared.must_not_be(format!("a node stands at {at}, which is no prefix of the log"));
         }
         let (updates, bytes) = state.waiting();
@@ -312,8 +316,10 @@ impl Node {
             Effect::Answer(to, answer) => {
                 let _ = to.send(answer); // a requester that has gone needs none
             }
-            Effect::Close { follower, code: code @ close::FORK, reason, .. } if !shared.squatted.is_empty() => {
-                shared.saw("somebody was told that another wrote under the client id");
+            Effect::Close { follower, code: code @ close::FORK, reason, .. }
+                if !shared.squatted.is_empty() || !shared.convicted.is_empty() =>
+            {
+                shared.saw("somebody was told to load the page again");
                 shared.forked.insert(follower.connection);
                 let _ = self.lines.close(follower, code, &reason, false);
             }

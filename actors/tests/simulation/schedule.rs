@@ -58,6 +58,10 @@ pub enum Step {
     Restore,
     /// A stranger who may write does so under the client id of somebody who is away.
     Squat { editor: usize, node: usize, deletes: bool },
+    /// An update of somebody's turns out to be what no process can fold: a node has died of it, and takes it out.
+    Convict { which: usize },
+    /// A node has died while it folded something honest: the log up to there is tried.
+    Try { which: usize },
 }
 
 /// What becomes of something asked of the log.
@@ -110,6 +114,12 @@ pub fn draw(seed: u64, steps: usize) -> (Setting, Vec<Step>) {
             let at = rng.random_range(20..steps - 1);
             schedule[at] = Step::Disconnect { editor, unsent: 0 };
             schedule[at + 1] = Step::Squat { editor, node, deletes: rng.random_bool(0.5) };
+        }
+    } else if rng.random_bool(0.5) && steps >= 40 {
+        for _ in 0..steps / 40 {
+            let which = rng.random_range(0..1_000);
+            let step = if rng.random_bool(0.5) { Step::Convict { which } } else { Step::Try { which } };
+            schedule[rng.random_range(20..steps)] = step;
         }
     }
     (setting, schedule)

@@ -4,7 +4,9 @@ use crate::faults::Fault;
 use bytes::Bytes;
 use contextnexus_actors::document::writers::Writers;
 use contextnexus_actors::ids::{DocumentKey, Position, UserId};
-use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest, Authorship, Head, LogError, Stored, Tail};
+use contextnexus_actors::ports::log::{
+    AppendOutcome, AppendRequest, Authorship, Head, LogError, Quarantine, Stored, Tail,
+};
 use contextnexus_actors::ports::memory_log::{MemoryHead, MemoryLog, MemoryLogBackup};
 use contextnexus_gate::{Caps, Content, Delta, Index, Marks, Update, admit};
 use std::time::Instant;
@@ -21,6 +23,8 @@ pub struct Store {
     backup: Option<MemoryLogBackup>,
     /// A backup was restored: nodes may stand where the log does not.
     pub was_restored: bool,
+    /// Something was taken out of the log: nodes may stand on what it was before.
+    pub was_rewritten: bool,
     ever: Ever,
 }
 
@@ -35,7 +39,7 @@ impl Store {
         let log = MemoryLog::new();
         log.create(key);
         let ever = Ever { index: Index::new(), doc: crate::editor::doc(0) };
-        Self { log, key, fault, late: Vec::new(), backup: None, was_restored: false, ever }
+        Self { log, key, fault, late: Vec::new(), backup: None, was_restored: false, was_rewritten: false, ever }
     }
 
     pub fn append(&mut self, mut request: AppendRequest, head: Option<MemoryHead>, now: Instant) -> AppendOutcome {
@@ -112,6 +116,16 @@ impl Store {
         if let Ok(Stored { snapshot: Some(snapshot), .. }) = self.log.load_now(self.key) {
             self.log.damage_snapshot(self.key, snapshot.position.seq);
         }
+    }
+
+    /// From now on this is gone.
+    pub fn took_out(&mut self, hollow: &Bytes) {
+        self.ever.committed(hollow);
+    }
+
+    pub fn quarantine(&mut self, what: &Quarantine) {
+        self.log.quarantine_now(self.key, what).unwrap();
+        self.was_rewritten = true;
     }
 
     pub fn back_up(&mut self) {

@@ -56,6 +56,8 @@ struct World {
     editors: Vec<Editor>,
     service: Service,
     is_away: bool,
+    /// Pages that were loaded again: each has a client id of its own.
+    reloads: u64,
 }
 
 /// Lives through a schedule, and looks at everything.
@@ -108,7 +110,7 @@ impl World {
                 Editor::new(10 + index as u64, user, dialects[index % 3])
             })
             .collect();
-        Self { shared, nodes, editors, service: Service::new(), is_away: false }
+        Self { shared, nodes, editors, service: Service::new(), is_away: false, reloads: 0 }
     }
 
     fn step(&mut self, step: Step) {
@@ -159,6 +161,11 @@ impl World {
             Step::Backup => self.shared.store.back_up(),
             Step::Restore => self.shared.store.restore(),
             Step::Squat { editor, node, deletes } => self.squat(editor, node, deletes),
+            Step::Convict { which } => {
+                let users: Vec<UserId> = self.editors.iter().map(|editor| editor.user).collect();
+                self.shared.convict(which, |user| users.contains(&user));
+            }
+            Step::Try { which } => self.shared.try_log(which),
         }
     }
 
@@ -269,7 +276,7 @@ impl World {
         self.shared.saw("a client id was squatted on");
     }
 
-    /// Told that another wrote under the client id: the page is loaded anew. What was written under the id is still to be read.
+    /// Told that another wrote under the client id, or that something under it was taken out: the page is loaded anew. What was written under the id is still to be read.
     fn reload(&mut self, editor: usize) {
         let Editor { client, user, dialect, .. } = self.editors[editor];
         let kept = self.shared.quarantined.iter().filter(|kept| kept.user == Some(user));
@@ -281,10 +288,12 @@ impl World {
             marks(&own).compare(&marks(kept)).different == 0
         };
         let is_kept = kept.any(|kept| kept.clients().any(|(of, from, to)| of == client && is_own(&kept, from, to)));
-        if !is_kept || !self.shared.squatted.contains(&client) {
+        let is_due = self.shared.squatted.contains(&client) || self.shared.convicted.contains(&client);
+        if !is_kept || !is_due {
             self.shared.must_not_be(format!("editor {editor} was closed, and its words are not kept"));
         }
-        let fresh = 1_000 + self.shared.quarantined.len() as u64;
+        self.reloads += 1;
+        let fresh = 1_000 + self.reloads;
         self.editors[editor] = Editor::new(fresh, user, dialect);
     }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::{DocumentId, Position, TenantId};
-use contextnexus_actors::ports::log::{Head, LogError, Snapshot, Stored, Tail};
+use contextnexus_actors::ports::log::{DOES_NOT_CONTINUE, Head, LogError, Snapshot, Stored, Tail};
 use contextnexus_actors::report;
 use uuid::Uuid;
 
@@ -100,9 +100,11 @@ async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [
              from unnest($2::uuid[]) with ordinality as asked (document_id, n)
             cross join lateral (select seq, codec, raw_bytes, update from quarantine
                                  where tenant_id = $1 and document_id = asked.document_id and seq is not null
+                                   and reason <> $3
                                  order by seq) as kept"#,
         db.tenant().0,
-        &asked
+        &asked,
+        DOES_NOT_CONTINUE
     )
     .fetch_all(&mut *db.tx)
     .await

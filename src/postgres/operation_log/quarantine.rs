@@ -5,11 +5,11 @@ use super::frames::{self, Packed};
 use super::{away, number, snapshots, stored};
 use crate::postgres::TenantTx;
 use contextnexus_actors::ids::DocumentId;
-use contextnexus_actors::ports::log::{LogError, Quarantine};
+use contextnexus_actors::ports::log::{Left, LogError, Quarantine};
 use uuid::Uuid;
 
-/// Empties the row that starts at `what.seq_from` and gives it, every row after it, and the head the new tip: whoever folded it, up
-/// to wherever, no longer stands on a prefix of the log. A row that is empty already is left alone.
+/// Takes as much as it must out of the row that starts at `what.seq_from` and gives it, every row after it, and the head the new tip:
+/// whoever folded it, up to wherever, no longer stands on a prefix of the log. A row of which it was taken already is left alone.
 pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantine) -> Result<(), LogError> {
     let seq_from = stored(what.seq_from);
     sqlx::query!(
@@ -38,19 +38,30 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
     let user = what.user.map(|user| user.0).or(row.author_id).or(row.relayed_by);
     let session = what.session.map_or(row.session_id, |session| session.0);
     let updates = frames::unpack(row.codec, row.raw_bytes, row.updates.clone()).and_then(frames::unframe);
-    // A row that cannot even be read is kept as one lump.
-    let updates = updates.unwrap_or_else(|| vec![row.updates.into()]);
-    for (seq, update) in (seq_from..).zip(updates) {
-        keep(db, document, Kept { seq: Some(seq), reason: what.reason, update: &update, session: Some(session), user })
-            .await?;
+    let left = match updates {
+        Some(updates) => what.leave(&updates),
+        // A row that cannot even be read is kept as one lump.
+        None => Some(Left { updates: Vec::new(), kept: vec![(what.seq_from, row.updates.into())] }),
+    };
+    let Some(left) = left else { return Ok(()) };
+    for (seq, update) in left.kept {
+        let seq = Some(stored(seq));
+        keep(db, document, Kept { seq, reason: what.reason, update: &update, session: Some(session), user }).await?;
     }
+    let too_large = |error: frames::TooLarge| LogError::Unavailable(Box::new(error));
+    let framed = frames::frame(&left.updates).map_err(too_large)?;
+    let checksum = frames::row_checksum(document, seq_from, row.seq_to, &framed);
+    let packed = frames::pack(framed).map_err(too_large)?;
     sqlx::query!(
-        "update operations_log set updates = '', codec = 0, raw_bytes = 0, checksum = $4
+        "update operations_log set updates = $4, codec = $5, raw_bytes = $6, checksum = $7
           where tenant_id = $1 and document_id = $2 and seq_from = $3",
         db.tenant.0,
         document.0,
         seq_from,
-        frames::row_checksum(document, seq_from, row.seq_to, &[])
+        packed.bytes,
+        packed.codec,
+        packed.raw_bytes,
+        checksum
     )
     .execute(&mut *db.tx)
     .await
@@ -77,8 +88,9 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
     snapshots::discard(db, document, what.seq_from).await?;
     close_if_repeated(db, document).await?;
     tracing::error!(
-        document.id = %document, seq = seq_from, reason = what.reason,
-        "quarantined updates {} to {} of document {document}: {}", what.seq_from, number(row.seq_to), what.reason
+        document.id = %document, seq = what.seq(), reason = what.reason,
+        "quarantined update {} of document {document} (its row is {} to {}): {}",
+        what.seq(), what.seq_from, number(row.seq_to), what.reason
     );
     Ok(())
 }

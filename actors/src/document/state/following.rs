@@ -1,5 +1,6 @@
 //! Rows of the log that come into the document: packed when it is loaded, folded after that.
 
+use super::showing::NOTHING;
 use super::*;
 
 impl DocumentState {
@@ -13,9 +14,14 @@ impl DocumentState {
             // Of one in quarantine the numbers stay.
             let updates = row.updates.into_iter().map(|update| (Some(update), row.authorship));
             let through = Position { seq: row.seq_to, tip: row.tip };
-            if let Err((reason, update)) = self.take_in(updates, through, now) {
-                self.effects.push(Effect::Mend(Unsound::Row(unsound(row.seq_from, reason, update))));
-                self.die(close::SERVICE_RESTART, "document is rebuilt");
+            match self.take_in(updates, through, now) {
+                Ok(()) => {}
+                // Who loads the document sees what of the log continues, and what does not.
+                Err(NotTakenIn::Gap) => self.die(close::SERVICE_RESTART, "document is rebuilt"),
+                Err(NotTakenIn::Broken { seq, update }) => {
+                    self.effects.push(Effect::Mend(Unsound::of(unsound(row.seq_from, seq, update))));
+                    self.die(close::SERVICE_RESTART, "document is rebuilt");
+                }
             }
             if self.dead {
                 return false;
@@ -32,7 +38,7 @@ impl DocumentState {
         updates: impl Iterator<Item = (Option<Bytes>, Authorship)>,
         through: Position,
         now: Instant,
-    ) -> Result<(), (&'static str, Bytes)> {
+    ) -> Result<(), NotTakenIn> {
         if !self.unpack(now) {
             return Ok(()); // what comes next is read from the log
         }
@@ -40,7 +46,7 @@ impl DocumentState {
         let mut shown = Vec::new();
         for (seq, (update, authorship)) in (from.seq + 1..).zip(updates) {
             let Some(update) = update else { continue };
-            if let Some(folded) = self.fold_stored(seq, update.clone()).map_err(|reason| (reason, update))? {
+            if let Some(folded) = self.fold_stored(seq, update)? {
                 self.writers.take_in(&folded, authorship);
                 shown.push(folded.clone());
                 self.remember(seq, folded, now);
@@ -55,9 +61,10 @@ impl DocumentState {
     }
 
     /// Folds the stored update of this number. `None`: nothing of it was new.
-    fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, &'static str> {
-        let Some(update) = trim(&mut self.index, bytes)? else { return Ok(None) };
-        self.replica.fold(seq, &update).map_err(|_| "fold_panicked")?;
+    fn fold_stored(&mut self, seq: u64, bytes: Bytes) -> Result<Option<Update>, NotTakenIn> {
+        let trimmed = trim(&mut self.index, bytes.clone()).map_err(|_| NotTakenIn::Gap)?;
+        let Some(update) = trimmed else { return Ok(None) };
+        self.replica.fold(seq, &update).map_err(|_| NotTakenIn::Broken { seq, update: bytes })?;
         if let Some(order) = &mut self.order {
             order.follow(&self.index, &update);
         }
@@ -70,6 +77,8 @@ impl DocumentState {
         self.quarantined =
             stored.quarantined.into_iter().filter_map(|bytes| Update::parse(bytes, &caps).ok()).collect();
         self.order = None;
+        self.tree_cost = Duration::ZERO;
+        self.too_dear = None;
         self.writers = Writers::default();
         self.folded_bytes = 0;
         self.weight = None;
@@ -83,14 +92,15 @@ impl DocumentState {
         }
         self.tail = TailSinceSnapshot::default();
         let mut unfolded = Vec::new();
+        let mut unsound = Vec::new();
         for row in stored.tail.rows {
             for (seq, bytes) in (row.seq_from..).zip(row.updates) {
                 let update = match trim(&mut self.index, bytes.clone()) {
                     Ok(Some(update)) => update,
                     Ok(None) => continue,
-                    Err(reason) => {
-                        self.check_snapshot(stored.snapshot)?;
-                        return Err(Unsound::Row(unsound(row.seq_from, reason, bytes)));
+                    Err(Gap { stays }) => {
+                        unsound.push(does_not_continue(row.seq_from, seq, bytes, stays));
+                        continue;
                     }
                 };
                 self.writers.take_in(&update, row.authorship);
@@ -98,6 +108,10 @@ impl DocumentState {
                 self.remember(seq, update, now);
             }
             self.position = Position { seq: row.seq_to, tip: row.tip };
+        }
+        if !unsound.is_empty() {
+            self.check_snapshot(stored.snapshot)?;
+            return Err(Unsound::Log(unsound));
         }
         let snapshot = stored.snapshot.map(|snapshot| (snapshot.position.seq, snapshot.state));
         self.replica.pack(snapshot, unfolded);
@@ -125,21 +139,46 @@ impl DocumentState {
     }
 }
 
+/// Why rows are not taken in.
+pub(super) enum NotTakenIn {
+    /// Something does not continue what is before it.
+    Gap,
+    /// yrs does not fold this, the update of that number.
+    Broken { seq: u64, update: Bytes },
+}
+
+/// A stored update does not continue what is before it, or not all of it does.
+#[derive(Debug)]
+pub(in crate::document) struct Gap {
+    /// What does, and is known from now on.
+    stays: Bytes,
+}
+
 /// Has the gate trim a stored update by what overlaps. `None`: nothing of it is new.
-pub(in crate::document) fn trim(index: &mut Index, bytes: Bytes) -> Result<Option<Update>, &'static str> {
+pub(in crate::document) fn trim(index: &mut Index, bytes: Bytes) -> Result<Option<Update>, Gap> {
     let caps = Caps::of_the_log();
-    let update = Update::parse(bytes, &caps).map_err(|_| "does_not_continue")?;
-    let admission = index.trust(&update).map_err(|_| "does_not_continue")?;
-    if admission.missing.is_some() {
-        return Err("does_not_continue");
-    }
+    let nothing = || Gap { stays: Bytes::from_static(NOTHING) };
+    let update = Update::parse(bytes, &caps).map_err(|_| nothing())?;
+    let admission = index.trust(&update).map_err(|_| nothing())?;
+    let is_whole = admission.missing.is_none();
     match admission.content {
-        Content::Nothing => Ok(None),
-        Content::Whole => Ok(Some(update)),
-        Content::Part(bytes) => Update::parse(bytes, &caps).map(Some).map_err(|_| "does_not_continue"),
+        Content::Nothing if is_whole => Ok(None),
+        Content::Nothing => Err(nothing()),
+        Content::Whole if is_whole => Ok(Some(update)),
+        Content::Whole => Err(Gap { stays: update.bytes().clone() }),
+        Content::Part(bytes) if is_whole => Update::parse(bytes, &caps).map(Some).map_err(|_| nothing()),
+        Content::Part(bytes) => Err(Gap { stays: bytes }),
     }
 }
 
-pub(super) fn unsound(seq_from: u64, reason: &'static str, update: Bytes) -> Quarantine {
-    Quarantine { seq_from, new_tip: Tip(uuid::Uuid::nil()), reason, update, session: None, user: None }
+/// The content of the update of this number cannot be folded.
+pub(super) fn unsound(seq_from: u64, seq: u64, update: Bytes) -> Quarantine {
+    let (extent, new_tip) = (Extent::Content(seq), Tip(uuid::Uuid::nil()));
+    Quarantine { seq_from, extent, new_tip, reason: "fold_panicked", update, session: None, user: None }
+}
+
+/// What of the update of this number does not continue the log.
+fn does_not_continue(seq_from: u64, seq: u64, update: Bytes, stays: Bytes) -> Quarantine {
+    let (extent, reason) = (Extent::Rest(seq, stays), DOES_NOT_CONTINUE);
+    Quarantine { extent, reason, ..unsound(seq_from, seq, update) }
 }

@@ -19,6 +19,8 @@ impl DocumentState {
         if self.has_quarantined(&update) {
             return self.close(from, close::MALFORMED, "this update was quarantined");
         }
+        let Some(user) = self.members.get(&from).map(|member| member.user) else { return };
+        let has_taken_out = self.shows_taken_out(&update, user, is_step2);
         let Some(member) = self.members.get_mut(&from) else { return };
         let ordinal = member.received(is_step2);
         let is_checked = is_step2 && member.answers();
@@ -36,6 +38,9 @@ impl DocumentState {
         }
         let sender = Sender::Member { follower: from, ordinal };
         self.enqueue(Proposal { sender, session, user, update, is_step2, is_checked });
+        if has_taken_out {
+            self.tell_taken_out(from); // what is new in it is committed all the same
+        }
     }
 
     pub(super) fn hear_awareness(&mut self, from: FollowerId, update: &Bytes, now: Instant) {
@@ -50,6 +55,10 @@ impl DocumentState {
                 _ => None,
             };
             member.is_first_announcement = member.own_client.is_some();
+            let (own, user) = (member.own_client, member.user);
+            if own.is_some_and(|own| self.has_taken_out(own, user)) {
+                return self.tell_taken_out(from);
+            }
             self.claims(from, now);
         }
         let Some(member) = self.members.get_mut(&from) else { return };

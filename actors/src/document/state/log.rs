@@ -19,13 +19,20 @@ pub(super) enum LogWork {
 /// The stored log cannot be used as it is: mend this first, then load again.
 #[derive(Debug)]
 pub enum Unsound {
-    /// A row that must move into quarantine.
-    Row(Quarantine),
+    /// What must move into quarantine, one after the other.
+    Log(Vec<Quarantine>),
     /// A snapshot that does not read, its checksum notwithstanding.
     Snapshot {
         /// Its sequence.
         seq: u64,
     },
+}
+
+impl Unsound {
+    /// One update of the log.
+    pub(super) fn of(what: Quarantine) -> Self {
+        Self::Log(vec![what])
+    }
 }
 
 /// What was learnt after an outage: rights as they stand now, and the tail.
@@ -194,6 +201,7 @@ impl DocumentState {
         let receiving = self.receiving();
         receiving.iter().for_each(|follower| self.doubt(*follower));
         self.ask(&receiving, now);
+        self.tell_all_taken_out();
         self.next_append(now);
         Ok(self.take_effects())
     }
@@ -218,7 +226,10 @@ impl DocumentState {
         let ours = batch.append_id;
         let mut rows = tail.rows;
         let own: usize = rows.iter().take_while(|row| Some(row.append_id) == ours).count();
-        if own == 0 || batch.held != self.position {
+        // Something may have been taken out of them since.
+        let written = rows.iter().take(own).flat_map(|row| &row.updates);
+        let are_whole = written.eq(batch.admitted().map(Update::bytes));
+        if own == 0 || batch.held != self.position || !are_whole {
             self.in_flight = Some(batch);
             self.wait_again();
             return self.take_in_tail(Tail { rows, head: tail.head }, now);

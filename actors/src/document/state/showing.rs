@@ -3,7 +3,7 @@
 use super::following::unsound;
 use super::*;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TailSinceSnapshot {
     bytes: usize,
     updates: u64,
@@ -14,7 +14,7 @@ pub(super) struct TailSinceSnapshot {
 const ENCODED_KEPT: Duration = Duration::from_secs(1);
 
 /// An update without blocks and without deletes.
-const NOTHING: &[u8] = &[0, 0];
+pub(super) const NOTHING: &[u8] = &[0, 0];
 
 /// A step 2 of so many pieces is sent whole. A Y-Sweet client, which is the least patient, has no deadline before its first step 2.
 const STEP2_PIECES_WHOLE: usize = 4;
@@ -57,6 +57,7 @@ impl DocumentState {
     /// again when there is as much of it again.
     pub fn snapshot_taken(&mut self, taken: Option<Snapshot>, is_stored: bool, now: Instant) {
         self.reading_back = false;
+        self.too_dear = None;
         let stored_at = taken.as_ref().filter(|_| is_stored).map(|snapshot| snapshot.position.seq);
         let updates = stored_at.map_or(0, |seq| self.position.seq.saturating_sub(seq));
         self.tail = TailSinceSnapshot { updates, bytes: 0, since: (updates > 0).then_some(now) };
@@ -68,6 +69,28 @@ impl DocumentState {
             Some(_) => {}
             None => self.used_at = None, // the tree is all there is: it stays, and is tried again when it was needed again
         }
+    }
+
+    /// The snapshot of [`Effect::Snapshot`] would take too long to fold: nothing is stored, the tree stays, and the log is what the document
+    /// is loaded from. It is tried again when there is twice as much of a tail. Answers whether this is news.
+    pub fn snapshot_too_dear(&mut self) -> bool {
+        self.reading_back = false;
+        self.used_at = None;
+        let is_news = self.too_dear.is_none();
+        self.too_dear = Some(TailSinceSnapshot { since: None, ..self.tail });
+        is_news
+    }
+
+    /// Whether there is a tree to take a snapshot of, which was not found too dear.
+    pub fn may_be_snapshot(&self) -> bool {
+        !self.is_packed() && self.too_dear.is_none()
+    }
+
+    /// Whether the log since the last snapshot is as long as it may be. Only one of which there can be no snapshot becomes so long.
+    pub(super) fn is_tail_full(&self) -> bool {
+        const OF_A_ROW: usize = 64;
+        let bytes = self.tail.bytes + OF_A_ROW * usize::try_from(self.tail.updates).unwrap_or(usize::MAX);
+        self.too_dear.is_some() && bytes > self.limits.document_bytes_max
     }
 
     /// What the last [`snapshot`](Self::snapshot) takes as a tree. Since then only what came was counted, and nothing that was deleted or joined.
@@ -239,10 +262,17 @@ impl DocumentState {
         let age = Duration::from_secs(self.limits.snapshot_age_s);
         // Many are loaded at once, and packed they are as small as after it.
         let age = if self.replica.is_packed() { self.spread(age) } else { age };
-        let due = tail.bytes >= self.limits.snapshot_tail_bytes
-            || tail.updates >= self.limits.snapshot_tail_updates
-            || tail.since.is_some_and(|since| now >= since + age);
-        if (due || self.may_rest(now)) && !self.reading_back && !self.dead {
+        let (bytes_max, updates_max) = (self.limits.snapshot_tail_bytes, self.limits.snapshot_tail_updates);
+        let due = match &self.too_dear {
+            None => {
+                let is_old = tail.since.is_some_and(|since| now >= since + age);
+                tail.bytes >= bytes_max || tail.updates >= updates_max || is_old || self.may_rest(now)
+            }
+            Some(then) => {
+                tail.bytes >= 2 * then.bytes.max(bytes_max) || tail.updates >= 2 * then.updates.max(updates_max)
+            }
+        };
+        if due && !self.reading_back && !self.dead {
             self.reading_back = true;
             self.effects.push(Effect::Snapshot { is_stored: self.tail.updates > 0 });
         } else if self.tail.updates > 0 {
@@ -296,9 +326,8 @@ impl DocumentState {
             Err(error) => {
                 match error {
                     ReplicaError::Snapshot { seq, .. } => self.effects.push(Effect::Mend(Unsound::Snapshot { seq })),
-                    ReplicaError::Row { seq, .. } => {
-                        let of_the_row = Bytes::new();
-                        self.effects.push(Effect::Mend(Unsound::Row(unsound(seq, "fold_panicked", of_the_row))));
+                    ReplicaError::Logged { row, seq, update, .. } => {
+                        self.effects.push(Effect::Mend(Unsound::of(unsound(row, seq, update))));
                     }
                     _ => {}
                 }

@@ -112,7 +112,8 @@ impl DocumentState {
             self.die(close::SERVICE_RESTART, "document is rebuilt"); // the gate has written it, or yrs after the gate
             return false;
         };
-        self.order = Some(Order::of_state(&self.index, &state).0);
+        let (order, cost) = Order::of_state(&self.index, &state);
+        (self.order, self.tree_cost) = (Some(order), Duration::from_nanos(cost.ns));
         true
     }
 
@@ -139,7 +140,8 @@ impl DocumentState {
         if weight > self.weight_max(&proposal.update) {
             return self.refuse(proposal, &WriteRefused::Full(TOO_HEAVY), now); // however little of it is new
         }
-        let may_be_full = self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
+        let may_be_full = self.is_tail_full()
+            || self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
             || self.is_too_heavy_with(batch.weight, &proposal.update, weight)
             || (self.weight.is_none() && weight > HEAVY);
         let before = (is_request || may_be_full).then(|| batch.delta.clone());
@@ -208,10 +210,14 @@ impl DocumentState {
     /// What only deletes is always taken; where it cuts, within twice the memory.
     fn is_full_with(&mut self, before: usize, update: &Update, now: Instant) -> Option<&'static str> {
         const TOO_LARGE: &str = "the document is too large (document_bytes_max)";
+        const TOO_LONG: &str = "the document is too dear to fold, and its log too long (document_bytes_max)";
         let adds = update.has_structs();
         let mut weight = self.weight_of(update);
         if !adds && !self.is_too_heavy_with(before, update, weight) {
             return None;
+        }
+        if adds && self.is_tail_full() {
+            return Some(TOO_LONG);
         }
         // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other. And what is
         // packed was not weighed.
@@ -487,16 +493,16 @@ impl DocumentState {
             .filter(|(_, verdict)| matches!(verdict, Verdict::Admitted { .. }))
             .nth(failed)
             .map(|(proposal, _)| proposal);
-        let mut quarantine = unsound(first, "fold_panicked", Bytes::new());
+        let stored = batch.admitted().nth(failed).map(|update| update.bytes().clone()).unwrap_or_default();
+        let mut quarantine = unsound(first, batch.held.seq + 1 + failed as u64, stored);
         if let Some(proposal) = culprit {
             quarantine.session = Some(proposal.session);
             quarantine.user = Some(proposal.user);
-            quarantine.update = proposal.update.bytes().clone();
             if let Sender::Member { follower, .. } = &proposal.sender {
                 self.close(*follower, close::MALFORMED, "this update cannot be read");
             }
         }
-        self.effects.push(Effect::Mend(Unsound::Row(quarantine)));
+        self.effects.push(Effect::Mend(Unsound::of(quarantine)));
         self.die(close::SERVICE_RESTART, "document is rebuilt");
     }
 
@@ -504,6 +510,7 @@ impl DocumentState {
     pub(super) fn quarantine(&mut self, proposal: &Proposal, reason: &'static str) {
         self.effects.push(Effect::QuarantineRefused(Quarantine {
             seq_from: 0,
+            extent: Extent::Row,
             new_tip: Tip(uuid::Uuid::nil()),
             reason,
             update: proposal.update.bytes().clone(),

@@ -118,6 +118,9 @@ pub struct Bench {
     pub died: Option<u16>,
     pub quarantined: Vec<&'static str>,
     pub snapshots: usize,
+    /// Snapshots that were too dear, and whether that was news.
+    pub too_dear: Vec<bool>,
+    integration_ms_max: u64,
     /// Whose state is to have gone before they are answered.
     pub awaited: Vec<FollowerId>,
     next: u128,
@@ -143,6 +146,7 @@ impl Bench {
     /// The same; `witness` hears of every fold.
     pub fn watched(log: MemoryLog, key: DocumentKey, limits: Limits, witness: Arc<dyn Witness>) -> Self {
         let budgets = Budgets::of(&limits);
+        let integration_ms_max = limits.integration_ms_max;
         let now = Instant::now();
         let (replica, stored) = (Replica::witnessed(key, witness), log.load_now(key).unwrap());
         let state = DocumentState::load_into(replica, stored, Arc::new(limits), budgets, now).unwrap();
@@ -158,6 +162,8 @@ impl Bench {
             died: None,
             quarantined: Vec::new(),
             snapshots: 0,
+            too_dear: Vec::new(),
+            integration_ms_max,
             awaited: Vec::new(),
             next: 1_000 * u128::from(NODES.fetch_add(1, Ordering::Relaxed) + 1),
         }
@@ -376,6 +382,10 @@ impl Bench {
                     self.snapshots += 1;
                     let (taken, effects) = self.state.snapshot();
                     self.perform(effects);
+                    if taken.as_ref().is_some_and(|snapshot| snapshot.weigh(self.integration_ms_max).is_err()) {
+                        self.too_dear.push(self.state.snapshot_too_dear());
+                        continue;
+                    }
                     let taken = taken.map(|snapshot| snapshot.verify().unwrap());
                     if let Some(snapshot) = taken.clone().filter(|_| is_stored) {
                         self.log.save_snapshot_now(self.key, snapshot).unwrap();
@@ -383,9 +393,11 @@ impl Bench {
                     self.state.snapshot_taken(taken, true, self.now);
                 }
                 Effect::Mend(Unsound::Snapshot { seq }) => self.log.discard_snapshots_now(self.key, seq),
-                Effect::Mend(Unsound::Row(what)) => {
-                    self.quarantined.push(what.reason);
-                    self.log.quarantine_now(self.key, &what).unwrap();
+                Effect::Mend(Unsound::Log(what)) => {
+                    for what in what {
+                        self.quarantined.push(what.reason);
+                        self.log.quarantine_now(self.key, &what).unwrap();
+                    }
                 }
                 Effect::QuarantineRefused(what) => self.quarantined.push(what.reason),
                 Effect::Die { code, .. } => self.died = Some(code),

@@ -6,7 +6,7 @@ use crate::document::close;
 use crate::document::messages::{Effect, Input};
 use crate::ids::{DocumentKey, Tip};
 use crate::limits::Limits;
-use crate::ports::log::{Damage, DamageKind, Quarantine, Snapshot};
+use crate::ports::log::{Damage, DamageKind, Extent, Quarantine, Snapshot};
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -29,7 +29,15 @@ fn damaged() -> (MemoryLog, DocumentKey, Editor, Bench) {
 
 fn mend(log: &MemoryLog, key: DocumentKey) {
     let new_tip = Tip(Uuid::from_u128(77));
-    let what = Quarantine { seq_from: 2, new_tip, reason: "test", update: Bytes::new(), session: None, user: None };
+    let what = Quarantine {
+        seq_from: 2,
+        new_tip,
+        reason: "test",
+        update: Bytes::new(),
+        session: None,
+        user: None,
+        extent: Extent::Row,
+    };
     log.quarantine_now(key, &what).unwrap();
 }
 
