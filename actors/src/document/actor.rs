@@ -31,6 +31,10 @@ use tracing::{debug, info, warn};
 
 /// Room for the messages of the directory and of HTTP, beside the two that each connection may have under way.
 const MAILBOX_CAPACITY: usize = 256;
+/// What a decision takes at least, messages and effects included …
+const DECISION: Duration = Duration::from_micros(50);
+/// … and how much of it is done before the other tasks of the thread have their turn.
+const TURN: Duration = Duration::from_millis(1);
 
 /// One open document.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub struct DocumentActor {
     unsound: Vec<Unsound>,
     /// A snapshot is to be taken when all else of this turn is done, and stored or only read back.
     snapshot_due: Option<bool>,
+    /// What was decided since this actor last let the other tasks of its thread run.
+    turn: Duration,
     /// Counts what is shown, one for each receiver.
     fanout: Counter,
 }
@@ -85,6 +91,7 @@ impl DocumentActor {
             draining: None,
             unsound: Vec::new(),
             snapshot_due: None,
+            turn: Duration::ZERO,
             fanout: counter!("contextnexus_fanout_total"),
         }
     }
@@ -112,7 +119,8 @@ impl DocumentActor {
         if effort < ASIDE_FROM {
             let Some(state) = &mut self.state else { return };
             let (effects, answer) = decide(state, now);
-            return self.decided(effects, answer, then, ctx);
+            self.decided(effects, answer, then, ctx);
+            return self.take_turns(effort, ctx);
         }
         let Some(mut state) = self.state.take() else { return };
         let (aside, tenant) = (self.world.aside.clone(), self.key.tenant);
@@ -130,6 +138,15 @@ impl DocumentActor {
             }
             None => actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx),
         }));
+    }
+
+    /// An actor goes on for as long as its mailbox is not empty, and other threads may fill it as fast as it is emptied.
+    fn take_turns(&mut self, effort: Duration, ctx: &mut Context<Self>) {
+        self.turn += effort + DECISION;
+        if self.turn >= TURN {
+            self.turn = Duration::ZERO;
+            ctx.wait(tokio::task::yield_now().into_actor(self));
+        }
     }
 
     fn decided<T>(

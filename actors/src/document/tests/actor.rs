@@ -79,6 +79,38 @@ async fn a_long_tail_is_in_a_snapshot_once_its_document_has_unloaded() {
     until("no snapshot", || log.load_now(KEY).unwrap().snapshot.is_some_and(|it| it.position.seq == 100)).await;
 }
 
+/// An actor's mailbox that other threads fill as fast as it is emptied keeps nothing else of its thread from running.
+#[actix::test]
+async fn a_flood_leaves_the_other_tasks_of_the_thread_their_turn() {
+    let log = MemoryLog::new();
+    log.create(KEY);
+    let world = world(&log, Limits::default());
+    let directory = directory::start(world, Vec::new());
+    let document = directory.send(Route(KEY)).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let floods: Vec<_> = (0..4)
+        .map(|_| {
+            let (document, over) = (document.clone(), over.clone());
+            std::thread::spawn(move || {
+                let began = Instant::now();
+                while !over.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(20) {
+                    let (taken, _) = oneshot::channel();
+                    let inputs = vec![Input::Awareness(Bytes::from_static(&[0]))];
+                    let follower = FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 };
+                    let _ = document.try_send(Deliver { follower, inputs, held: None, taken }); // or it is full
+                }
+            })
+        })
+        .collect();
+    let began = Instant::now();
+    for _ in 0..100 {
+        actix::clock::sleep(Duration::from_millis(1)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?} for a hundred turns", began.elapsed());
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+}
+
 #[actix::test]
 async fn a_damaged_log_is_read_as_far_as_it_goes_and_closed_for_everybody() {
     let log = MemoryLog::new();
