@@ -36,8 +36,10 @@ const DECISION: Duration = Duration::from_micros(50);
 /// … and how much of it is done before the other tasks of the thread have their turn.
 const TURN: Duration = Duration::from_millis(1);
 
+/// Something to be done when the state is back.
+type Deferred = Box<dyn FnOnce(&mut DocumentActor, &mut Context<DocumentActor>) + Send>;
+
 /// One open document.
-#[derive(Debug)]
 pub struct DocumentActor {
     key: DocumentKey,
     world: World,
@@ -63,6 +65,11 @@ pub struct DocumentActor {
     unsound: Vec<Unsound>,
     /// A snapshot is to be taken when all else of this turn is done, and stored or only read back.
     snapshot_due: Option<bool>,
+    /// The state is aside.
+    is_aside: bool,
+    /// What came while it was. A message that makes an actor wait lets none of its futures go on but one: actix polls that
+    /// before it looks whether it is to wait.
+    deferred: Vec<Deferred>,
     /// What was decided since this actor last let the other tasks of its thread run.
     turn: Duration,
     /// Counts what is shown, one for each receiver.
@@ -91,6 +98,8 @@ impl DocumentActor {
             draining: None,
             unsound: Vec::new(),
             snapshot_due: None,
+            is_aside: false,
+            deferred: Vec::new(),
             turn: Duration::ZERO,
             fanout: counter!("contextnexus_fanout_total"),
         }
@@ -113,8 +122,12 @@ impl DocumentActor {
         ctx: &mut Context<Self>,
         effort: Duration,
         decide: impl FnOnce(&mut DocumentState, Instant) -> (Vec<Effect>, T) + Send + 'static,
-        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + Send + 'static,
     ) {
+        if self.is_aside {
+            let again = move |actor: &mut Self, ctx: &mut Context<Self>| actor.decide_and(ctx, effort, decide, then);
+            return self.deferred.push(Box::new(again));
+        }
         let now = self.world.clock.instant();
         if effort < ASIDE_FROM {
             let Some(state) = &mut self.state else { return };
@@ -123,6 +136,7 @@ impl DocumentActor {
             return self.take_turns(effort, ctx);
         }
         let Some(mut state) = self.state.take() else { return };
+        self.is_aside = true;
         let (aside, tenant) = (self.world.aside.clone(), self.key.tenant);
         let decided = async move {
             let decided = move || {
@@ -131,12 +145,18 @@ impl DocumentActor {
             };
             done_aside(aside.as_ref(), tenant, decided).await
         };
-        ctx.wait(decided.into_actor(self).map(|decided, actor, ctx| match decided {
-            Some((state, (effects, answer))) => {
-                actor.state = Some(state);
-                actor.decided(effects, answer, then, ctx);
+        ctx.wait(decided.into_actor(self).map(|decided, actor, ctx| {
+            actor.is_aside = false;
+            match decided {
+                Some((state, (effects, answer))) => {
+                    actor.state = Some(state);
+                    actor.decided(effects, answer, then, ctx);
+                }
+                None => actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx),
             }
-            None => actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx),
+            for again in std::mem::take(&mut actor.deferred) {
+                again(actor, ctx);
+            }
         }));
     }
 
@@ -324,6 +344,10 @@ impl DocumentActor {
     }
 
     fn appended(&mut self, outcome: AppendOutcome, ctx: &mut Context<Self>) {
+        if self.is_aside {
+            // Only then is it known what it takes.
+            return self.deferred.push(Box::new(|actor, ctx| actor.appended(outcome, ctx)));
+        }
         let effort = self.effort(DocumentState::effort_to_commit);
         self.decide(ctx, effort, |state, now| state.appended(outcome, now));
     }
@@ -439,7 +463,7 @@ impl DocumentActor {
     fn take_snapshot(
         &mut self,
         ctx: &mut Context<Self>,
-        then: impl FnOnce(&mut Self, Unverified, &mut Context<Self>) + 'static,
+        then: impl FnOnce(&mut Self, Unverified, &mut Context<Self>) + Send + 'static,
     ) {
         let effort = self.effort(DocumentState::effort_to_encode) * 2; // the text is read, too
         let take = |state: &mut DocumentState, _| {

@@ -79,6 +79,34 @@ async fn a_long_tail_is_in_a_snapshot_once_its_document_has_unloaded() {
     until("no snapshot", || log.load_now(KEY).unwrap().snapshot.is_some_and(|it| it.position.seq == 100)).await;
 }
 
+/// Both are ready when the actor is polled: a message whose decision is made aside, and the answer of the log.
+#[actix::test]
+async fn an_answer_of_the_log_that_comes_as_a_decision_goes_aside_is_not_lost() {
+    let log = MemoryLog::new();
+    log.create(KEY);
+    let aside = Arc::new(HeldBack::default());
+    let world = World { aside: aside.clone(), ..world(&log, Limits::default()) };
+    let directory = directory::start(world.clone(), Vec::new());
+    let document = directory.send(Route(KEY)).await.unwrap();
+    let documents = Arc::new(Documents::new(directory, world));
+    let (ann, follower) = (Editor::new(1), FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 });
+    let large = Bytes::from(vec![0; 1 << 20]);
+    // Which of its futures an actor polls then, changes from time to time.
+    for round in 0..20 {
+        let (open, documents, update) = (log.hold_back(), documents.clone(), ann.type_at(round, "x"));
+        let written = actix::spawn(async move { documents.write(KEY, WRITER, update, None).await.map(|it| it.seq) });
+        actix::clock::sleep(Duration::from_millis(5)).await;
+        let (taken, _) = oneshot::channel();
+        let inputs = vec![Input::Update(large.clone())];
+        document.try_send(Deliver { follower, inputs, held: None, taken }).unwrap();
+        open.send(()).unwrap();
+        until("it is not done aside", || !aside.0.lock().unwrap().is_empty()).await;
+        aside.0.lock().unwrap().drain(..).for_each(|job| job());
+        let answered = actix::clock::timeout(Duration::from_secs(20), written).await;
+        assert_eq!(answered.expect("an answer").unwrap(), Ok(u64::from(round) + 1));
+    }
+}
+
 /// An actor's mailbox that other threads fill as fast as it is emptied keeps nothing else of its thread from running.
 #[actix::test]
 async fn a_flood_leaves_the_other_tasks_of_the_thread_their_turn() {
