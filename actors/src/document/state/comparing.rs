@@ -1,6 +1,7 @@
 //! What a writer has under his own client ids, against what others brought under them: see [`writers`](crate::document::writers).
 
 use super::*;
+use crate::document::writers::Tail;
 
 /// Whether a step 1 is answered before the connection has shown what it has under its own ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,12 +110,7 @@ impl DocumentState {
             let Some(tail) = self.writers.tail_of(user, client) else { continue };
             let both = from.max(tail.from)..to.min(tail.end());
             if both.start < both.end {
-                let ours = tail.marks.after((both.start - tail.from) as usize);
-                let compared = ours.compare(&Marks::of(update, client, both));
-                if compared.different > 0 {
-                    return None;
-                }
-                tails.has_deleted |= compared.gone_here > 0;
+                tails.has_deleted |= tail.compare(update, client, both)?.gone_here > 0;
             }
             if from > tail.from {
                 tails.unseen.push(client);
@@ -140,12 +136,8 @@ impl DocumentState {
             if Some(client) != claimed {
                 continue;
             }
-            let theirs = Marks::of(&proposal.update, client, clocks.clone());
-            let Some(ours) = self.marks_of(client, clocks) else { return false };
-            let compared = ours.compare(&theirs);
-            if compared.different > 0 {
-                return true;
-            }
+            let Some(ours) = self.as_it_stands(client, clocks.clone()) else { return false };
+            let Some(compared) = ours.compare(&proposal.update, client, clocks) else { return true };
             if compared.gone_here > 0 && compared.equal == 0 {
                 self.quarantine(proposal, "deleted_before_it_came");
             }
@@ -154,19 +146,23 @@ impl DocumentState {
     }
 
     /// The content of these clocks: what others brought as they brought it, and anything else as it stands now. `None`: the document ended over it.
-    fn marks_of(&mut self, client: u64, clocks: std::ops::Range<u64>) -> Option<Marks> {
+    fn as_it_stands(&mut self, client: u64, clocks: std::ops::Range<u64>) -> Option<Tail> {
         let before =
             self.index.clocks().map(|(other, next)| (other, if other == client { clocks.start } else { next }));
         let before = before.filter(|(_, clock)| *clock > 0).collect::<StateVector>().encode();
         let rest = self.read_replica(|replica| replica.diff(&before))?;
         let now = Update::parse(rest, &Caps::of_the_log()).ok()?;
-        let Some(tail) = self.writers.tail(client).filter(|tail| tail.from < clocks.end) else {
-            return Some(Marks::of(&now, client, clocks));
+        let tail = self.writers.tail(client).filter(|tail| tail.from < clocks.end);
+        let from = tail.map_or(clocks.end, |tail| tail.from.max(clocks.start));
+        let brought = |of: fn(&Tail) -> &Marks| tail.map(|tail| of(tail).after((from - tail.from) as usize));
+        let joined = |mut marks: Marks, brought: Option<Marks>| {
+            marks.extend_unknown(((from - clocks.start) as usize).saturating_sub(marks.len()));
+            marks.extend(brought.unwrap_or_default());
+            marks
         };
-        let from = tail.from.max(clocks.start);
-        let mut marks = Marks::of(&now, client, clocks.start..from);
-        marks.extend_unknown((from - clocks.start) as usize - marks.len());
-        marks.extend(tail.marks.after((from - tail.from) as usize));
-        Some(marks)
+        let now_clocks = clocks.start..from;
+        let marks = joined(Marks::of(&now, client, now_clocks.clone()), brought(|tail| &tail.marks));
+        let places = joined(Marks::of_places(&now, client, now_clocks), brought(|tail| &tail.places));
+        Some(Tail { from: clocks.start, marks, places })
     }
 }

@@ -165,6 +165,48 @@ fn longer_words_than_the_squatters_are_not_spliced_into_his() {
 }
 
 #[test]
+fn words_that_were_deleted_again_on_the_page_are_no_reason_to_take_the_squatters_for_his() {
+    for dialect in DIALECTS {
+        for (deletes, has_snapshot) in [(false, false), (true, false), (false, true)] {
+            let case = format!("{dialect:?} {deletes} {has_snapshot}");
+            let mut bench = Bench::new();
+            let mut ann = bench.ann_was_here(dialect);
+            squats(&mut bench, deletes);
+            if has_snapshot {
+                bench.takes_a_snapshot();
+                bench = bench.restarts();
+            }
+            // At all clocks of Eve's she has nothing but what she deleted herself, which stands elsewhere.
+            let _offline = ann.type_at(0, "not like this, no, not");
+            let _offline = ann.delete(0, 22);
+            bench.comes(&mut ann, dialect, ANN);
+            bench.opens(&ann, dialect);
+            assert_eq!(bench.count(&ann, &Sent::Closed(close::FORK)), 1, "{case}: not told");
+            assert_eq!(bench.quarantined, ["fork"], "{case}");
+            assert_eq!(ann.text(), "hello ", "{case}: Eve's words stand on the page, and elsewhere than for all others");
+        }
+    }
+}
+
+#[test]
+fn offline_work_that_its_author_deletes_before_it_comes_back_is_his() {
+    for dialect in DIALECTS {
+        let mut bench = Bench::new();
+        let mut ann = bench.ann_was_here(dialect);
+        let known = ann.state_vector();
+        let _offline = ann.type_at(6, "from the train");
+        let bob = bench.editor(20, Dialect::Hocuspocus, Role::Editor);
+        bench.say(&bob, Input::Update(ann.step2(&known)));
+        let (_, _) = (ann.delete(6, 5), ann.type_at(15, " to you"));
+        bench.comes(&mut ann, dialect, ANN);
+        bench.opens(&ann, dialect);
+        assert_eq!(bench.text(), "hello the train to you", "{dialect:?}");
+        assert_eq!(ann.text(), bench.text(), "{dialect:?}");
+        assert!(bench.calls_saved(&ann, "to you") && bench.quarantined.is_empty(), "{dialect:?}");
+    }
+}
+
+#[test]
 fn an_id_that_was_only_announced_is_compared_too() {
     for dialect in DIALECTS {
         let mut bench = Bench::new();
