@@ -31,7 +31,8 @@ impl DocumentState {
             let Some(member) = self.members.get_mut(follower) else { continue };
             member.asked(now);
             let (user, claimed) = (member.user, member.check.as_ref().and_then(|check| check.claimed));
-            let known = match self.known_without_tails(user, claimed) {
+            let unechoed = member.unechoed().clone();
+            let known = match self.known_without(user, claimed, unechoed) {
                 Some(known) => known,
                 None => for_all.get_or_insert_with(|| self.index.state_vector()).clone(),
             };
@@ -41,8 +42,16 @@ impl DocumentState {
 
     /// How far each client is known, and of this user's own ids, and of the one that he claims, only what he brought himself. `None`: that is all.
     pub(super) fn known_without_tails(&self, user: UserId, claimed: Option<u64>) -> Option<Bytes> {
-        let mut own: BTreeMap<u64, u64> = self.writers.tails_of(user).collect();
-        own.extend(claimed.map(|client| (client, 0)));
+        self.known_without(user, claimed, BTreeMap::new())
+    }
+
+    /// The same, and of some clients only what is before a clock.
+    fn known_without(&self, user: UserId, claimed: Option<u64>, before: BTreeMap<u64, u64>) -> Option<Bytes> {
+        let mut own = before;
+        for (client, from) in self.writers.tails_of(user).chain(claimed.map(|client| (client, 0))) {
+            let first = own.entry(client).or_insert(from);
+            *first = from.min(*first);
+        }
         let clocks =
             self.index.clocks().map(|(client, next)| (client, own.get(&client).map_or(next, |own| next.min(*own))));
         (!own.is_empty()).then(|| clocks.filter(|(_, clock)| *clock > 0).collect::<StateVector>().encode())
