@@ -267,9 +267,11 @@ fn what_a_step_2_repeats_is_echoed_though_the_rest_of_it_waits() {
     bench.say(&bob, Input::Update(ann.step2(&known)));
     let (cid, unsent) = has_not_sent(&mut bench);
     ann.apply(&unsent);
+    let _new = ann.type_at(27, " to you"); // which makes all before it hers
     bench.comes(&mut ann, Dialect::YWebsocket, ANN);
     bench.opens(&ann, Dialect::YWebsocket);
     assert!(!bench.calls_saved(&ann, "from the train"), "it is not whole");
+    assert_eq!(bench.text(), "hello from the train to you");
     bench.forget_inboxes();
     bench.say(&cid, Input::Update(unsent));
     bench.time_passes(Duration::from_secs(3));
