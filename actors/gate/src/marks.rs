@@ -1,8 +1,8 @@
-//! A number for each unit of content, by which content that is no longer held is compared with what somebody sends.
+//! A number for each unit of content, and for where it stands, by which what is no longer held is compared with what somebody sends.
 
 use std::ops::Range;
 
-use crate::block::Kind;
+use crate::block::{Id, Kind, Parent, View};
 use crate::recent::{Unit, Units};
 use crate::update::Update;
 use crate::value::{any_likeness, likeness};
@@ -52,6 +52,28 @@ impl Marks {
             }
         }
         Self(marks)
+    }
+
+    /// The marks of where the same units stand: what each was written behind and before, or else in which type and under which key. It is the same
+    /// however a writer's blocks were cut and joined since, and outlives their content. Of what was collected nothing is known.
+    pub fn of_places(update: &Update, client: u64, clocks: Range<u64>) -> Self {
+        let Some(section) = update.sections.iter().find(|section| section.client == client) else {
+            return Self::default();
+        };
+        let end = clocks.end.min(u64::from(section.end_clock));
+        if clocks.start < u64::from(section.clock) || clocks.start >= end {
+            return Self::default();
+        }
+        let (start, end) = (clocks.start as u32, end as u32);
+        let blocks = update.blocks.get(section.blocks.start as usize..section.blocks.end as usize).unwrap_or_default();
+        let before = blocks.partition_point(|block| block.end_clock() <= start) as u32;
+        let mut places = Vec::with_capacity((end - start) as usize);
+        let views = (section.blocks.start + before..section.blocks.end).map_while(|at| update.view(section, at));
+        for view in views.take_while(|view| view.block.clock < end) {
+            let clocks = view.block.clock.max(start)..view.block.end_clock().min(end);
+            places.extend(clocks.map(|clock| place_of(&view, client, clock)));
+        }
+        Self(places)
     }
 
     /// How many units.
@@ -118,8 +140,24 @@ fn mark_of(unit: &Unit<'_>) -> u16 {
         Unit::Any(value) => likeness(&(Kind::Any as u8, any_likeness(value))),
         Unit::Whole(kind, content) => likeness(&(*kind as u8, crate::recent::whole_likeness(*kind, content))),
     };
-    // Below the surrogates, and never that of what is gone.
+    number_of(likeness)
+}
+
+/// Below the surrogates, and never that of what is gone.
+fn number_of(likeness: u64) -> u16 {
     (likeness % 0xd7ff) as u16 + 1
+}
+
+fn place_of(view: &View<'_>, client: u64, clock: u32) -> u16 {
+    let Some(links) = view.links() else { return GONE };
+    let origin = if clock > view.block.clock { Some(Id { client, clock: clock - 1 }) } else { links.origin };
+    let parent = match links.parent {
+        _ if origin.is_some() => None,
+        Parent::OfOrigin => None,
+        Parent::Root(name) => Some((Some(name), None, links.key)),
+        Parent::Item(id) => Some((None, Some(id), links.key)),
+    };
+    number_of(likeness(&(origin, links.right_origin, parent)))
 }
 
 fn are_alike(ours: u16, theirs: u16) -> bool {
@@ -198,6 +236,23 @@ mod tests {
         let halves = marks(&texts(&["a\u{fffd}\u{fffd}b"]), 0..4);
         assert_eq!(halves.compare(&marks(&texts(&["a😀b"]), 0..4)), SAME(4));
         assert_eq!(halves.compare(&marks(&texts(&["axyb"]), 0..4)).different, 2, "nobody hides behind it");
+    }
+
+    #[test]
+    fn places_outlive_content_and_do_not_depend_on_blocks() {
+        let places = |doc: &Doc, clocks| {
+            let bytes = doc.try_transact().unwrap().encode_state_as_update_v1(&StateVector::default());
+            Marks::of_places(&Update::parse(Bytes::from(bytes), &Caps::default()).unwrap(), 5, clocks)
+        };
+        let (whole, cut) = (places(&texts(&["abcdef"]), 0..6), texts(&["ab", "cdef"]));
+        cut.get_or_insert_text("t").remove_range(&mut cut.try_transact_mut().unwrap(), 1, 3);
+        assert_eq!((places(&cut, 0..6), places(&cut, 3..5)), (whole.clone(), places(&texts(&["abcdef"]), 3..5)));
+        // The same content before what is there, and in another type.
+        let (before, elsewhere) = (texts(&["abc"]), doc());
+        before.get_or_insert_text("t").insert(&mut before.try_transact_mut().unwrap(), 0, "def");
+        assert_eq!(whole.compare(&places(&before, 0..6)), Compared { equal: 3, different: 3, gone_here: 0 });
+        elsewhere.get_or_insert_text("u").push(&mut elsewhere.try_transact_mut().unwrap(), "abcdef");
+        assert_eq!(whole.compare(&places(&elsewhere, 0..6)), Compared { equal: 5, different: 1, gone_here: 0 });
     }
 
     #[test]

@@ -30,7 +30,7 @@ const WITHHELD_BYTES_MAX: usize = 64;
 /// each client, which Yjs waits for, and the last of them brings these. An update that also deletes what the reader may hold appears at
 /// one moment in the same way, if it holds types.
 ///
-/// A piece is larger than `bytes_max` where a single block is that cannot be cut (a binary, an embed), or where the first blocks of all
+/// A piece is larger than `bytes_max` where a single block is that cannot be cut (a binary, an embed), by what stands around a text that is not, or where the first blocks of all
 /// clients are: up to 80 bytes each, or one block that cannot be cut. An update whose blocks do not follow one another (no log holds such a one) stays in one piece.
 pub fn pieces(update: &Update, bytes_max: usize) -> Vec<Bytes> {
     let bytes_max = bytes_max.max(SECTION_BYTES);
@@ -345,6 +345,11 @@ impl Packer<'_> {
             self.close_piece();
         }
         if atom.bytes > self.bytes_max {
+            if let [only] = atom.steps.as_slice()
+                && only.blocks.len() == 1
+            {
+                return self.write(&atom.steps, &[]); // nothing has to wait for it, or for a part of it
+            }
             return self.write_together(atom.steps, &[]);
         }
         for step in atom.steps {

@@ -40,6 +40,23 @@ fn a_text_of_one_block_arrives_little_by_little() {
 }
 
 #[test]
+fn a_text_about_as_long_as_a_piece_waits_for_nothing_either() {
+    for length in 40..130 {
+        let writer = doc(7);
+        let text = "x".repeat(length);
+        writer.get_or_insert_text("t").push(&mut writer.transact_mut(), &text);
+        let pieces = pieces(&parse(&state(&writer)), 80);
+        assert!(pieces.iter().all(|piece| piece.len() <= 80 + 16), "{length}");
+        let reader = doc(8);
+        for piece in &pieces {
+            take_in(&reader, piece);
+            assert!(reader.transact().store().pending_update().is_none(), "{length}");
+        }
+        assert_eq!(reader.get_or_insert_text("t").get_string(&reader.transact()), text);
+    }
+}
+
+#[test]
 fn a_list_of_many_values_is_cut_between_them() {
     let writer = doc(7);
     let values: Vec<Any> = (0..5_000).map(|number| Any::from(format!("value {number}"))).collect();

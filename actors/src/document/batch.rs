@@ -78,7 +78,10 @@ pub enum Verdict {
         trimmed: Vec<Known>,
     },
     /// Nothing of it continues what is known: owed.
-    Left,
+    Left {
+        /// What it repeats.
+        trimmed: Vec<Known>,
+    },
 }
 
 /// One append in flight.

@@ -5,8 +5,8 @@ use crate::access::Role;
 use crate::ids::{SessionId, UserId};
 use crate::protocol::Dialect;
 use bytes::Bytes;
-use contextnexus_gate::AwarenessEntry;
-use std::collections::{BTreeSet, VecDeque};
+use contextnexus_gate::{AwarenessEntry, Known, Update};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A fresh token is asked for so long before the old one ends, at the least …
@@ -69,6 +69,8 @@ pub struct Member {
     unanswered: u32,
     /// What it has asked.
     pub questions: Questions,
+    /// A: clients and first clocks of content of its own that it repeated, and that was not echoed because the rest of the update has to wait.
+    unechoed: BTreeMap<u64, u64>,
     next_ordinal: u64,
     unresolved: BTreeSet<u64>,
     owed: BTreeSet<u64>,
@@ -197,6 +199,7 @@ impl Member {
             check: None,
             unanswered: 0,
             questions: Questions::default(),
+            unechoed: BTreeMap::new(),
             next_ordinal: 0,
             unresolved: BTreeSet::new(),
             owed: BTreeSet::new(),
@@ -260,6 +263,31 @@ impl Member {
             }
             check => check.is_some(),
         }
+    }
+
+    /// A: a step 2 repeats these of its own. They are echoed with the whole of it, or else asked for again.
+    pub fn repeats<'a>(&mut self, update: &Update, own: impl Iterator<Item = &'a Known>, whole: bool) {
+        if !whole {
+            return own.for_each(|known| {
+                let from = self.unechoed.entry(known.client).or_insert(known.clocks.start);
+                *from = known.clocks.start.min(*from);
+            });
+        }
+        for (client, from, _) in update.clients() {
+            if self.unechoed.get(&client).is_some_and(|first| from <= *first) {
+                self.unechoed.remove(&client);
+            }
+        }
+    }
+
+    /// A: something of its own that it repeated is still to be echoed.
+    pub fn is_echo_owed(&self) -> bool {
+        !self.unechoed.is_empty()
+    }
+
+    /// From which clocks on, by client.
+    pub fn unechoed(&self) -> &BTreeMap<u64, u64> {
+        &self.unechoed
     }
 
     /// Whether it may still be answering a step 1 of ours.

@@ -12,12 +12,15 @@ use crate::ids::UserId;
 use crate::ports::log::Authorship;
 use bytes::Bytes;
 use contextnexus_gate::lib0::{Reader, write_var_uint};
-use contextnexus_gate::{Marks, Update};
+use contextnexus_gate::{Compared, Marks, Update};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use uuid::Uuid;
 
 /// The first byte of the encoding.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Tails had no places.
+const VERSION_WITHOUT_PLACES: u64 = 1;
 /// What a client id takes here, about.
 const CLIENT_BYTES: usize = 24;
 
@@ -40,12 +43,23 @@ pub struct Tail {
     pub from: u64,
     /// Its content.
     pub marks: Marks,
+    /// Where that stands: as many.
+    pub places: Marks,
 }
 
 impl Tail {
     /// The clock after its last.
     pub fn end(&self) -> u64 {
         self.from + self.marks.len() as u64
+    }
+
+    /// What an update has of the same clocks differs from it: in content that lives on both sides, or in where it stands, whether it lives or not.
+    /// `None`: it does. Else the comparison of the contents.
+    pub fn compare(&self, update: &Update, client: u64, clocks: Range<u64>) -> Option<Compared> {
+        let before = clocks.start.saturating_sub(self.from) as usize;
+        let places = self.places.after(before).compare(&Marks::of_places(update, client, clocks.clone()));
+        let content = self.marks.after(before).compare(&Marks::of(update, client, clocks));
+        (content.different + places.different == 0).then_some(content)
     }
 }
 
@@ -74,7 +88,7 @@ impl Writers {
 
     /// About what it takes of memory.
     pub fn bytes(&self) -> usize {
-        CLIENT_BYTES * self.of.len() + 2 * self.tails_units
+        CLIENT_BYTES * self.of.len() + 4 * self.tails_units
     }
 
     /// Takes in a committed update, all of which is new.
@@ -86,7 +100,10 @@ impl Writers {
                     // Whoever admitted it had seen him bring the same as stands in the tail.
                     self.drop_tail(client);
                 }
-                Some(_) => self.extend_tail(client, from, Marks::of(update, client, from..to)),
+                Some(_) => {
+                    let (marks, places) = (Marks::of, Marks::of_places);
+                    self.extend_tail(client, from, marks(update, client, from..to), places(update, client, from..to));
+                }
                 // Several ids in one update are a document that is brought along, not somebody's writing.
                 None if update.clients().nth(1).is_none() => {
                     if let Authorship::WrittenBy(user) = authorship {
@@ -106,10 +123,10 @@ impl Writers {
         if confirmed == 0 {
             return;
         }
-        let rest = tail.marks.after(confirmed as usize);
+        let (marks, places) = (tail.marks.after(confirmed as usize), tail.places.after(confirmed as usize));
         self.drop_tail(client);
         if through < end {
-            self.extend_tail(client, through, rest);
+            self.extend_tail(client, through, marks, places);
         }
     }
 
@@ -119,11 +136,15 @@ impl Writers {
         }
     }
 
-    fn extend_tail(&mut self, client: u64, from: u64, marks: Marks) {
-        let tail = self.tails.entry(client).or_insert_with(|| Tail { from, marks: Marks::default() });
+    fn extend_tail(&mut self, client: u64, from: u64, marks: Marks, places: Marks) {
+        let none = || Tail { from, marks: Marks::default(), places: Marks::default() };
+        let tail = self.tails.entry(client).or_insert_with(none);
         let before = tail.marks.len();
-        tail.marks.extend_unknown(from.saturating_sub(tail.end()) as usize);
-        tail.marks.extend(marks);
+        let between = from.saturating_sub(tail.end()) as usize;
+        for (all, more) in [(&mut tail.marks, marks), (&mut tail.places, places)] {
+            all.extend_unknown(between);
+            all.extend(more);
+        }
         self.tails_units += tail.marks.len() - before;
     }
 
@@ -140,7 +161,7 @@ impl Writers {
         if self.of.is_empty() {
             return Bytes::new();
         }
-        let mut bytes = Vec::with_capacity(16 * self.users.len() + 6 * self.of.len() + 3 * self.tails_units + 8);
+        let mut bytes = Vec::with_capacity(16 * self.users.len() + 6 * self.of.len() + 6 * self.tails_units + 8);
         write_var_uint(&mut bytes, VERSION);
         write_var_uint(&mut bytes, Marks::scheme().into());
         write_var_uint(&mut bytes, self.users.len() as u64);
@@ -161,7 +182,8 @@ impl Writers {
             write_var_uint(&mut bytes, *client);
             write_var_uint(&mut bytes, tail.from);
             write_var_uint(&mut bytes, tail.marks.len() as u64);
-            tail.marks.numbers().for_each(|mark| write_var_uint(&mut bytes, mark.into()));
+            let numbers = tail.marks.numbers().chain(tail.places.numbers());
+            numbers.for_each(|mark| write_var_uint(&mut bytes, mark.into()));
         }
         bytes.into()
     }
@@ -174,7 +196,8 @@ impl Writers {
     fn read(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let mut next = || reader.read_var_uint().ok();
-        if next()? != VERSION || next()? != u64::from(Marks::scheme()) {
+        let version = next()?;
+        if ![VERSION_WITHOUT_PLACES, VERSION].contains(&version) || next()? != u64::from(Marks::scheme()) {
             return None;
         }
         let mut writers = Self::default();
@@ -189,11 +212,19 @@ impl Writers {
             writers.of.insert(client, user);
         }
         for _ in 0..next()? {
-            let (client, from) = (next()?, next()?);
-            let marks = (0..next()?).map(|_| next().and_then(|mark| u16::try_from(mark).ok()));
-            let marks = marks.collect::<Option<Marks>>()?;
+            let (client, from, count) = (next()?, next()?, next()?);
+            let mut numbers = || {
+                let numbers = (0..count).map(|_| next().and_then(|mark| u16::try_from(mark).ok()));
+                numbers.collect::<Option<Marks>>()
+            };
+            let marks = numbers()?;
+            let mut places = Marks::default();
+            match version {
+                VERSION => places = numbers()?,
+                _ => places.extend_unknown(marks.len()),
+            }
             writers.tails_units += marks.len();
-            writers.tails.insert(client, Tail { from, marks });
+            writers.tails.insert(client, Tail { from, marks, places });
         }
         reader.is_empty().then_some(writers)
     }
@@ -279,6 +310,8 @@ mod tests {
         writers.take_in(&ann("not she 😀"), Authorship::WrittenBy(BOB));
         let bytes = writers.encode();
         assert_eq!(Writers::decode(&bytes), writers);
+        let tail = writers.tail(5).unwrap();
+        assert_eq!((tail.places.len(), tail.places == tail.marks), (tail.marks.len(), false));
         for length in 0..bytes.len() {
             assert_eq!(Writers::decode(&bytes[..length]), Writers::default(), "a part of it says nothing");
         }

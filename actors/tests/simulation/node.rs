@@ -336,6 +336,15 @@ impl Node {
             Effect::QuarantineRefused(what) if what.reason == "fork" && !shared.squatted.is_empty() => {
                 shared.quarantined.push(what);
             }
+            // What a database lost comes back from anybody, and some of it was deleted meanwhile.
+            Effect::QuarantineRefused(what)
+                if what.reason == "deleted_before_it_came"
+                    && (shared.store.was_restored || !shared.squatted.is_empty())
+                    && shared.store.was_brought_deleted(&what) =>
+            {
+                shared.saw("words were kept that others had brought as deleted");
+                shared.quarantined.push(what);
+            }
             Effect::QuarantineRefused(what) => {
                 shared.must_not_be(format!("an honest update was quarantined: {}", what.reason));
             }

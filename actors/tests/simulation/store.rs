@@ -157,6 +157,24 @@ impl Store {
         writers.writer(client) == Some(user)
     }
 
+    /// Whether others brought something as deleted that its author still holds in this update: nobody can say whether that was the same.
+    pub fn was_brought_deleted(&self, kept: &Quarantine) -> bool {
+        let held = Update::parse(kept.update.clone(), &Caps::default()).unwrap();
+        let others = self.log.rows(self.key).into_iter().filter(|row| row.authorship.user() != kept.user);
+        let is_gone_in = |theirs: &Update| {
+            let both = theirs.clients().flat_map(|(client, from, to)| {
+                let held = held.clients().filter(move |section| section.0 == client);
+                held.map(move |(_, first, end)| (client, from.max(first)..to.min(end)))
+            });
+            let marks = |update, client, clocks| Marks::of(update, client, clocks);
+            both.filter(|(_, clocks)| !clocks.is_empty()).any(|(client, clocks)| {
+                marks(theirs, client, clocks.clone()).compare(&marks(&held, client, clocks)).gone_here > 0
+            })
+        };
+        let mut updates = others.flat_map(|row| row.updates);
+        updates.any(|update| is_gone_in(&Update::parse(update, &Caps::of_the_log()).unwrap()))
+    }
+
     /// Whether what this document has under its own client id is something else than what was committed.
     pub fn contradicts(&self, client: u64, state: &Bytes) -> bool {
         let marks = |state: Bytes| {

@@ -1,6 +1,7 @@
 //! What a writer has under his own client ids, against what others brought under them: see [`writers`](crate::document::writers).
 
 use super::*;
+use crate::document::writers::Tail;
 
 /// Whether a step 1 is answered before the connection has shown what it has under its own ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +31,8 @@ impl DocumentState {
             let Some(member) = self.members.get_mut(follower) else { continue };
             member.asked(now);
             let (user, claimed) = (member.user, member.check.as_ref().and_then(|check| check.claimed));
-            let known = match self.known_without_tails(user, claimed) {
+            let unechoed = member.unechoed().clone();
+            let known = match self.known_without(user, claimed, unechoed) {
                 Some(known) => known,
                 None => for_all.get_or_insert_with(|| self.index.state_vector()).clone(),
             };
@@ -40,8 +42,16 @@ impl DocumentState {
 
     /// How far each client is known, and of this user's own ids, and of the one that he claims, only what he brought himself. `None`: that is all.
     pub(super) fn known_without_tails(&self, user: UserId, claimed: Option<u64>) -> Option<Bytes> {
-        let mut own: BTreeMap<u64, u64> = self.writers.tails_of(user).collect();
-        own.extend(claimed.map(|client| (client, 0)));
+        self.known_without(user, claimed, BTreeMap::new())
+    }
+
+    /// The same, and of some clients only what is before a clock.
+    fn known_without(&self, user: UserId, claimed: Option<u64>, before: BTreeMap<u64, u64>) -> Option<Bytes> {
+        let mut own = before;
+        for (client, from) in self.writers.tails_of(user).chain(claimed.map(|client| (client, 0))) {
+            let first = own.entry(client).or_insert(from);
+            *first = from.min(*first);
+        }
         let clocks =
             self.index.clocks().map(|(client, next)| (client, own.get(&client).map_or(next, |own| next.min(*own))));
         (!own.is_empty()).then(|| clocks.filter(|(_, clock)| *clock > 0).collect::<StateVector>().encode())
@@ -109,12 +119,7 @@ impl DocumentState {
             let Some(tail) = self.writers.tail_of(user, client) else { continue };
             let both = from.max(tail.from)..to.min(tail.end());
             if both.start < both.end {
-                let ours = tail.marks.after((both.start - tail.from) as usize);
-                let compared = ours.compare(&Marks::of(update, client, both));
-                if compared.different > 0 {
-                    return None;
-                }
-                tails.has_deleted |= compared.gone_here > 0;
+                tails.has_deleted |= tail.compare(update, client, both)?.gone_here > 0;
             }
             if from > tail.from {
                 tails.unseen.push(client);
@@ -140,12 +145,8 @@ impl DocumentState {
             if Some(client) != claimed {
                 continue;
             }
-            let theirs = Marks::of(&proposal.update, client, clocks.clone());
-            let Some(ours) = self.marks_of(client, clocks) else { return false };
-            let compared = ours.compare(&theirs);
-            if compared.different > 0 {
-                return true;
-            }
+            let Some(ours) = self.as_it_stands(client, clocks.clone()) else { return false };
+            let Some(compared) = ours.compare(&proposal.update, client, clocks) else { return true };
             if compared.gone_here > 0 && compared.equal == 0 {
                 self.quarantine(proposal, "deleted_before_it_came");
             }
@@ -154,19 +155,23 @@ impl DocumentState {
     }
 
     /// The content of these clocks: what others brought as they brought it, and anything else as it stands now. `None`: the document ended over it.
-    fn marks_of(&mut self, client: u64, clocks: std::ops::Range<u64>) -> Option<Marks> {
+    fn as_it_stands(&mut self, client: u64, clocks: std::ops::Range<u64>) -> Option<Tail> {
         let before =
             self.index.clocks().map(|(other, next)| (other, if other == client { clocks.start } else { next }));
         let before = before.filter(|(_, clock)| *clock > 0).collect::<StateVector>().encode();
         let rest = self.read_replica(|replica| replica.diff(&before))?;
         let now = Update::parse(rest, &Caps::of_the_log()).ok()?;
-        let Some(tail) = self.writers.tail(client).filter(|tail| tail.from < clocks.end) else {
-            return Some(Marks::of(&now, client, clocks));
+        let tail = self.writers.tail(client).filter(|tail| tail.from < clocks.end);
+        let from = tail.map_or(clocks.end, |tail| tail.from.max(clocks.start));
+        let brought = |of: fn(&Tail) -> &Marks| tail.map(|tail| of(tail).after((from - tail.from) as usize));
+        let joined = |mut marks: Marks, brought: Option<Marks>| {
+            marks.extend_unknown(((from - clocks.start) as usize).saturating_sub(marks.len()));
+            marks.extend(brought.unwrap_or_default());
+            marks
         };
-        let from = tail.from.max(clocks.start);
-        let mut marks = Marks::of(&now, client, clocks.start..from);
-        marks.extend_unknown((from - clocks.start) as usize - marks.len());
-        marks.extend(tail.marks.after((from - tail.from) as usize));
-        Some(marks)
+        let now_clocks = clocks.start..from;
+        let marks = joined(Marks::of(&now, client, now_clocks.clone()), brought(|tail| &tail.marks));
+        let places = joined(Marks::of_places(&now, client, now_clocks), brought(|tail| &tail.places));
+        Some(Tail { from: clocks.start, marks, places })
     }
 }

@@ -271,7 +271,7 @@ impl DocumentState {
                 let admitted = Update::parse(bytes, &Caps::of_the_log()).ok()?;
                 Verdict::Admitted { admitted, whole: !left_out, trimmed }
             }
-            Content::Nothing if left_out => Verdict::Left,
+            Content::Nothing if left_out => Verdict::Left { trimmed },
             Content::Nothing => Verdict::Known { trimmed },
         })
     }
@@ -402,7 +402,9 @@ impl DocumentState {
     pub(super) fn settle(&mut self, items: Vec<(Proposal, Verdict)>, through: Position, now: Instant) {
         for (proposal, verdict) in items {
             let fork = match &verdict {
-                Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } if !trimmed.is_empty() => {
+                Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } | Verdict::Left { trimmed }
+                    if !trimmed.is_empty() =>
+                {
                     self.recent.conflicts(&proposal.update, trimmed).is_some() || self.compare_claim(&proposal, trimmed)
                 }
                 _ => false,
@@ -429,9 +431,16 @@ impl DocumentState {
             let (whole, echo) = match &verdict {
                 Verdict::Admitted { whole, trimmed, .. } => (*whole, *whole && !trimmed.is_empty()),
                 Verdict::Known { .. } => (true, proposal.update.has_structs() || !proposal.is_step2),
-                Verdict::Left => (false, false),
+                Verdict::Left { .. } => (false, false),
             };
-            let whole = whole && !is_in_doubt;
+            let (Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } | Verdict::Left { trimmed }) = &verdict;
+            if member.dialect == Dialect::YWebsocket && proposal.is_step2 {
+                let own = member.own_client;
+                let is_own = |client| Some(client) == own || self.writers.writer(client) == Some(proposal.user);
+                let whole = whole && !is_in_doubt;
+                member.repeats(&proposal.update, trimmed.iter().filter(|known| is_own(known.client)), whole);
+            }
+            let whole = whole && !is_in_doubt && !(proposal.is_step2 && member.is_echo_owed());
             let echo = echo && member.dialect == Dialect::YWebsocket && !proposal.update.is_empty();
             if whole {
                 let receipts = member.settled(ordinal, proposal.is_step2);

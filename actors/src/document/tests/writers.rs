@@ -165,6 +165,52 @@ fn longer_words_than_the_squatters_are_not_spliced_into_his() {
 }
 
 #[test]
+fn words_that_were_deleted_again_on_the_page_are_no_reason_to_take_the_squatters_for_his() {
+    for dialect in DIALECTS {
+        for (deletes, has_snapshot) in [(false, false), (true, false), (false, true)] {
+            let case = format!("{dialect:?} {deletes} {has_snapshot}");
+            let mut bench = Bench::new();
+            let mut ann = bench.ann_was_here(dialect);
+            squats(&mut bench, deletes);
+            if has_snapshot {
+                bench.takes_a_snapshot();
+                bench = bench.restarts();
+            }
+            // At all clocks of Eve's she has nothing but what she deleted herself, which stands elsewhere.
+            let _offline = ann.type_at(0, "not like this, no, not");
+            let _offline = ann.delete(0, 22);
+            bench.comes(&mut ann, dialect, ANN);
+            bench.opens(&ann, dialect);
+            assert_eq!(bench.count(&ann, &Sent::Closed(close::FORK)), 1, "{case}: not told");
+            assert_eq!(bench.quarantined, ["fork"], "{case}");
+            assert_eq!(
+                ann.text(),
+                "hello ",
+                "{case}: Eve's words stand on the page, and elsewhere than for all others"
+            );
+        }
+    }
+}
+
+#[test]
+fn offline_work_that_its_author_deletes_before_it_comes_back_is_his() {
+    for dialect in DIALECTS {
+        let mut bench = Bench::new();
+        let mut ann = bench.ann_was_here(dialect);
+        let known = ann.state_vector();
+        let _offline = ann.type_at(6, "from the train");
+        let bob = bench.editor(20, Dialect::Hocuspocus, Role::Editor);
+        bench.say(&bob, Input::Update(ann.step2(&known)));
+        let (_, _) = (ann.delete(6, 5), ann.type_at(15, " to you"));
+        bench.comes(&mut ann, dialect, ANN);
+        bench.opens(&ann, dialect);
+        assert_eq!(bench.text(), "hello the train to you", "{dialect:?}");
+        assert_eq!(ann.text(), bench.text(), "{dialect:?}");
+        assert!(bench.calls_saved(&ann, "to you") && bench.quarantined.is_empty(), "{dialect:?}");
+    }
+}
+
+#[test]
 fn an_id_that_was_only_announced_is_compared_too() {
     for dialect in DIALECTS {
         let mut bench = Bench::new();
@@ -182,6 +228,55 @@ fn an_id_that_was_only_announced_is_compared_too() {
         assert!(!bench.calls_saved(&ann, "important"), "{dialect:?}: called saved");
         assert_eq!(bench.count(&ann, &Sent::Closed(close::FORK)), 1, "{dialect:?}");
     }
+}
+
+/// Somebody who is connected under an id of his own, and what he has not sent yet: until he does, nobody else may bring it.
+fn has_not_sent(bench: &mut Bench) -> (Editor, Bytes) {
+    let cid = bench.editor(30, Dialect::YWebsocket, Role::Editor);
+    bench.say(&cid, Input::Awareness(cid.announcement(1, "{}")));
+    let unsent = cid.type_at(0, "unsent ");
+    (cid, unsent)
+}
+
+#[test]
+fn an_id_that_was_only_announced_is_compared_though_the_rest_of_the_step_2_waits() {
+    for dialect in DIALECTS {
+        let mut bench = Bench::new();
+        let mut ann = Editor::new(1);
+        let eve = bench.editor(20, Dialect::YWebsocket, Role::Editor);
+        let forged = bench.forged(1).type_at(0, "EVIL-TEXT-OF-20-CHARS");
+        bench.say(&eve, Input::Update(forged));
+        let mut bench = bench.restarts();
+        let (_cid, unsent) = has_not_sent(&mut bench);
+        let _offline = ann.type_at(0, "important");
+        ann.apply(&unsent);
+        bench.comes(&mut ann, dialect, ANN);
+        bench.opens(&ann, dialect);
+        assert!(!bench.calls_saved(&ann, "important"), "{dialect:?}: called saved");
+        assert_eq!(bench.count(&ann, &Sent::Closed(close::FORK)), 1, "{dialect:?}");
+    }
+}
+
+#[test]
+fn what_a_step_2_repeats_is_echoed_though_the_rest_of_it_waits() {
+    let mut bench = Bench::new();
+    let mut ann = bench.ann_was_here(Dialect::YWebsocket);
+    let known = ann.state_vector();
+    let _offline = ann.type_at(6, "from the train");
+    let bob = bench.editor(20, Dialect::Hocuspocus, Role::Editor);
+    bench.say(&bob, Input::Update(ann.step2(&known)));
+    let (cid, unsent) = has_not_sent(&mut bench);
+    ann.apply(&unsent);
+    let _new = ann.type_at(27, " to you"); // which makes all before it hers
+    bench.comes(&mut ann, Dialect::YWebsocket, ANN);
+    bench.opens(&ann, Dialect::YWebsocket);
+    assert!(!bench.calls_saved(&ann, "from the train"), "it is not whole");
+    assert_eq!(bench.text(), "hello from the train to you");
+    bench.forget_inboxes();
+    bench.say(&cid, Input::Update(unsent));
+    bench.time_passes(Duration::from_secs(3));
+    bench.answers(&ann);
+    assert!(bench.calls_saved(&ann, "from the train"), "and then nobody asks for it again");
 }
 
 #[test]
