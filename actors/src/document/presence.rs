@@ -17,8 +17,6 @@
 //!
 //! - a state that an owner brings with a new connection is shown at the owner's next clock, or above the one at which
 //!   it was told gone;
-//! - an instance that was made a moment ago does not know at which clocks the one before it showed somebody (a server
-//!   that was killed): while clients come back to it, it shows them far above what they say;
 //! - each newcomer is shown everybody at one more than anybody was shown before;
 //! - a newer state is shown at its own clock, or at one more than the last where that is higher.
 //!
@@ -60,12 +58,6 @@ const DEPARTED_MAX: usize = 4_096;
 const DEPARTED_KEPT: Duration = Duration::from_secs(3_600);
 /// What one connection relays for others takes no more than so many of the largest states.
 const RELAYED_STATES_MAX: usize = 8;
-/// For so long clients come back to a new instance that were connected to the one before: providers wait up to 30 s
-/// between attempts.
-pub(super) const RETURNS: Duration = Duration::from_secs(60);
-/// So far above its owner's an earlier instance may have shown a state: one for each who came since the owner last
-/// heard of it, 15 s ago at most.
-const UNHEARD: u64 = 4_096;
 /// The other nodes are asked for higher clocks at most so often …
 const ASK_INTERVAL: Duration = Duration::from_millis(400);
 /// … and have answered after so long.
@@ -83,7 +75,6 @@ pub struct Presence {
     newcomers: Vec<FollowerId>,
     /// Who came, and has not been shown what belongs to its own subject.
     awaiting: Vec<(FollowerId, UserId)>,
-    made_at: Instant,
     asked_at: Option<Instant>,
     ask_again: bool,
     interval_max: Duration,
@@ -183,15 +174,14 @@ pub struct Flush {
 }
 
 impl Presence {
-    /// Nobody is here yet. `budget` is the node's.
-    pub fn new(limits: &Limits, budget: Arc<Budget>, now: Instant) -> Self {
+    /// Nobody is here. `budget` is the node's.
+    pub fn new(limits: &Limits, budget: Arc<Budget>) -> Self {
         Self {
             entries: HashMap::new(),
             departed: HashMap::new(),
             changed: BTreeSet::new(),
             newcomers: Vec::new(),
             awaiting: Vec::new(),
-            made_at: now,
             asked_at: None,
             ask_again: false,
             interval_max: Duration::from_millis(limits.awareness_interval_ms),
@@ -297,8 +287,7 @@ impl Presence {
                 }
                 // Others may know this very state at this very clock from before, and from before this node knew of any
                 // of them.
-                let unheard = if now < self.made_at + RETURNS { UNHEARD } else { 0 };
-                let clock = if is_own { said.clock + 1 + unheard } else { said.clock };
+                let clock = if is_own { said.clock + 1 } else { said.clock };
                 let clock = departed.map_or(clock, |departed| clock.max(departed.clock + 1));
                 (clock, is_own.then_some(Owner { user: from.user, claim: from.claim }))
             }

@@ -155,7 +155,7 @@ impl DocumentState {
         budgets: Arc<Budgets>,
         now: Instant,
     ) -> Result<Self, Unsound> {
-        let presence = Presence::new(&limits, budgets.presence.clone(), now);
+        let presence = Presence::new(&limits, budgets.presence.clone());
         let caps = Caps {
             update_bytes_max: limits.step2_bytes_max,
             document_clients_max: limits.document_clients_max,

@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use crate::document::FollowerId;
 use crate::document::line::Line;
 use crate::document::messages::{Input, Outgoing};
-use crate::document::presence::{Announcer, Presence, RETURNS};
+use crate::document::presence::{Announcer, Presence};
 use crate::ids::{ConnectionId, UserId};
 use crate::limits::Limits;
 use crate::outbox::Outbox;
@@ -94,7 +94,6 @@ fn who_says_farewell_is_gone_before_the_socket_closes() {
 #[test]
 fn an_id_held_by_another_connection_is_dropped_and_its_sender_stays() {
     let mut bench = Bench::new();
-    bench.time_passes(RETURNS);
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
     bench.say(&ann, Input::Awareness(ann.announcement(1, r#"{"name":"Ann"}"#)));
@@ -108,7 +107,6 @@ fn an_id_held_by_another_connection_is_dropped_and_its_sender_stays() {
 #[test]
 fn states_within_an_interval_are_sent_once_and_the_newest_wins() {
     let mut bench = Bench::new();
-    bench.time_passes(RETURNS);
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     let bob = bench.editor(2, Dialect::YWebsocket, Role::Editor);
     for clock in 1..=10 {
@@ -122,7 +120,7 @@ fn states_within_an_interval_are_sent_once_and_the_newest_wins() {
 #[test]
 fn the_fewer_hear_of_it_the_sooner_they_do() {
     let pause = |receivers| {
-        let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)), Instant::now());
+        let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)));
         let from = Announcer {
             follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
             user: UserId(Uuid::nil()),
@@ -211,8 +209,7 @@ fn a_document_shows_so_much_presence_and_who_is_there_stays() {
 #[test]
 fn all_documents_of_a_node_share_what_presence_takes() {
     let node = Arc::new(Budget::new(50_000));
-    let mut documents: Vec<Presence> =
-        (0..2).map(|_| Presence::new(&Limits::default(), node.clone(), Instant::now())).collect();
+    let mut documents: Vec<Presence> = (0..2).map(|_| Presence::new(&Limits::default(), node.clone())).collect();
     let now = Instant::now();
     let mut shown = 0;
     for (number, client) in (1..=20).enumerate() {
@@ -232,7 +229,7 @@ fn all_documents_of_a_node_share_what_presence_takes() {
 
 #[test]
 fn presence_that_is_large_is_sent_no_faster_than_it_can_be_written() {
-    let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)), Instant::now());
+    let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)));
     let now = Instant::now();
     let from = Announcer {
         follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },

@@ -3,7 +3,6 @@ use crate::access::Role;
 use crate::document::line::Line;
 use crate::document::lines::Lines;
 use crate::document::messages::Input;
-use crate::document::presence::RETURNS;
 use crate::document::replica::ReplicaError;
 use crate::ids::{Position, SessionId, UserId};
 use crate::limits::Limits;
@@ -246,7 +245,6 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
 #[test]
 fn who_had_no_room_for_a_cursor_gets_everybodys_last_one_when_it_has_drained() {
     let mut bench = Bench::new();
-    bench.time_passes(RETURNS);
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);
     let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
     let outbox = Arc::new(Outbox::new(10));
