@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::block::{Id, Kind, Parent, View};
 use crate::recent::{Unit, Units};
-use crate::update::Update;
+use crate::update::{Section, Update};
 use crate::value::{any_likeness, likeness};
 
 /// What is deleted, or was never sent: nothing is known of its content.
@@ -31,14 +31,7 @@ pub struct Compared {
 impl Marks {
     /// The marks of `clocks` of `client`, as far as `update` holds them from their beginning on.
     pub fn of(update: &Update, client: u64, clocks: Range<u64>) -> Self {
-        let Some(section) = update.sections.iter().find(|section| section.client == client) else {
-            return Self::default();
-        };
-        let end = clocks.end.min(u64::from(section.end_clock));
-        if clocks.start < u64::from(section.clock) || clocks.start >= end {
-            return Self::default();
-        }
-        let (start, end) = (clocks.start as u32, end as u32);
+        let Some((section, Range { start, end })) = held(update, client, clocks) else { return Self::default() };
         let mut marks = Vec::with_capacity((end - start) as usize);
         let mut units = Units::new(update, section, start);
         while marks.len() < (end - start) as usize {
@@ -57,14 +50,7 @@ impl Marks {
     /// The marks of where the same units stand: what each was written behind and before, or else in which type and under which key. It is the same
     /// however a writer's blocks were cut and joined since, and outlives their content. Of what was collected nothing is known.
     pub fn of_places(update: &Update, client: u64, clocks: Range<u64>) -> Self {
-        let Some(section) = update.sections.iter().find(|section| section.client == client) else {
-            return Self::default();
-        };
-        let end = clocks.end.min(u64::from(section.end_clock));
-        if clocks.start < u64::from(section.clock) || clocks.start >= end {
-            return Self::default();
-        }
-        let (start, end) = (clocks.start as u32, end as u32);
+        let Some((section, Range { start, end })) = held(update, client, clocks) else { return Self::default() };
         let blocks = update.blocks.get(section.blocks.start as usize..section.blocks.end as usize).unwrap_or_default();
         let before = blocks.partition_point(|block| block.end_clock() <= start) as u32;
         let mut places = Vec::with_capacity((end - start) as usize);
@@ -146,6 +132,14 @@ fn mark_of(unit: &Unit<'_>) -> u16 {
 /// Below the surrogates, and never that of what is gone.
 fn number_of(likeness: u64) -> u16 {
     (likeness % 0xd7ff) as u16 + 1
+}
+
+/// The section of `client`, and which of `clocks` it holds, if it holds the first.
+fn held(update: &Update, client: u64, clocks: Range<u64>) -> Option<(&Section, Range<u32>)> {
+    let section = update.sections.iter().find(|section| section.client == client)?;
+    let end = clocks.end.min(u64::from(section.end_clock));
+    let is_held = (u64::from(section.clock)..end).contains(&clocks.start);
+    is_held.then_some((section, clocks.start as u32..end as u32))
 }
 
 fn place_of(view: &View<'_>, client: u64, clock: u32) -> u16 {

@@ -9,14 +9,13 @@ use super::messages::{
 use super::replica::{ReplicaError, Unverified};
 use super::state::{DocumentState, HeldDecision, Unsound};
 use super::{FollowerId, close, storage};
-use crate::aside::{ASIDE_FROM, done_aside};
 use crate::directory::messages::{Resign, Resigned};
 use crate::directory::{Desk, Directory};
 use crate::ids::{AppendId, DocumentKey, Position, SessionId, UserId};
 use crate::ports::authority::Held;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{ReadRefused, WriteRefused, Written};
-use crate::ports::log::{AppendOutcome, AppendRequest, Damage, NewRow};
+use crate::ports::log::{AppendOutcome, AppendRequest, Damage, HeldHead, LogError, NewRow};
 use crate::world::World;
 use actix::prelude::*;
 use bytes::Bytes;
@@ -29,15 +28,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+mod deciding;
+
 /// Room for the messages of the directory and of HTTP, beside the two that each connection may have under way.
 const MAILBOX_CAPACITY: usize = 256;
-/// What a decision takes at least, messages and effects included …
-const DECISION: Duration = Duration::from_micros(50);
-/// … and how much of it is done before the other tasks of the thread have their turn.
-const TURN: Duration = Duration::from_millis(1);
-
-/// Something to be done when the state is back.
-type Deferred = Box<dyn FnOnce(&mut DocumentActor, &mut Context<DocumentActor>) + Send>;
 
 /// One open document.
 pub struct DocumentActor {
@@ -67,9 +61,9 @@ pub struct DocumentActor {
     snapshot_due: Option<bool>,
     /// The state is aside.
     is_aside: bool,
-    /// What came while it was. A message that makes an actor wait lets none of its futures go on but one: actix polls that
-    /// before it looks whether it is to wait.
-    deferred: Vec<Deferred>,
+    /// What came while it was: one thing at most. A message that makes an actor wait lets none of its futures and streams go
+    /// on but one, which actix polls before it looks whether it is to wait.
+    deferred: Vec<deciding::Deferred>,
     /// What was decided since this actor last let the other tasks of its thread run.
     turn: Duration,
     /// Counts what is shown, one for each receiver.
@@ -105,87 +99,6 @@ impl DocumentActor {
         }
     }
 
-    /// Lets the state decide and performs what it wants.
-    fn decide(
-        &mut self,
-        ctx: &mut Context<Self>,
-        effort: Duration,
-        decide: impl FnOnce(&mut DocumentState, Instant) -> Vec<Effect> + Send + 'static,
-    ) {
-        self.decide_and(ctx, effort, move |state, now| (decide(state, now), ()), |_, (), _| {});
-    }
-
-    /// The same, and then goes on with what else the state answered. A decision that may take long is made aside; the mailbox waits for it, and so
-    /// does all else that this document does.
-    fn decide_and<T: Send + 'static>(
-        &mut self,
-        ctx: &mut Context<Self>,
-        effort: Duration,
-        decide: impl FnOnce(&mut DocumentState, Instant) -> (Vec<Effect>, T) + Send + 'static,
-        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + Send + 'static,
-    ) {
-        if self.is_aside {
-            let again = move |actor: &mut Self, ctx: &mut Context<Self>| actor.decide_and(ctx, effort, decide, then);
-            return self.deferred.push(Box::new(again));
-        }
-        let now = self.world.clock.instant();
-        if effort < ASIDE_FROM {
-            let Some(state) = &mut self.state else { return };
-            let (effects, answer) = decide(state, now);
-            self.decided(effects, answer, then, ctx);
-            return self.take_turns(effort, ctx);
-        }
-        let Some(mut state) = self.state.take() else { return };
-        self.is_aside = true;
-        let (aside, tenant) = (self.world.aside.clone(), self.key.tenant);
-        let decided = async move {
-            let decided = move || {
-                let decided = decide(&mut state, now);
-                (state, decided)
-            };
-            done_aside(aside.as_ref(), tenant, decided).await
-        };
-        ctx.wait(decided.into_actor(self).map(|decided, actor, ctx| {
-            actor.is_aside = false;
-            match decided {
-                Some((state, (effects, answer))) => {
-                    actor.state = Some(state);
-                    actor.decided(effects, answer, then, ctx);
-                }
-                None => actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx),
-            }
-            for again in std::mem::take(&mut actor.deferred) {
-                again(actor, ctx);
-            }
-        }));
-    }
-
-    /// An actor goes on for as long as its mailbox is not empty, and other threads may fill it as fast as it is emptied.
-    fn take_turns(&mut self, effort: Duration, ctx: &mut Context<Self>) {
-        self.turn += effort + DECISION;
-        if self.turn >= TURN {
-            self.turn = Duration::ZERO;
-            ctx.wait(tokio::task::yield_now().into_actor(self));
-        }
-    }
-
-    fn decided<T>(
-        &mut self,
-        effects: Vec<Effect>,
-        answer: T,
-        then: impl FnOnce(&mut Self, T, &mut Context<Self>),
-        ctx: &mut Context<Self>,
-    ) {
-        self.perform(effects, ctx);
-        then(self, answer, ctx);
-        self.after(ctx);
-    }
-
-    /// How long a decision may take.
-    fn effort(&self, of: impl FnOnce(&DocumentState) -> Duration) -> Duration {
-        self.state.as_ref().map_or(Duration::ZERO, of)
-    }
-
     fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         for effect in effects {
             self.perform_one(effect, ctx);
@@ -200,9 +113,10 @@ impl DocumentActor {
                 let (log, key) = (self.world.log.clone(), self.key);
                 let tail = async move { log.tail(key, held).await }.into_actor(self);
                 ctx.spawn(tail.map(|tail, actor, ctx| {
-                    let effort = actor
-                        .effort(|state| tail.as_ref().map_or(Duration::ZERO, |tail| state.effort_to_take_in(tail)));
-                    actor.decide(ctx, effort, |state, now| state.tail_read(tail, now));
+                    actor.when_here(ctx, |actor, ctx| {
+                        let effort = actor.effort_to_take_in(tail.as_ref().ok());
+                        actor.decide(ctx, effort, |state, now| state.tail_read(tail, now));
+                    });
                 }));
             }
             Effect::Recover { after } => self.recover(after, ctx),
@@ -344,44 +258,43 @@ impl DocumentActor {
     }
 
     fn appended(&mut self, outcome: AppendOutcome, ctx: &mut Context<Self>) {
-        if self.is_aside {
-            // Only then is it known what it takes.
-            return self.deferred.push(Box::new(|actor, ctx| actor.appended(outcome, ctx)));
-        }
-        let effort = self.effort(DocumentState::effort_to_commit);
-        self.decide(ctx, effort, |state, now| state.appended(outcome, now));
+        self.when_here(ctx, |actor, ctx| {
+            let effort = actor.effort(DocumentState::effort_to_commit);
+            actor.decide(ctx, effort, |state, now| state.appended(outcome, now));
+        });
     }
 
     fn hold(&mut self, held: Position, ctx: &mut Context<Self>) {
         let (log, key) = (self.world.log.clone(), self.key);
         let head = async move { log.hold(key, held).await }.into_actor(self);
-        ctx.spawn(head.map(|head, actor, ctx| {
-            let (head, tail) = match head {
-                Ok(mut head) => {
-                    let tail = head.take_tail();
-                    (Some(head), Ok(tail))
+        ctx.spawn(head.map(|head, actor, ctx| actor.when_here(ctx, |actor, ctx| actor.held(head, ctx))));
+    }
+
+    fn held(&mut self, head: Result<Box<dyn HeldHead>, LogError>, ctx: &mut Context<Self>) {
+        let (head, tail) = match head {
+            Ok(mut head) => {
+                let tail = head.take_tail();
+                (Some(head), Ok(tail))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let effort = self.effort_to_take_in(tail.as_ref().ok());
+        let decide = |state: &mut DocumentState, now| {
+            let (decision, effects) = state.held(tail, now);
+            (effects, decision)
+        };
+        self.decide_and(ctx, effort, decide, |actor, decision, ctx| match (decision, head) {
+            (HeldDecision::Append { held, rows }, Some(head)) => {
+                let append_id = AppendId(actor.world.clock.fresh_id());
+                if let Some(state) = &mut actor.state {
+                    state.dispatched(append_id);
                 }
-                Err(error) => (None, Err(error)),
-            };
-            let effort =
-                actor.effort(|state| tail.as_ref().map_or(Duration::ZERO, |tail| state.effort_to_take_in(tail)));
-            let decide = |state: &mut DocumentState, now| {
-                let (decision, effects) = state.held(tail, now);
-                (effects, decision)
-            };
-            actor.decide_and(ctx, effort, decide, |actor, decision, ctx| match (decision, head) {
-                (HeldDecision::Append { held, rows }, Some(head)) => {
-                    let append_id = AppendId(actor.world.clock.fresh_id());
-                    if let Some(state) = &mut actor.state {
-                        state.dispatched(append_id);
-                    }
-                    let request = AppendRequest { key: actor.key, held, append_id, rows };
-                    let outcome = async move { head.append(request).await }.into_actor(actor);
-                    ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
-                }
-                (_, head) => drop(head),
-            });
-        }));
+                let request = AppendRequest { key: actor.key, held, append_id, rows };
+                let outcome = async move { head.append(request).await }.into_actor(actor);
+                ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
+            }
+            (_, head) => drop(head),
+        });
     }
 
     fn recover(&mut self, after: Duration, ctx: &mut Context<Self>) {
@@ -397,12 +310,31 @@ impl DocumentActor {
             Some((rechecked.standings, world.log.tail(key, position).await))
         };
         ctx.spawn(news.into_actor(self).map(|news, actor, ctx| {
-            let effort = actor.effort(|state| match &news {
-                Some((_, Ok(tail))) => state.effort_to_take_in(tail),
-                _ => Duration::ZERO,
+            actor.when_here(ctx, |actor, ctx| {
+                let tail = news.as_ref().and_then(|(_, tail)| tail.as_ref().ok());
+                let effort = actor.effort_to_take_in(tail);
+                actor.decide(ctx, effort, |state, now| state.recovered(news, now));
             });
-            actor.decide(ctx, effort, |state, now| state.recovered(news, now));
         }));
+    }
+
+    fn catch_up(&mut self, ctx: &mut Context<Self>) {
+        let behind = self.lines.behind_since();
+        let effort = self.effort(|state| state.effort_to_catch_up(behind));
+        let prepare = move |state: &mut DocumentState, now| match behind {
+            Some(seq) => (state.prepare_to_catch_up(seq, now), now),
+            None => (Vec::new(), now),
+        };
+        self.decide_and(ctx, effort, prepare, |actor, now, ctx| {
+            if let Some(state) = &mut actor.state {
+                actor.lines.catch_up(state, now);
+            }
+            let arrived = actor.lines.take_arrived();
+            if !arrived.is_empty() {
+                let effort = actor.effort(DocumentState::effort_to_encode);
+                actor.decide(ctx, effort, move |state, now| state.states_arrived(&arrived, now));
+            }
+        });
     }
 
     fn damage(&self) -> Option<Damage> {
@@ -582,22 +514,7 @@ struct Drained;
 
 impl StreamHandler<Drained> for DocumentActor {
     fn handle(&mut self, _: Drained, ctx: &mut Context<Self>) {
-        let behind = self.lines.behind_since();
-        let effort = self.effort(|state| state.effort_to_catch_up(behind));
-        let prepare = move |state: &mut DocumentState, now| match behind {
-            Some(seq) => (state.prepare_to_catch_up(seq, now), now),
-            None => (Vec::new(), now),
-        };
-        self.decide_and(ctx, effort, prepare, |actor, now, ctx| {
-            if let Some(state) = &mut actor.state {
-                actor.lines.catch_up(state, now);
-            }
-            let arrived = actor.lines.take_arrived();
-            if !arrived.is_empty() {
-                let effort = actor.effort(DocumentState::effort_to_encode);
-                actor.decide(ctx, effort, move |state, now| state.states_arrived(&arrived, now));
-            }
-        });
+        self.when_here(ctx, Self::catch_up);
     }
 
     fn finished(&mut self, _: &mut Context<Self>) {}
@@ -605,8 +522,10 @@ impl StreamHandler<Drained> for DocumentActor {
 
 impl StreamHandler<BusEvent> for DocumentActor {
     fn handle(&mut self, event: BusEvent, ctx: &mut Context<Self>) {
-        let effort = self.effort(|state| state.effort_to_hear_bus(&event));
-        self.decide(ctx, effort, |state, now| state.hear_bus(event, now));
+        self.when_here(ctx, |actor, ctx| {
+            let effort = actor.effort(|state| state.effort_to_hear_bus(&event));
+            actor.decide(ctx, effort, |state, now| state.hear_bus(event, now));
+        });
     }
 
     /// The bus let go of us (its own failure): the head check stands in for it.

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// A head stays locked no longer than this.
@@ -25,8 +24,6 @@ const SNAPSHOTS_KEPT: usize = 2;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLog {
     documents: Arc<Mutex<HashMap<DocumentKey, Document>>>,
-    /// The next append waits for it.
-    gate: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -112,13 +109,6 @@ impl MemoryLog {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DocumentKey, Document>> {
         self.documents.lock().unwrap_or_else(PoisonError::into_inner) // every critical section leaves it whole
-    }
-
-    /// The next append is made when this is told to.
-    pub fn hold_back(&self) -> oneshot::Sender<()> {
-        let (open, gate) = oneshot::channel();
-        *self.gate.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
-        open
     }
 
     /// [`OperationLog::append`] at that time.
@@ -343,10 +333,6 @@ impl OperationLog for MemoryLog {
     }
 
     async fn append(&self, request: AppendRequest) -> AppendOutcome {
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(gate) = gate {
-            let _ = gate.await; // let go of, it opens
-        }
         self.append_now(&request, Instant::now())
     }
 

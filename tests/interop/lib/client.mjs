@@ -201,7 +201,12 @@ export class Client {
         }
         break
       case AWARENESS: counts.awarenessIn += 1; break
-      case AUTH: if (frame.sub === (this.dialect === 'B' ? 1 : 0)) counts.denied += 1; break
+      case AUTH:
+        if (frame.sub === (this.dialect === 'B' ? 1 : 0)) {
+          counts.denied += 1
+          this.deniedAt ??= Date.now()
+        }
+        break
       case CLOSE: if (this.dialect === 'B') counts.closed += 1; break
       case SYNC_STATUS_B: if (this.dialect === 'B') this.#answered(frame.status); break
       case SYNC_STATUS_C: if (this.dialect === 'C') counts.status102 += 1; break
@@ -273,6 +278,7 @@ export class Client {
       opened: this.tap.opened,
       closes: this.tap.closes,
       attempts: this.tap.attempts,
+      deniedAt: this.deniedAt,
       counts: this.counts,
       errors: this.errors,
       saved: false

@@ -137,8 +137,9 @@ impl DocumentState {
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
         let weight = self.weight_of(&proposal.update);
-        if weight > self.weight_max(&proposal.update) {
-            return self.refuse(proposal, &WriteRefused::Full(TOO_HEAVY), now); // however little of it is new
+        // However little of it is new: no document is as heavy, which only deletes may bring to twice its bound.
+        if weight > 2 * self.limits.document_memory_bytes_max {
+            return self.refuse(proposal, &WriteRefused::Full(TOO_HEAVY), now);
         }
         let may_be_full = self.is_tail_full()
             || self.folded_bytes + proposal.bytes() > self.limits.document_bytes_max
@@ -247,13 +248,9 @@ impl DocumentState {
     /// Whether the document would take more memory than it may with an update of so much, and what waits before it in its batch.
     fn is_too_heavy_with(&self, before: usize, update: &Update, weight: usize) -> bool {
         let there = self.weight.as_ref().map_or(self.folded_bytes, |there| there.bytes() + there.order_bytes());
-        there + before + weight > self.weight_max(update)
-    }
-
-    /// Memory that the document may take with this update. What only deletes may bring it to twice that.
-    fn weight_max(&self, update: &Update) -> usize {
+        // What only deletes may bring it to twice its bound.
         let times = if update.has_structs() { 1 } else { 2 };
-        times * self.limits.document_memory_bytes_max
+        there + before + weight > times * self.limits.document_memory_bytes_max
     }
 
     /// Memory that the document will take for this.
