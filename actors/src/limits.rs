@@ -86,7 +86,7 @@ pub struct Limits {
     pub check_interval_ms: u64,
     /// A bus message carries at most so many bytes of updates; larger ones are read from the log.
     pub bus_message_bytes_max: usize,
-    /// Recent log rows kept for merging, comparing forks and serving who fell behind.
+    /// Memory of the recent updates that a document keeps while it is edited: against forks, and for clients that fell behind by less.
     pub document_recent_bytes: usize,
 }
 

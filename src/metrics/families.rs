@@ -26,7 +26,7 @@ const QUEUES: &[(&str, &str)] = &[
     ),
     ("contextnexus_presence_bytes", "Presence states (cursors) in memory, all documents together."),
     ("contextnexus_read_backs_waiting", "Snapshots that are being read back, or wait for it."),
-    ("contextnexus_recent_bytes", "Recent updates that documents keep for those who are behind."),
+    ("contextnexus_recent_bytes", "Memory of the recent updates that documents keep."),
     ("contextnexus_show_waiting", "Documents that are shown as JSON or text, or wait for it."),
     ("contextnexus_unauthenticated_bytes", "Memory held for clients whose token is not checked yet."),
     ("contextnexus_waiting_bytes", "Updates that wait for their commit, all documents together."),

@@ -7,7 +7,6 @@ use super::reader::{Event, Reader, Refusal};
 use super::socket::READ_BYTES_MAX;
 use actix_web::web::Payload;
 use contextnexus_actors::budget::Share;
-use contextnexus_actors::causes::Cause;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::protocol::frame::{close_frame, close_frame_empty, pong_frame};
 use contextnexus_actors::report;
@@ -79,7 +78,7 @@ pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
         }
         End::Refused(refusal) => {
             metrics::counter!("contextnexus_ws_refused_input_total", "reason" => refusal.label()).increment(1);
-            report!(Cause::Ended, connection.id = %link.connection, "connection closed: {refusal}");
+            report!(refusal.cause(), connection.id = %link.connection, "connection closed: {refusal}");
             outbox.close(close_frame(refusal.code(), &refusal.to_string()));
         }
         End::Over if link.facts().ending_since.is_some() => peer = Peer::Open,

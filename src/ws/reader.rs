@@ -7,6 +7,7 @@
 use super::socket::READ_BYTES_MAX;
 use actix_http::ws::{Codec, Frame as Decoded, Item};
 use bytes::{Buf as _, Bytes, BytesMut};
+use contextnexus_actors::causes::Cause;
 use contextnexus_actors::document::close;
 use contextnexus_actors::protocol::frame::CONTROL_PAYLOAD_MAX;
 use contextnexus_actors::session::messages::Frame;
@@ -60,6 +61,15 @@ impl Refusal {
             Self::Invalid => 1002,
             Self::Strange => close::LIMIT,
             Self::Busy => 1013,
+        }
+    }
+
+    /// At which level it is logged: what anybody without an account can cause fills no log.
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::Invalid | Self::Strange => Cause::Client,
+            Self::TooBig => Cause::Ended,
+            Self::Busy => Cause::Busy,
         }
     }
 

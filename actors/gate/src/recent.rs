@@ -1,4 +1,5 @@
-//! The newest rows of a log, kept for one question: does somebody who sends what we have send what we have?
+//! The newest rows of a log, kept for two questions: does somebody who sends what we have send what we have, and what does somebody
+//! lack who has everything up to some row?
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -24,7 +25,7 @@ pub struct Fork {
 pub struct Recent {
     bytes_max: usize,
     bytes: usize,
-    rows: VecDeque<Update>,
+    rows: VecDeque<(u64, Update)>,
     /// How many rows were forgotten: the number of the first that is held.
     forgotten: u64,
     by_client: HashMap<u64, VecDeque<Held>>,
@@ -44,8 +45,24 @@ impl Recent {
         Self { bytes_max, bytes: 0, rows: VecDeque::new(), forgotten: 0, by_client: HashMap::new() }
     }
 
-    /// Remembers a row as it stands in the log; rows come in their order.
-    pub fn push(&mut self, row: &Update) {
+    /// What the rows take in memory, what it costs to find things included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows, in their order.
+    pub fn rows(&self) -> impl Iterator<Item = &Update> {
+        self.rows.iter().map(|(_, row)| row)
+    }
+
+    /// Every row after the sequence number `seq`; `None` where one of them may be forgotten.
+    pub fn since(&self, seq: u64) -> Option<impl Iterator<Item = &Update>> {
+        self.rows.front().filter(|(first, _)| *first <= seq + 1)?;
+        Some(self.rows.range(self.rows.partition_point(|(at, _)| *at <= seq)..).map(|(_, row)| row))
+    }
+
+    /// Remembers a row as it stands in the log, under its sequence number; rows come in their order.
+    pub fn push(&mut self, seq: u64, row: Update) {
         let number = self.forgotten + self.rows.len() as u64;
         for (section, at) in row.sections.iter().zip(0..) {
             let held = self.by_client.entry(section.client).or_default();
@@ -56,15 +73,15 @@ impl Recent {
                 self.by_client.remove(&section.client);
             }
         }
-        self.bytes += cost(row);
-        self.rows.push_back(row.clone());
+        self.bytes += cost(&row);
+        self.rows.push_back((seq, row));
         while self.bytes > self.bytes_max {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        let Some(row) = self.rows.pop_front() else {
+        let Some((_, row)) = self.rows.pop_front() else {
             self.bytes = 0;
             return;
         };
@@ -95,7 +112,7 @@ impl Recent {
         let clocks = known.clocks.start as u32..known.clocks.end as u32;
         let first = held.partition_point(|held| held.clocks.end <= clocks.start);
         for held in held.range(first..).take_while(|held| held.clocks.start < clocks.end) {
-            let Some(row) = self.rows.get((held.row - self.forgotten) as usize) else { continue };
+            let Some((_, row)) = self.rows.get((held.row - self.forgotten) as usize) else { continue };
             let Some(ours) = row.sections.get(held.section as usize) else { continue };
             let both = held.clocks.start.max(clocks.start)..held.clocks.end.min(clocks.end);
             let (ours, theirs) = (Units::new(row, ours, both.start), Units::new(update, theirs, both.start));
@@ -312,9 +329,9 @@ mod tests {
     fn meeting(ours: &[&Update], theirs: &Update) -> Option<Fork> {
         let mut index = Index::new();
         let mut recent = Recent::new(1 << 20);
-        for row in ours {
+        for (row, seq) in ours.iter().zip(1..) {
             index.trust(row).unwrap();
-            recent.push(row);
+            recent.push(seq, (*row).clone());
         }
         let admission = admit(&index, &mut Delta::default(), None, theirs, &Caps::default(), &mut |_| true).unwrap();
         assert!(!admission.trimmed.is_empty());
@@ -396,9 +413,15 @@ mod tests {
             known = doc.try_transact().unwrap().state_vector();
             let row = Update::parse(diff.into(), &Caps::default()).unwrap();
             assert_eq!(index.trust(&row).unwrap().content, Admitted::Whole);
-            recent.push(&row);
-            assert!(recent.bytes <= 10_000);
+            recent.push(number + 1, row);
+            assert!(recent.bytes() <= 10_000);
         }
+        let held = recent.rows().count() as u64;
+        assert!((10..100).contains(&held), "a row of a few bytes counts as what it takes: {held}");
+        assert_eq!(recent.since(500).map(Iterator::count), Some(0));
+        assert_eq!(recent.since(490).map(Iterator::count), Some(10));
+        assert_eq!(recent.since(500 - held).map(|rows| rows.count() as u64), Some(held));
+        assert!(recent.since(500 - held - 1).is_none(), "one of them is forgotten");
         let forked = |text: &str| {
             let forked = state(&texts(5, &[text]));
             let admission =

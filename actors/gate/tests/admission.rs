@@ -690,7 +690,7 @@ fn half_a_surrogate_pair_in_a_format_is_written_as_a_replacement_character() {
     let row = parse(part(&admission));
     let (mut index, mut recent) = (Index::new(), Recent::new(1 << 20));
     index.trust(&row).unwrap();
-    recent.push(&row);
+    recent.push(1, row);
     let again = admit_to(&index, &half);
     assert_eq!((&again.content, recent.conflicts(&half, &again.trimmed)), (&Content::Nothing, None));
 }

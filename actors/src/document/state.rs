@@ -87,10 +87,8 @@ pub struct DocumentState {
     order: Option<Order>,
     /// Whose client ids they are.
     writers: Writers,
+    /// The newest rows, for those who fall behind and against forks.
     recent: Recent,
-    /// Committed updates kept for those who fall behind: `(sequence, update)`.
-    latest: VecDeque<(u64, Update)>,
-    latest_bytes: usize,
     /// Bytes of everything that was folded.
     folded_bytes: usize,
     /// What the tree is made of, where there is one …
@@ -178,8 +176,6 @@ impl DocumentState {
             index: Index::new(),
             order: None,
             writers: Writers::default(),
-            latest: VecDeque::new(),
-            latest_bytes: 0,
             folded_bytes: 0,
             weight: None,
             weight_since: Weight::default(),
@@ -241,9 +237,9 @@ impl DocumentState {
         (self.waiting.len() + self.set_aside.len() + in_flight, self.waiting_bytes)
     }
 
-    /// Bytes of recent updates that are kept.
+    /// Memory of the recent updates that are kept.
     pub fn recent_bytes(&self) -> usize {
-        self.latest_bytes
+        self.recent.bytes()
     }
 
     /// How many updates were dropped for lack of room since this was asked last.
@@ -265,7 +261,7 @@ impl DocumentState {
             None => self.folded_bytes + self.index_bytes,
         };
         let order = self.order.as_ref().map_or(0, Order::bytes);
-        let kept = self.latest_bytes + self.waiting_bytes + encoded + self.presence.bytes();
+        let kept = self.recent.bytes() + self.waiting_bytes + encoded + self.presence.bytes();
         document + order + self.writers.bytes() + kept
     }
 

@@ -90,7 +90,7 @@ fn limits(is_tight: bool) -> Limits {
         limits.connection_window_bytes = 200;
         limits.outbox_bytes_max = 300;
         limits.sync_piece_bytes = 80;
-        limits.document_recent_bytes = 500;
+        limits.document_recent_bytes = 5_000;
         limits.bus_message_bytes_max = 100;
         limits.snapshot_tail_updates = 4;
     }

@@ -326,7 +326,7 @@ impl Server {
         self.order.commit();
         for row in rows {
             self.fold(&row);
-            self.recent.push(&parse(&row));
+            self.recent.push(self.log.len() as u64 + 1, parse(&row));
             self.log.push(row);
         }
         if self.log.len() % 16 == 1 {

@@ -221,7 +221,7 @@ impl Trial {
             victim.model.take_in(&read, &self.caps)
         });
         if let Ok(parsed) = Update::parse(row.clone(), &self.caps) {
-            victim.recent.push(&parsed);
+            victim.recent.push(victim.rows.len() as u64 + 2, parsed);
         }
         if std::env::var("GATE_TRACE").is_ok() {
             eprintln!("row {row:02x?}");
@@ -436,7 +436,7 @@ impl Base {
 
     fn victim(&self) -> Victim {
         let mut recent = Recent::new(1 << 22);
-        recent.push(&parse(&self.bytes));
+        recent.push(1, parse(&self.bytes));
         let victim = Victim {
             doc: doc(1),
             index: self.index.clone(),

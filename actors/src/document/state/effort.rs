@@ -85,7 +85,7 @@ impl DocumentState {
     /// To bring up to date whoever has seen everything through `seq`.
     pub fn effort_to_catch_up(&self, seq: Option<u64>) -> Duration {
         match seq {
-            Some(seq) if self.has_all_since(seq) => of_bytes(self.latest_bytes),
+            Some(seq) if self.recent.since(seq).is_some() => of_bytes(self.recent.bytes()),
             Some(_) => self.effort_to_encode(),
             None => Duration::ZERO,
         }

@@ -181,8 +181,6 @@ impl DocumentState {
         let before = self.damaged.map(|damaged| (damaged, self.position));
         self.index = Index::new();
         self.recent = Recent::new(self.limits.document_recent_bytes);
-        self.latest.clear();
-        self.latest_bytes = 0;
         self.position = Position::START;
         self.log = LogWork::Nothing;
         self.restore(stored, now)?;

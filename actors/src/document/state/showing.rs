@@ -128,16 +128,15 @@ impl DocumentState {
             replica.snapshot(position, writers)
         });
         self.weight_since = Weight::default();
-        let committed = || self.latest.iter().map(|(_, update)| update.bytes().clone()).collect();
+        let committed = || self.recent.rows().map(|update| update.bytes().clone()).collect();
         let taken = taken.map(|taken| taken.compared_with(committed()));
         (taken, self.take_effects())
     }
 
     /// What somebody lacks who was sent everything through `seq`: the recent updates merged, or the whole state.
     pub fn catch_up(&mut self, seq: u64, now: Instant) -> Option<(InPieces, Position)> {
-        let pieces = if self.has_all_since(seq) {
-            let missing: Vec<Update> =
-                self.latest.iter().filter(|(at, _)| *at > seq).map(|(_, update)| update.clone()).collect();
+        let missing: Option<Vec<Update>> = self.recent.since(seq).map(|missing| missing.cloned().collect());
+        let pieces = if let Some(missing) = missing {
             InPieces::cut(merge(&missing), self.limits.sync_piece_bytes)
         } else {
             let state = self.whole_state_in_pieces(now)?;
@@ -148,15 +147,10 @@ impl DocumentState {
 
     /// What catching up from `seq` needs is made now, and kept for a moment.
     pub fn prepare_to_catch_up(&mut self, seq: u64, now: Instant) -> Vec<Effect> {
-        if !self.has_all_since(seq) {
+        if self.recent.since(seq).is_none() {
             self.whole_state_in_pieces(now);
         }
         self.take_effects()
-    }
-
-    /// Whether everything after `seq` is among the recent updates.
-    pub(super) fn has_all_since(&self, seq: u64) -> bool {
-        self.latest.front().is_some_and(|(first, _)| *first <= seq + 1)
     }
 
     /// The [whole state](Self::whole_state), cut once for all who join before it changes.
@@ -227,14 +221,7 @@ impl DocumentState {
         self.tail.bytes += bytes;
         self.tail.updates += 1;
         self.tail.since.get_or_insert(now);
-        self.recent.push(&update);
-        self.latest.push_back((seq, update));
-        self.latest_bytes += bytes;
-        while self.latest_bytes > self.limits.document_recent_bytes && self.latest.len() > 1 {
-            if let Some((_, oldest)) = self.latest.pop_front() {
-                self.latest_bytes -= oldest.bytes().len();
-            }
-        }
+        self.recent.push(seq, update);
     }
 
     pub(super) fn show(&mut self, updates: &[Update], sole_sender: Option<FollowerId>) {
@@ -291,10 +278,12 @@ impl DocumentState {
         least + least * u32::from(self.replica.key().document.0.as_bytes()[15]) / 256
     }
 
-    /// The tree goes: this is the state at our position, and it reads back.
+    /// The tree goes: this is the state at our position, and it reads back. The recent rows go with it, as they would if the document were
+    /// loaded: nobody has needed them for as long.
     fn pack(&mut self, snapshot: Snapshot) {
         self.used_at = None;
         self.order = None;
+        self.recent = Recent::new(self.limits.document_recent_bytes);
         self.forget_whole_state();
         self.folded_bytes = snapshot.state.len();
         self.weight = None;

@@ -4,6 +4,7 @@
 mod dear;
 mod hands;
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct Args {
     /// Seconds of the attack.
     #[arg(long, default_value_t = 60.0)]
     pub duration: f64,
-    /// Seconds after it, until the memory is looked at.
+    /// Seconds without an edit, before the attack and after it, until the memory is looked at.
     #[arg(long, default_value_t = 60.0)]
     pub rest: f64,
     /// Seconds until everything that was sent must have arrived.
@@ -68,9 +69,9 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     let patience = seconds(args.patience)?;
 
     let calm = engine.phase(rate, Duration::from_secs(2), seconds(args.calm)?, bench);
-    let (calm, calm_memory) = bench.watch_memory(calm).await?;
-    calm?;
+    calm.await?;
     engine.drain(patience, |_| ()).await;
+    let before = rested(args, bench).await?;
     let calm_p99 = engine.latencies().0.map(|delivery| delivery.p99_ms);
 
     let duration = seconds(args.duration)?;
@@ -89,19 +90,17 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     let p99 = engine.latencies().0.map(|delivery| delivery.p99_ms);
     let tally = tokio::task::spawn_blocking(move || hands.end()).await??;
 
-    bench.progress.at(|| "resting".to_owned());
-    tokio::time::sleep(seconds(args.rest)?).await;
-    let (_, after) = bench.watch_memory(tokio::time::sleep(Duration::from_secs(1))).await?;
+    let after = rested(args, bench).await?;
     let words =
         format!("{}, then {} strangers and a hostile member for {} s", shape.words(), args.strangers, args.duration);
     let mut outcome = Outcome::new("attack", words);
     let figures = &mut outcome.figures;
     if !bench.server.server_pid.is_empty() {
         let of = |peak: &Peak| mib(peak.own_bytes);
-        figures.set("memory_before_mib", of(&calm_memory));
-        figures.set("growth_mib", of(&memory) - of(&calm_memory));
+        figures.set("memory_before_mib", of(&before));
+        figures.set("growth_mib", of(&memory) - of(&before));
         figures.set("memory_after_mib", of(&after));
-        figures.set("after_over_before", of(&after) / of(&calm_memory));
+        figures.set("after_over_before", of(&after) / of(&before));
     }
     figures.set("calm_p99_ms", calm_p99);
     figures.set("p99_over_calm", p99.zip(calm_p99).map(|(p99, calm)| p99 / calm));
@@ -112,4 +111,11 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     // The attacker is heard and told things, too: how many is the server's to say.
     outcome.checks.clear();
     Ok(outcome)
+}
+
+/// The server's memory when nobody has edited for a while.
+async fn rested(args: &Args, bench: &Bench) -> Result<Peak, Box<dyn Error>> {
+    bench.progress.at(|| "resting".to_owned());
+    tokio::time::sleep(seconds(args.rest)?).await;
+    Ok(bench.watch_memory(tokio::time::sleep(Duration::from_secs(1))).await?.1)
 }
