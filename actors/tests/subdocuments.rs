@@ -1,5 +1,5 @@
-//! A document that holds sub-documents is freed when it is unloaded, though yrs has such an item and its document hold each other
-//! (hazards.md 1.4: 14 KB for each load).
+//! A document that holds sub-documents is freed when it is unloaded, though yrs has such an item and its document hold
+//! each other, which leaks 14 KB for each load (docs/yrs-hazards.md, "yrs: what honest use runs into").
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use contextnexus_actors::budget::Budgets;

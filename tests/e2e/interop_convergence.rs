@@ -1,4 +1,4 @@
-//! Acceptance 2: every stock client in one document, random edits, random disconnects, a server that dies in between.
+//! Every stock client in one document, random edits, random disconnects, a server that dies in between.
 
 use crate::support::fleet::Fleet;
 use crate::support::scaled;

@@ -1,7 +1,9 @@
-//! hazards.md 1.7, L4: a row that kills the process while it is folded kills it once. The next start finds out which row it was, in a child
-//! process, and takes it out; whoever only died beside a fold accuses nobody.
+//! A row that kills the process while it is folded kills it once (docs/yrs-hazards.md, "When the process dies"). The
+//! next start finds out which row it was, in a child process, and takes it out. A process that is killed in the middle
+//! of a fold accuses nobody.
 //!
-//! The server here is the server's own code, but for a [`Killer`] in front of yrs, because the gate lets nothing through that kills yrs itself.
+//! The server here is the server's own code, but for a [`Killer`] in front of yrs, because the gate lets nothing
+//! through that kills yrs itself.
 
 use crate::support::killer::{self, Killer};
 use crate::support::planted;
@@ -204,7 +206,7 @@ fn a_kill_in_the_middle_of_a_fold_accuses_nobody() {
     assert_eq!(planted.quarantined(), Vec::<Value>::new());
 }
 
-/// L3: who has found one way through the gate will use it again.
+/// Whoever has found one way through the gate will use it again (docs/yrs-hazards.md, "After a panic").
 #[test]
 fn two_rows_that_panic_close_a_document_for_writing_until_an_administrator_opens_it() {
     let planted = Planted::start(&[]);

@@ -1,5 +1,5 @@
-//! Acceptance 5, its last part: PostgreSQL loses its newest commits under two running nodes, because an asynchronous replica is promoted or a
-//! backup is restored. No document forks, and the clients that are connected bring back what the database lost.
+//! PostgreSQL loses its newest commits under two running nodes, because an asynchronous replica is promoted or a backup
+//! is restored. No document forks, and the clients that are connected bring back what the database lost.
 
 use super::interop_nodes::{CLIENTS, Nodes};
 use crate::support::cluster::{Cluster, copy, number};

@@ -1,4 +1,4 @@
-//! Acceptance 4, first part: the handshakes of the three dialects, byte for byte, with nothing but a socket.
+//! The handshakes of the three dialects (docs/protocols.md, "Messages"), byte for byte, with nothing but a socket.
 
 use crate::support::fleet::Fleet;
 use crate::support::world::World;
@@ -68,7 +68,7 @@ fn dialect_b() {
     let name = text("golden-b");
     open(&mut fleet, &world, "/collab");
     let token = world.token();
-    // All at once, as the providers do: token with version, step 1, first awareness (clock 0, which nobody takes).
+    // All at once, as the providers do: token with version, step 1, first awareness (clock 0).
     send(&mut fleet, &format!("{name}0200{}{}", text(&token), text("4.8.0")));
     send(&mut fleet, &format!("{name}00000100"));
     send(&mut fleet, &format!("{name}0106010100027b7d"));
@@ -134,7 +134,7 @@ fn dialect_c() {
     }
 }
 
-/// Trap 1: y-websocket up to 3.1 reads only the first message of a frame.
+/// y-websocket up to 3.1 reads only the first message of a frame (docs/protocols.md, "One message per frame").
 #[test]
 fn one_message_per_frame() {
     let world = World::start();

@@ -1,4 +1,5 @@
-//! Acceptance 7: hostile updates over the wire in each dialect. The sender is closed or refused, others are unharmed, the process is the same.
+//! Hostile updates over the wire in each dialect (docs/yrs-hazards.md). The sender is closed or refused, others are
+//! unharmed, the process is the same.
 
 use crate::support::fleet::Fleet;
 use crate::support::ledger::strings;

@@ -1,4 +1,4 @@
-//! Acceptance 3: kill anything at any moment; what was acknowledged, or received by any other client, is there after a cold restart,
+//! Kill anything at any moment: what was acknowledged, or received by any other client, is there after a cold restart,
 //! although no writer ever returns.
 
 use crate::support::cluster::number;

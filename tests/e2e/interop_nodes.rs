@@ -1,4 +1,4 @@
-//! Acceptance 5: two nodes on one PostgreSQL, with a Redis that comes and goes, a node that dies and one that is frozen.
+//! Two nodes on one PostgreSQL, with a Redis that comes and goes, a node that dies and one that is frozen.
 
 use crate::support::fleet::{Fleet, KINDS};
 use crate::support::ledger::strings;

@@ -1,4 +1,5 @@
-//! Acceptance 9: PostgreSQL is away while people type. Nobody is closed, memory is bounded, nothing is promised; afterwards all is there and exact.
+//! PostgreSQL is unavailable while people type. Nobody is closed, memory is bounded, nothing is promised; afterwards
+//! everything is there and exact.
 
 use crate::support::fleet::{Fleet, KINDS};
 use crate::support::ledger::{Ledger, Verdict, strings};

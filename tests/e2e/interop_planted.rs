@@ -1,5 +1,6 @@
-//! Acceptance 3, its control: a build of this server that acknowledges on receipt is convicted within 20 kills at 2,000 updates a second, by the
-//! procedure that acquits the server itself. All parts of the planted build are the server's own, but for the log ([`Liar`]).
+//! The control of `interop_kills`: a build of this server that acknowledges on receipt is convicted within 20 kills at
+//! 2,000 updates a second, by the procedure that acquits the server itself. All parts of the planted build are the
+//! server's own, but for the log ([`Liar`]).
 
 use crate::support::cluster::Cluster;
 use crate::support::liar::Liar;

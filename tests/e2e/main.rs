@@ -1,6 +1,7 @@
 //! End-to-end tests: the server's own binary, a real PostgreSQL and Redis, and the JavaScript clients that people use.
 //!
-//! Each test starts what it needs and takes it down again. `CNX_LONG=1` runs the long forms, with the numbers of the acceptance list.
+//! Each test starts what it needs and takes it down again. `CNX_LONG=1` runs the long forms, with larger
+//! numbers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout, missing_docs)]
 
 #[path = "../support/mod.rs"]

@@ -1,11 +1,10 @@
 //! Who is here and where their cursors are: the newest state per client id, as raw bytes, never parsed.
 //!
 //! An id belongs to the first live connection that announces it, unless another has a stronger [`Claim`] to it. Honest
-//! clients re-send others' states all the time (protocols.md 2.7), so what a connection says about an id held elsewhere
-//! is dropped silently. States are sent at
-//! most once per interval, newest wins, so the cost follows what changed and not how often. The interval follows what
-//! it costs to send them: few receivers hear of a cursor at once, and many take no more than a part of the document's
-//! time.
+//! clients re-send others' states all the time (docs/protocols.md, "Awareness"), so what a connection says about an id
+//! held elsewhere is dropped silently. States are sent at most once per interval, newest wins, so the cost follows what
+//! changed and not how often. The interval follows what it costs to send them: few receivers hear of a cursor
+//! immediately, and many take no more than a part of the document's time.
 //!
 //! # The clock that is shown
 //!

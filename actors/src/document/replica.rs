@@ -33,7 +33,8 @@ pub struct Replica {
     form: Form,
     key: DocumentKey,
     witness: Arc<dyn Witness>,
-    /// A call panicked: the document may hold dangling pointers (hazards.md 1.2) and is leaked rather than read or dropped.
+    /// A call panicked: the document may hold dangling pointers, so it is leaked, and neither read nor dropped
+    /// (docs/yrs-hazards.md, "After a panic").
     poisoned: bool,
 }
 

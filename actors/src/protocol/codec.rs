@@ -1,7 +1,7 @@
-//! One enum of messages for all dialects (protocols.md 2.1–2.3), read and written without a panic.
+//! One enum of messages for all dialects (docs/protocols.md, "Messages"), read and written without a panic.
 //!
-//! Messages of y-protocols: <https://github.com/yjs/y-protocols/blob/master/PROTOCOL.md>. Hocuspocus puts the document's name before
-//! each; Y-Sweet adds type 102.
+//! Messages of y-protocols: <https://github.com/yjs/y-protocols/blob/master/PROTOCOL.md>. Hocuspocus puts the
+//! document's name before each; Y-Sweet adds type 102.
 
 use super::Dialect;
 use super::frame::server_frame_of;

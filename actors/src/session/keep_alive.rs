@@ -1,7 +1,7 @@
 //! When a connection must be sent something, lest its client take the server for dead.
 //!
-//! Stock clients close after 30 s without a message, and pings are none to them (protocols.md 2.1). So silence is measured by
-//! messages alone, whatever else the socket carries.
+//! Stock clients close after 30 s without a message, and pings are none to them (docs/protocols.md, "Keep-alive"). So
+//! silence is measured by messages alone, whatever else the socket carries.
 
 use std::time::Duration;
 
