@@ -3,11 +3,13 @@
 //! [`Io`] is what actix-http reads and writes. It shares its [`Stream`] with the connection's data, so that a WebSocket goes on with the stream
 //! once actix-http has let go of it, TLS session included (see [`crate::ws`]).
 
+mod detach;
 mod heads;
 mod seats;
 mod stream;
 pub mod tls;
 
+pub use detach::detach;
 pub use seats::Seats;
 pub use stream::Stream;
 

@@ -49,6 +49,7 @@ pub async fn shell<B: MessageBody + 'static>(
         match patience_with_body(&request, rest.settings.body_patience) {
             None => next.call(request).await?.map_into_left_body(),
             Some(patience) => {
+                crate::net::detach(&mut request);
                 let arrival = Arrival::watch(&mut request, &rest.budgets);
                 let answer = tokio::time::timeout(patience, next.call(request)).await;
                 let was_full = arrival.is_over();

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 /// Candidates that are led by the same dearest ones.
 const HERD: u64 = 500;
-/// Measured time for one estimated: what is above has no bound.
+/// Measured time for one estimated: what is above has no bound. On a machine on which a text that is typed letter by letter takes longer than
+/// estimated, everything may take longer by as much.
 const TIMES_MAX: f64 = 1.5;
 
 fn main() -> ExitCode {
@@ -24,7 +25,10 @@ fn main() -> ExitCode {
     };
     let (candidates, seed) = (number("--candidates", 1_000_000), number("--seed", 0));
     let (started, mut all) = (Instant::now(), dear::Found::default());
+    let (mut slowest, mut is_above) = (1.0_f64, false);
     for herd in 0..candidates.div_ceil(HERD) {
+        let slow = dear::honest().times().max(1.0);
+        slowest = slowest.max(slow);
         let found = dear::search(&mut common::rng(seed + herd), HERD.min(candidates - herd * HERD));
         all.candidates += found.candidates;
         all.rows += found.rows;
@@ -36,12 +40,17 @@ fn main() -> ExitCode {
                 *old = Some(new);
             }
         };
+        if let Some(row) = found.by_estimate.as_ref().filter(|row| row.times() > TIMES_MAX * slow) {
+            println!("seed {}: {:.2} times, a text {slow:.2} times", seed + herd, row.times());
+            is_above = true;
+        }
         larger(&mut all.by_estimate, found.by_estimate, dear::Measured::times);
         larger(&mut all.by_byte, found.by_byte, dear::Measured::ns_per_byte);
         larger(&mut all.longest, found.longest, |row| row.taken.as_secs_f64());
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("{} candidates, {} rows folded, {} refused, {seconds:.0} s", all.candidates, all.rows, all.refused);
+    println!("a text letter by letter took up to {slowest:.2} times what is estimated");
     for (what, row) in [("by its estimate", &all.by_estimate), ("by the byte", &all.by_byte), ("of all", &all.longest)]
     {
         let Some(row) = row else { continue };
@@ -55,7 +64,7 @@ fn main() -> ExitCode {
             row.shape.chars().take(600).collect::<String>()
         );
     }
-    if all.by_estimate.is_some_and(|row| row.times() > TIMES_MAX) {
+    if is_above {
         println!("AN UPDATE COSTS MORE THAN THE GATE SAYS");
         return ExitCode::FAILURE;
     }
