@@ -137,6 +137,25 @@ impl Candidate {
     }
 }
 
+/// Measures again what would be the dearest, and takes the least: a core that others use now and then counts their time as ours.
+fn measured(candidate: &Candidate, dearest: f64) -> (Vec<Measured>, u64) {
+    let (mut measured, refused) = candidate.measure();
+    for _ in 0..3 {
+        if measured.iter().all(|row| score(row) <= dearest) {
+            break;
+        }
+        for (row, again) in measured.iter_mut().zip(candidate.measure().0) {
+            row.taken = row.taken.min(again.taken);
+        }
+    }
+    (measured, refused)
+}
+
+/// How dear it is, by its estimate or by the byte.
+fn score(row: &Measured) -> f64 {
+    row.times().max(row.ns_per_byte() / 20_000.0)
+}
+
 fn fold(ours: &yrs::Doc, row: &[u8]) {
     let update = yrs::Update::decode_v1(row).unwrap();
     let mut transaction = ours.transact_mut();
@@ -405,13 +424,13 @@ pub fn search(rng: &mut StdRng, candidates: u64) -> Found {
                 best[at].1.mutated(rng)
             }
         };
-        let (measured, refused) = candidate.measure();
+        let (measured, refused) = measured(&candidate, best.first().map_or(0.0, |best| best.0));
         found.candidates += 1;
         found.rows += measured.len() as u64;
         found.refused += refused;
-        let mut score: f64 = 0.0;
+        let mut dearest: f64 = 0.0;
         for row in measured {
-            score = score.max(row.times()).max(row.ns_per_byte() / 20_000.0);
+            dearest = dearest.max(score(&row));
             let exceeds = |old: &Option<Measured>, value: fn(&Measured) -> f64| {
                 old.as_ref().is_none_or(|old| value(&row) > value(old))
             };
@@ -425,7 +444,7 @@ pub fn search(rng: &mut StdRng, candidates: u64) -> Found {
                 found.longest = Some(row);
             }
         }
-        best.push((score, candidate));
+        best.push((dearest, candidate));
         best.sort_by(|one, other| other.0.total_cmp(&one.0));
         best.truncate(24);
     }
