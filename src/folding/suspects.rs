@@ -7,8 +7,8 @@ use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::document::witness::Folding;
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Damage, Extent, Head, HeldHead, LogError, LogRow, OperationLog, Quarantine, Snapshot,
-    Stored, Tail,
+    AppendOutcome, AppendRequest, Damage, Extent, Head, HeldHead, LogError, LogRow, OperationLog, Quarantine,
+    QuarantineReason, Snapshot, Stored, Tail,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
@@ -68,8 +68,8 @@ impl Court {
                 Verdict::Unknown(why) => {
                     return warn!(document.id = %document, "the trial of document {document} says nothing: {why}");
                 }
-                Verdict::Died(what) => self.convict(key, &stored, what, "fold_died").await,
-                Verdict::Overran(what) => self.convict(key, &stored, what, "fold_overran").await,
+                Verdict::Died(what) => self.convict(key, &stored, what, QuarantineReason::FoldDied).await,
+                Verdict::Overran(what) => self.convict(key, &stored, what, QuarantineReason::FoldOverran).await,
             }
             convictions += 1;
             if convictions == CONVICTIONS_MAX {
@@ -104,9 +104,8 @@ impl Court {
         run.await.unwrap_or_else(|error| Verdict::Unknown(error.to_string()))
     }
 
-    async fn convict(&self, key: DocumentKey, stored: &Stored, what: Folding, reason: &'static str) {
+    async fn convict(&self, key: DocumentKey, stored: &Stored, what: Folding, reason: QuarantineReason) {
         error!(document.id = %key.document, ?what, "quarantined for ending the process that folds it: {reason}");
-        metrics::counter!("contextnexus_quarantines_total", "reason" => reason).increment(1);
         loop {
             let outcome = match what {
                 Folding::Snapshot(seq) => self.log.discard_snapshots(key, seq).await,

@@ -90,9 +90,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("contextnexus_log_bytes_total", "Bytes of committed updates."),
     ("contextnexus_log_updates_total", "Committed updates."),
     ("contextnexus_quarantined_total", "Log rows and updates stored in quarantine, by reason."),
-    ("contextnexus_quarantines_total", "Log rows and updates found to belong in quarantine, by reason."),
-    ("contextnexus_snapshots_total", "Snapshots taken, by result."),
-    ("contextnexus_snapshots_unsound_total", "Stored snapshots passed over because they do not read back."),
+    (
+        "contextnexus_snapshots_total",
+        "Snapshots by result. `stored`; `unsound`, `too_dear`: taken and not stored; `unreadable`: stored, and passed over.",
+    ),
     ("contextnexus_tls_refused_total", "Connections that ended during the TLS handshake, by reason."),
     ("contextnexus_upkeep_removed_total", "Expired rows removed by upkeep, by what they are."),
     ("contextnexus_ws_received_bytes_total", "Bytes of messages received on WebSockets."),

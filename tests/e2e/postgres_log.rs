@@ -9,7 +9,7 @@ use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
 use contextnexus_actors::ids::{AppendId, DocumentKey, Position, SessionId};
 use contextnexus_actors::ports::contract::{SENTENCES, World};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Extent, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine,
+    AppendOutcome, AppendRequest, Extent, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine, QuarantineReason,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -247,7 +247,7 @@ async fn quarantined_bytes_are_kept_for_their_author() {
         seq_from: 1,
         extent: Extent::Row,
         new_tip: contextnexus_actors::ids::Tip(fresh()),
-        reason: "fold_panicked",
+        reason: QuarantineReason::FoldPanicked,
         update: Bytes::new(),
         session: None,
         user: None,

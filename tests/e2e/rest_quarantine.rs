@@ -5,7 +5,7 @@ use crate::support::rest::{Company, TestApp, typing};
 use bytes::Bytes;
 use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Tip, UserId};
-use contextnexus_actors::ports::log::{Extent, OperationLog, Quarantine};
+use contextnexus_actors::ports::log::{Extent, OperationLog, Quarantine, QuarantineReason};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ async fn refuse(log: &PostgresLog, company: &Company, user: Option<UserId>, upda
     let what = Quarantine {
         seq_from: 0,
         extent: Extent::Row,
-        reason: "fork",
+        reason: QuarantineReason::Fork,
         update: Bytes::from_static(update),
         session: None,
         user,
@@ -137,7 +137,7 @@ async fn rows_that_break_a_fold_close_a_document_when_they_come_within_ten_minut
     let write = async |client: u64| {
         app.post(&format!("{path}/update")).token(&company.editor.token).bytes(typing(client, 0, "text")).send().await
     };
-    let quarantine = async |seq_from: u64, reason: &'static str| {
+    let quarantine = async |seq_from: u64, reason: QuarantineReason| {
         let key = DocumentKey { tenant: company.tenant.id, document: DocumentId(company.document) };
         let new_tip = Tip(Uuid::from_u128(u128::from(seq_from)));
         let (extent, update) = (Extent::Row, Bytes::new());
@@ -150,16 +150,16 @@ async fn rows_that_break_a_fold_close_a_document_when_they_come_within_ten_minut
     for client in 1..=6 {
         write(client).await.expect(200);
     }
-    quarantine(1, "fold_panicked").await;
-    quarantine(2, "does_not_continue").await; // is no fault of its own
+    quarantine(1, QuarantineReason::FoldPanicked).await;
+    quarantine(2, QuarantineReason::DoesNotContinue).await; // is no fault of its own
     assert!(is_open().await);
     company
         .tenant
         .sql("update quarantine set created_at = now() - interval '10 minutes' where tenant_id = $1", &[])
         .await;
-    quarantine(3, "fold_died").await;
+    quarantine(3, QuarantineReason::FoldDied).await;
     assert!(is_open().await, "the one before was long ago");
-    quarantine(4, "fold_overran").await;
+    quarantine(4, QuarantineReason::FoldOverran).await;
     assert!(!is_open().await);
     assert_eq!(write(7).await.expect(403).code(), "read_only");
     let reopen = async |token: &str| app.post(&format!("{path}/reopen")).token(token).send().await;
@@ -167,6 +167,6 @@ async fn rows_that_break_a_fold_close_a_document_when_they_come_within_ten_minut
     reopen(&company.stranger.token).await.expect(404);
     assert_eq!(reopen(&company.admin.token).await.expect(200).json()["read_only_since"], Value::Null);
     write(7).await.expect(200);
-    quarantine(5, "fold_panicked").await;
+    quarantine(5, QuarantineReason::FoldPanicked).await;
     assert!(!is_open().await, "a third within the same ten minutes");
 }

@@ -21,7 +21,7 @@ use crate::ports::authority::{Held, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
 use crate::ports::log::{
-    AppendOutcome, Authorship, DOES_NOT_CONTINUE, Damage, Extent, Head, IdempotencyKey, LogError, NewRow, Quarantine,
+    AppendOutcome, Authorship, Damage, Extent, Head, IdempotencyKey, LogError, NewRow, Quarantine, QuarantineReason,
     Snapshot, Stored, Tail,
 };
 use crate::protocol::Dialect;

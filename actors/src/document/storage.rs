@@ -97,7 +97,6 @@ fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
             let named = all.into_iter().map(|what| {
                 let seq = what.seq();
                 report!(Cause::Damage, document.id = %key.document, seq, "update {seq} of the log quarantined: {}", what.reason);
-                metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
                 Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what }
             });
             Unsound::Log(named.collect())
@@ -137,7 +136,6 @@ async fn close_if_damaged(world: &World, key: DocumentKey, damage: Option<Damage
 /// Keeps bytes that never entered the log, for as long as that takes.
 pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Quarantine) {
     report!(Cause::Ended, document.id = %key.document, "update quarantined: {}", what.reason);
-    metrics::counter!("contextnexus_quarantines_total", "reason" => what.reason).increment(1);
     while let Err(LogError::Unavailable(_)) = world.log.quarantine_refused(key, what.clone()).await {
         tokio::time::sleep(PAUSE).await;
     }

@@ -10,8 +10,8 @@
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId, Tip, UserId};
 use crate::ports::log::{
-    AppendOutcome, AppendRequest, Authorship, DOES_NOT_CONTINUE, Damage, DamageKind, Extent, Head, IdempotencyKey,
-    LogError, NewRow, OperationLog, Quarantine, Snapshot,
+    AppendOutcome, AppendRequest, Authorship, Damage, DamageKind, Extent, Head, IdempotencyKey, LogError, NewRow,
+    OperationLog, Quarantine, QuarantineReason, Snapshot,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -127,7 +127,7 @@ fn quarantine(seq_from: u64) -> Quarantine {
         seq_from,
         new_tip: Tip(fresh()),
         extent: Extent::Row,
-        reason: "fold_panicked",
+        reason: QuarantineReason::FoldPanicked,
         update: Bytes::new(),
         session: None,
         user: None,
@@ -443,7 +443,7 @@ async fn what_only_lacked_something_may_come_back(world: &dyn World) {
     committed(log.append(request(key, Position::START, vec![row(&[b"first", HI])])).await);
     let rest = |update: &'static [u8]| Quarantine {
         extent: Extent::Rest(2, Bytes::from_static(b"stays")),
-        reason: DOES_NOT_CONTINUE,
+        reason: QuarantineReason::DoesNotContinue,
         update: Bytes::from_static(update),
         ..quarantine(1)
     };
@@ -461,7 +461,8 @@ async fn refused_bytes_are_no_part_of_the_log(world: &dyn World) {
     let key = world.create().await;
     let at = grow(world, key, Position::START, 1).await;
     for update in [&b"fork"[..], b"fork", b"other fork"] {
-        let what = Quarantine { reason: "fork", update: Bytes::copy_from_slice(update), ..quarantine(0) };
+        let what =
+            Quarantine { reason: QuarantineReason::Fork, update: Bytes::copy_from_slice(update), ..quarantine(0) };
         log.quarantine_refused(key, what).await.expect("quarantine, and again");
     }
     let stored = log.load(key).await.expect("load");

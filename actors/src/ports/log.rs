@@ -223,7 +223,7 @@ pub struct Stored {
     /// Every row after it, and the head.
     pub tail: Tail,
     /// Every update of this document that was in the log and is in quarantine now, but for what only lacked something before it
-    /// ([`DOES_NOT_CONTINUE`]): their resend is refused before it is appended.
+    /// ([`QuarantineReason::DoesNotContinue`]): their resend is refused before it is appended.
     pub quarantined: Vec<Bytes>,
     /// Why the rows do not lead to the head.
     pub damage: Option<Damage>,
@@ -285,26 +285,7 @@ pub struct Snapshot {
     pub writers: Bytes,
 }
 
-/// Bytes that must not be folded again.
-#[derive(Clone, Debug)]
-pub struct Quarantine {
-    /// First number of the row, 0 for what never entered the log.
-    pub seq_from: u64,
-    /// How much of the row.
-    pub extent: Extent,
-    /// The new tip of the log (unused for what never entered it).
-    pub new_tip: Tip,
-    /// Why: `fold_panicked`, `fork`, [`DOES_NOT_CONTINUE`], `deleted_before_it_came`.
-    pub reason: &'static str,
-    /// The update as it was read, where known. Kept are the stored bytes of what was in the log.
-    pub update: Bytes,
-    /// Who delivered it, where known.
-    pub session: Option<SessionId>,
-    /// Whose it is, where known: who may download it.
-    pub user: Option<UserId>,
-}
-
-pub use super::extent::{DOES_NOT_CONTINUE, Extent, Left};
+pub use super::quarantine::{Extent, Left, Quarantine, QuarantineReason};
 
 /// Why the log gave no answer.
 #[derive(Debug, thiserror::Error)]

@@ -8,16 +8,16 @@ pub mod contract;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract_bus;
 pub mod documents;
-mod extent;
 pub mod log;
 pub mod memory_authority;
 pub mod memory_bus;
 pub mod memory_log;
+mod quarantine;
 
 pub use authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
 pub use bus::{Bus, BusEvent, BusMessage, Subscription};
 pub use documents::{LiveDocuments, ReadRefused, WriteRefused, Writer, Written};
 pub use log::{
     AppendOutcome, AppendRequest, Damage, DamageKind, Head, HeldHead, IdempotencyKey, LogError, LogRow, NewRow,
-    OperationLog, Quarantine, Snapshot, Stored, Tail,
+    OperationLog, Quarantine, QuarantineReason, Snapshot, Stored, Tail,
 };

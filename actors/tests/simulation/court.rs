@@ -7,7 +7,7 @@ use bytes::Bytes;
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::state::{DocumentState, Unsound};
 use contextnexus_actors::ids::{Tip, UserId};
-use contextnexus_actors::ports::log::{Extent, LogRow, Quarantine};
+use contextnexus_actors::ports::log::{Extent, LogRow, Quarantine, QuarantineReason};
 use contextnexus_gate::{Caps, Update, hollow};
 use uuid::Uuid;
 
@@ -78,7 +78,7 @@ impl Shared {
             seq_from: logged.row.seq_from,
             extent: Extent::Content(logged.seq),
             new_tip: Tip(Uuid::from_u128(u128::from(logged.seq) << 80 | self.quarantined.len() as u128)),
-            reason: "fold_overran",
+            reason: QuarantineReason::FoldOverran,
             update: logged.update.clone(),
             session: None,
             user: None,

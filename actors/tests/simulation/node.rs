@@ -20,7 +20,7 @@ use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage, Subscription};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Head, HeldHead as _, LogError, NewRow, Quarantine, Snapshot, Tail,
+    AppendOutcome, AppendRequest, Head, HeldHead as _, LogError, NewRow, Quarantine, QuarantineReason, Snapshot, Tail,
 };
 use contextnexus_actors::ports::memory_bus::{MemoryBus, Network};
 use contextnexus_actors::ports::memory_log::MemoryHead;
@@ -333,12 +333,12 @@ impl Node {
                 self.work.extend(taken.map(work));
             }
             Effect::Mend(unsound) => shared.must_not_be(format!("a sound log was mended: {unsound:?}")),
-            Effect::QuarantineRefused(what) if what.reason == "fork" && !shared.squatted.is_empty() => {
+            Effect::QuarantineRefused(what) if what.reason == QuarantineReason::Fork && !shared.squatted.is_empty() => {
                 shared.quarantined.push(what);
             }
             // What a database lost comes back from anybody, and some of it was deleted meanwhile.
             Effect::QuarantineRefused(what)
-                if what.reason == "deleted_before_it_came"
+                if what.reason == QuarantineReason::DeletedBeforeItCame
                     && (shared.store.was_restored || !shared.squatted.is_empty())
                     && shared.store.was_brought_deleted(&what) =>
             {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::{DocumentId, Position, TenantId};
-use contextnexus_actors::ports::log::{DOES_NOT_CONTINUE, Head, LogError, Snapshot, Stored, Tail};
+use contextnexus_actors::ports::log::{Head, LogError, QuarantineReason, Snapshot, Stored, Tail};
 use contextnexus_actors::report;
 use uuid::Uuid;
 
@@ -104,7 +104,7 @@ async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [
                                  order by seq) as kept"#,
         db.tenant().0,
         &asked,
-        DOES_NOT_CONTINUE
+        QuarantineReason::DoesNotContinue.as_str()
     )
     .fetch_all(&mut *db.tx)
     .await

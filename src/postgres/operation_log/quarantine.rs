@@ -5,7 +5,7 @@ use super::frames::{self, Packed};
 use super::{away, number, snapshots, stored};
 use crate::postgres::TenantTx;
 use contextnexus_actors::ids::DocumentId;
-use contextnexus_actors::ports::log::{Left, LogError, Quarantine};
+use contextnexus_actors::ports::log::{Left, LogError, Quarantine, QuarantineReason};
 use uuid::Uuid;
 
 /// Takes as much as it must out of the row that starts at `what.seq_from` and gives it, every row after it, and the head the new tip:
@@ -88,23 +88,21 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
     snapshots::discard(db, document, what.seq_from).await?;
     close_if_repeated(db, document).await?;
     tracing::error!(
-        document.id = %document, seq = what.seq(), reason = what.reason,
+        document.id = %document, seq = what.seq(), reason = what.reason.as_str(),
         "quarantined update {} of document {document} (its row is {} to {}): {}",
         what.seq(), what.seq_from, number(row.seq_to), what.reason
     );
     Ok(())
 }
 
-/// Rows that broke whoever folded them, and not for want of what came before.
-const BREAKING: [&str; 3] = ["fold_panicked", "fold_died", "fold_overran"];
-/// So many of them within so many minutes are more than an accident.
+/// So many rows that broke what folded them, within so many minutes, are more than an accident.
 const BREAKING_MAX: i64 = 2;
 const BREAKING_MINUTES: i32 = 10;
 
 /// From the second row on that broke a fold within ten minutes the document is only read, until an administrator opens it again: somebody has
 /// found a way through the gate, and each further row costs everybody a reload. The caller holds the head.
 async fn close_if_repeated(db: &mut TenantTx, document: DocumentId) -> Result<(), LogError> {
-    let breaking: Vec<String> = BREAKING.map(str::to_owned).into();
+    let breaking: Vec<String> = QuarantineReason::BREAKING.map(|reason| reason.as_str().to_owned()).into();
     let closed = sqlx::query!(
         "update document_heads set read_only_since = now(), read_only_reason = $6
           where tenant_id = $1 and document_id = $2 and read_only_since is null
@@ -146,7 +144,7 @@ pub(super) async fn refused(db: &mut TenantTx, document: DocumentId, what: Quara
 /// Bytes to keep.
 pub(super) struct Kept<'a> {
     pub seq: Option<i64>,
-    pub reason: &'static str,
+    pub reason: QuarantineReason,
     pub update: &'a [u8],
     pub session: Option<Uuid>,
     pub user: Option<Uuid>,
@@ -165,7 +163,7 @@ pub(super) async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>
         document.0,
         &hash.as_bytes()[..],
         kept.seq,
-        kept.reason,
+        kept.reason.as_str(),
         codec,
         raw_bytes,
         bytes,
@@ -174,7 +172,7 @@ pub(super) async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>
     );
     match insert.execute(&mut *db.tx).await {
         Ok(_) => {
-            metrics::counter!("contextnexus_quarantined_total", "reason" => kept.reason).increment(1);
+            metrics::counter!("contextnexus_quarantined_total", "reason" => kept.reason.as_str()).increment(1);
             Ok(())
         }
         Err(error) if error.as_database_error().is_some_and(|error| error.is_foreign_key_violation()) => {

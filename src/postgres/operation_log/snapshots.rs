@@ -183,7 +183,7 @@ pub(super) async fn newest_sound(
                 "its position is not in the log"
             };
             unsound.push((place, row.seq));
-            metrics::counter!("contextnexus_snapshots_unsound_total").increment(1);
+            metrics::counter!("contextnexus_snapshots_total", "result" => "unreadable").increment(1);
             tracing::warn!(
                 document.id = %document, snapshot.seq = row.seq,
                 "passed over the snapshot of document {document} at {}: {why}", row.seq

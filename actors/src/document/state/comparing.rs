@@ -148,7 +148,7 @@ impl DocumentState {
             let Some(ours) = self.as_it_stands(client, clocks.clone()) else { return false };
             let Some(compared) = ours.compare(&proposal.update, client, clocks) else { return true };
             if compared.gone_here > 0 && compared.equal == 0 {
-                self.quarantine(proposal, "deleted_before_it_came");
+                self.quarantine(proposal, QuarantineReason::DeletedBeforeItCame);
             }
         }
         false

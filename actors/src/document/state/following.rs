@@ -174,11 +174,11 @@ pub(in crate::document) fn trim(index: &mut Index, bytes: Bytes) -> Result<Optio
 /// The content of the update of this number cannot be folded.
 pub(super) fn unsound(seq_from: u64, seq: u64, update: Bytes) -> Quarantine {
     let (extent, new_tip) = (Extent::Content(seq), Tip(uuid::Uuid::nil()));
-    Quarantine { seq_from, extent, new_tip, reason: "fold_panicked", update, session: None, user: None }
+    Quarantine { seq_from, extent, new_tip, reason: QuarantineReason::FoldPanicked, update, session: None, user: None }
 }
 
 /// What of the update of this number does not continue the log.
 fn does_not_continue(seq_from: u64, seq: u64, update: Bytes, stays: Bytes) -> Quarantine {
-    let (extent, reason) = (Extent::Rest(seq, stays), DOES_NOT_CONTINUE);
+    let (extent, reason) = (Extent::Rest(seq, stays), QuarantineReason::DoesNotContinue);
     Quarantine { extent, reason, ..unsound(seq_from, seq, update) }
 }

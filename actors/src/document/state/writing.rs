@@ -129,11 +129,11 @@ impl DocumentState {
             return self.refuse(proposal, &WriteRefused::ReadOnly, now);
         }
         let Some(TailsCompared { unseen, has_deleted }) = self.compare_tails(proposal.user, &proposal.update) else {
-            self.quarantine(&proposal, "fork");
+            self.quarantine(&proposal, QuarantineReason::Fork);
             return self.refuse(proposal, &WriteRefused::Fork, now);
         };
         if has_deleted {
-            self.quarantine(&proposal, "deleted_before_it_came");
+            self.quarantine(&proposal, QuarantineReason::DeletedBeforeItCame);
         }
         let is_request = matches!(proposal.sender, Sender::Request { .. });
         let weight = self.weight_of(&proposal.update);
@@ -407,7 +407,7 @@ impl DocumentState {
                 _ => false,
             };
             if fork {
-                self.quarantine(&proposal, "fork");
+                self.quarantine(&proposal, QuarantineReason::Fork);
                 self.refuse(proposal, &WriteRefused::Fork, now);
                 continue;
             }
@@ -513,7 +513,7 @@ impl DocumentState {
     }
 
     /// Keeps what somebody sent, for him to read.
-    pub(super) fn quarantine(&mut self, proposal: &Proposal, reason: &'static str) {
+    pub(super) fn quarantine(&mut self, proposal: &Proposal, reason: QuarantineReason) {
         self.effects.push(Effect::QuarantineRefused(Quarantine {
             seq_from: 0,
             extent: Extent::Row,

@@ -10,7 +10,7 @@ use crate::document::state::{DocumentState, HeldDecision, Unsound};
 use crate::document::witness::{Nobody, Witness};
 use crate::ids::{AppendId, ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
 use crate::limits::Limits;
-use crate::ports::log::{AppendOutcome, AppendRequest, HeldHead as _, NewRow};
+use crate::ports::log::{AppendOutcome, AppendRequest, HeldHead as _, NewRow, QuarantineReason};
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -116,7 +116,7 @@ pub struct Bench {
     pub parked: Vec<Effect>,
     pub published: Vec<(Position, Position)>,
     pub died: Option<u16>,
-    pub quarantined: Vec<&'static str>,
+    pub quarantined: Vec<QuarantineReason>,
     pub snapshots: usize,
     /// Snapshots that were too dear, and whether that was news.
     pub too_dear: Vec<bool>,

@@ -8,7 +8,7 @@ use crate::document::witness::{Fold, Folding, Witness};
 use crate::ids::{DocumentKey, NodeId, Position, Tip};
 use crate::limits::Limits;
 use crate::ports::bus::{BusEvent, BusMessage};
-use crate::ports::log::{AppendOutcome, Snapshot};
+use crate::ports::log::{AppendOutcome, QuarantineReason, Snapshot};
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -296,7 +296,10 @@ fn a_packed_row_that_cannot_be_folded_is_quarantined_when_that_shows() {
     let mut bench = Bench::watched(log.clone(), key, Limits::default(), Arc::new(Panicking(4)));
     let cid = bench.stranger(3, Dialect::YWebsocket, Role::Editor, 3);
     bench.say(&cid, Input::Update(cid.type_at(0, "after ")));
-    assert_eq!((bench.died, bench.quarantined.as_slice()), (Some(close::SERVICE_RESTART), &["fold_panicked"][..]));
+    assert_eq!(
+        (bench.died, bench.quarantined.as_slice()),
+        (Some(close::SERVICE_RESTART), &[QuarantineReason::FoldPanicked][..])
+    );
     let emptied: Vec<_> = log.rows(key)[2].updates.iter().map(|update| update[..] == [0, 0]).collect();
     assert_eq!(emptied, [false, true], "the second update of the row, which only deleted, and not the first");
     let text = Bench::over(log, key, Limits::default()).text();
@@ -380,7 +383,7 @@ fn a_fork_is_quarantined_and_its_sender_closed() {
     let liar = bench.stranger(1, Dialect::YWebsocket, Role::Editor, 1);
     bench.say(&liar, Input::Update(liar.type_at(0, "false")));
     assert_eq!(bench.count(&liar, &Sent::Closed(close::FORK)), 1);
-    assert_eq!(bench.quarantined, ["fork"]);
+    assert_eq!(bench.quarantined, [QuarantineReason::Fork]);
     assert_eq!(bench.text(), "truth");
 }
 

@@ -9,7 +9,7 @@ use crate::document::state::{DocumentState, Unsound};
 use crate::document::witness::{Fold, Witness};
 use crate::ids::{DocumentKey, Tip};
 use crate::limits::Limits;
-use crate::ports::log::{Extent, Quarantine};
+use crate::ports::log::{Extent, Quarantine, QuarantineReason};
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -53,7 +53,10 @@ fn taken_out(log: &MemoryLog, key: DocumentKey, text: &'static str) -> Bench {
     let mut bench = Bench::watched(log.clone(), key, Limits::default(), Arc::new(Panicking(text)));
     let cid = bench.stranger(3, Dialect::YWebsocket, Role::Editor, 3);
     bench.say(&cid, Input::Update(cid.type_at(0, "after ")));
-    assert_eq!((bench.died, bench.quarantined.as_slice()), (Some(close::SERVICE_RESTART), &["fold_panicked"][..]));
+    assert_eq!(
+        (bench.died, bench.quarantined.as_slice()),
+        (Some(close::SERVICE_RESTART), &[QuarantineReason::FoldPanicked][..])
+    );
     Bench::watched(log.clone(), key, Limits::default(), Arc::new(Panicking(text)))
 }
 
@@ -84,7 +87,7 @@ fn what_cannot_be_folded_without_its_content_either_goes_and_what_does_not_need_
         seq_from: 2,
         extent: Extent::Content(2),
         new_tip: Tip(Uuid::from_u128(7)),
-        reason: "fold_overran",
+        reason: QuarantineReason::FoldOverran,
         update: hollow,
         session: None,
         user: None,
@@ -97,7 +100,7 @@ fn what_cannot_be_folded_without_its_content_either_goes_and_what_does_not_need_
     let seqs: Vec<u64> = all.iter().map(Quarantine::seq).collect();
     // Eve's own later clocks, and what Ann wrote inside; then Ann's own later clocks.
     assert_eq!(seqs, [3, 4, 5, 6]);
-    assert!(all.iter().all(|what| what.reason == "does_not_continue"));
+    assert!(all.iter().all(|what| what.reason == QuarantineReason::DoesNotContinue));
     for what in all {
         log.quarantine_now(bench.key, &what).unwrap();
     }
@@ -122,7 +125,7 @@ fn of_an_update_that_does_not_continue_the_part_stays_that_does() {
         seq_from: 1,
         extent: Extent::Row,
         new_tip: Tip(Uuid::from_u128(7)),
-        reason: "fold_died",
+        reason: QuarantineReason::FoldDied,
         update: Bytes::new(),
         session: None,
         user: None,

@@ -9,7 +9,7 @@ use crate::ids::{SessionId, UserId};
 use crate::limits::Limits;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
-use crate::ports::log::Head;
+use crate::ports::log::{Head, QuarantineReason};
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use std::time::Duration;
@@ -144,7 +144,7 @@ fn who_comes_back_to_a_squatted_id_keeps_the_words_and_is_told() {
             bench.opens(&ann, dialect);
             assert!(!bench.calls_saved(&ann, "important"), "{case}: called saved");
             assert_eq!(bench.count(&ann, &Sent::Closed(close::FORK)), 1, "{case}: not told");
-            assert_eq!(bench.quarantined, ["fork"], "{case}");
+            assert_eq!(bench.quarantined, [QuarantineReason::Fork], "{case}");
             assert_eq!(ann.text(), "hello important", "{case}: the page");
         }
     }
@@ -182,7 +182,7 @@ fn words_that_were_deleted_again_on_the_page_are_no_reason_to_take_the_squatters
             bench.comes(&mut ann, dialect, ANN);
             bench.opens(&ann, dialect);
             assert_eq!(bench.count(&ann, &Sent::Closed(close::FORK)), 1, "{case}: not told");
-            assert_eq!(bench.quarantined, ["fork"], "{case}");
+            assert_eq!(bench.quarantined, [QuarantineReason::Fork], "{case}");
             assert_eq!(
                 ann.text(),
                 "hello ",
@@ -351,7 +351,7 @@ fn a_squatted_id_over_http_is_a_conflict() {
     let forger = bench.forged(1);
     let important = ann.type_at(6, "important");
     assert_eq!(bench.posts(important, ANN), Err(WriteRefused::Fork));
-    assert_eq!(bench.quarantined, ["fork"]);
+    assert_eq!(bench.quarantined, [QuarantineReason::Fork]);
     // Whoever goes on behind what Eve wrote is asked for what he has instead.
     let Err(WriteRefused::Gap { state_vector }) = bench.posts(forger.type_at(6, "more "), ANN) else {
         panic!("taken for the same");
@@ -434,7 +434,7 @@ fn what_others_brought_as_deleted_is_kept_for_its_author_to_read() {
         let _offline = ann.type_at(6, "important");
         bench.comes(&mut ann, dialect, ANN);
         bench.opens(&ann, dialect);
-        assert_eq!(bench.quarantined, ["deleted_before_it_came"], "{dialect:?}");
+        assert_eq!(bench.quarantined, [QuarantineReason::DeletedBeforeItCame], "{dialect:?}");
         assert_eq!(bench.count(&ann, &Sent::Closed(close::FORK)), 0, "{dialect:?}: it may have been hers");
     }
 }

@@ -1,14 +1,71 @@
-//! How much of a log moves into quarantine with what must not be folded: as little as can be, because others have written around it.
+//! Why and how much of a log moves into quarantine with what must not be folded: as little as can be, because others have written around it.
 
-use super::log::Quarantine;
+use crate::ids::{SessionId, Tip, UserId};
 use bytes::Bytes;
 use contextnexus_gate::{Caps, Update, hollow};
 
-/// The reason of what is sound itself, but lacks what was before it. It may come back, with what it lacks.
-pub const DOES_NOT_CONTINUE: &str = "does_not_continue";
+/// Why bytes are in quarantine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuarantineReason {
+    /// It contradicts what the document holds under the same client id.
+    Fork,
+    /// Others brought the same clocks of it as deleted before it came, so that nothing of it would have stayed.
+    DeletedBeforeItCame,
+    /// It is sound itself, but lacks what was before it. It may come back, with what it lacks.
+    DoesNotContinue,
+    /// yrs panicked over it, or answered an error.
+    FoldPanicked,
+    /// The process that folded it died.
+    FoldDied,
+    /// It was folded for longer than an update may be, twice.
+    FoldOverran,
+}
+
+impl QuarantineReason {
+    /// Those that broke what folded them.
+    pub const BREAKING: [Self; 3] = [Self::FoldPanicked, Self::FoldDied, Self::FoldOverran];
+
+    /// Its name in PostgreSQL, JSON, metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fork => "fork",
+            Self::DeletedBeforeItCame => "deleted_before_it_came",
+            Self::DoesNotContinue => "does_not_continue",
+            Self::FoldPanicked => "fold_panicked",
+            Self::FoldDied => "fold_died",
+            Self::FoldOverran => "fold_overran",
+        }
+    }
+}
+
+impl std::fmt::Display for QuarantineReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// An update without blocks and without deletes.
 const NOTHING: &[u8] = &[0, 0];
+
+/// Bytes that must not be folded again.
+#[derive(Clone, Debug)]
+pub struct Quarantine {
+    /// First number of the row, 0 for what never entered the log.
+    pub seq_from: u64,
+    /// How much of the row.
+    pub extent: Extent,
+    /// The new tip of the log (unused for what never entered it).
+    pub new_tip: Tip,
+    /// Why.
+    pub reason: QuarantineReason,
+    /// The update as it was read, where known. Kept are the stored bytes of what was in the log.
+    pub update: Bytes,
+    /// Who delivered it, where known.
+    pub session: Option<SessionId>,
+    /// Whose it is, where known: who may download it.
+    pub user: Option<UserId>,
+}
 
 /// How much of a row is taken out of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,7 +138,7 @@ impl Quarantine {
 
     /// Whether a resend of it is refused before it is appended.
     pub fn is_final(&self) -> bool {
-        self.reason != DOES_NOT_CONTINUE
+        self.reason != QuarantineReason::DoesNotContinue
     }
 }
 
@@ -110,7 +167,7 @@ mod tests {
             seq_from: 1,
             extent: Extent::Content(1),
             new_tip: Tip(Uuid::nil()),
-            reason: "fold_died",
+            reason: QuarantineReason::FoldDied,
             update: Bytes::from_static(update),
             session: None,
             user: None,
