@@ -66,7 +66,7 @@ pub fn parse(room: &str) -> Result<RoomName, NameRefused> {
     }
 }
 
-/// Reads a room of dialect C, which knows no projects: slashes belong to the name.
+/// Reads a room of Y-Sweet, which knows no projects: slashes belong to the name.
 pub fn parse_in_default_project(room: &str) -> Result<RoomName, NameRefused> {
     Ok(RoomName::Named { project: None, name: normal_name(room)? })
 }

@@ -22,16 +22,17 @@ pub struct ServerArgs {
     /// addresses are nodes of one server, connections take them in turn.
     #[arg(long = "url", required = true)]
     pub urls: Vec<Target>,
-    /// Which clients to play; several take turns: a,b,c.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "a", ignore_case = true)]
+    /// Which clients to play; several take turns: y-websocket,hocuspocus,y-sweet.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "y-websocket", ignore_case = true)]
     pub dialect: Vec<Dialect>,
-    /// The token to show: in A where --token-in says, in B in the first message, in C to the server's HTTP calls.
+    /// The token to show: in y-websocket where --token-in says, in Hocuspocus in the first message, in Y-Sweet to the
+    /// server's HTTP calls.
     #[arg(long, env = "LOADTEST_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// A JSON file whose field `token` is the token: ContextNexus' credentials.json.
     #[arg(long, conflicts_with = "token")]
     pub credentials: Option<PathBuf>,
-    /// Where dialect A shows the token.
+    /// Where y-websocket shows the token.
     #[arg(long, value_enum, default_value = "header")]
     pub token_in: TokenIn,
     /// Process id of the server, and of its PostgreSQL and Redis where those are not its children; whole trees count.
@@ -168,8 +169,7 @@ impl Bench {
 
     /// Which clients are played, for reports.
     pub fn dialects(&self) -> String {
-        let names: Vec<String> =
-            self.server.dialect.iter().map(|dialect| format!("{dialect:?}").to_lowercase()).collect();
+        let names: Vec<String> = self.server.dialect.iter().map(Dialect::to_string).collect();
         names.join(",")
     }
 }

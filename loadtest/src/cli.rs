@@ -24,7 +24,7 @@ enum Command {
     Scenario(Scenario),
     /// Several servers back to back on the same cores, beside the relay, in one table.
     Compare(compare::Args),
-    /// A bare fan-out server without CRDT and store: the physical reference. Serves dialect A until it is killed.
+    /// A bare fan-out server without CRDT and store: the physical reference. Serves y-websocket until it is killed.
     Relay(Relay),
 }
 

@@ -12,7 +12,7 @@ use crate::wire::http::{self, HttpError};
 use crate::wire::target::Target;
 use crate::wire::websocket::{Opcode, close_code};
 
-/// Where dialect A shows its token.
+/// Where y-websocket shows its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum TokenIn {
     /// `Authorization: Bearer`.
@@ -32,7 +32,7 @@ pub struct Access {
     pub dialect: Dialect,
     /// Good for every document of a run.
     pub token: Option<String>,
-    /// Where A puts it.
+    /// Where y-websocket puts it.
     pub token_in: TokenIn,
 }
 
@@ -63,7 +63,7 @@ pub trait Listener {
     fn content(&mut self, update: &[u8]);
     /// The first step 2 has arrived (after [`content`](Self::content)).
     fn synced(&mut self) {}
-    /// B and C: the server has acknowledged so many of this connection's updates in all.
+    /// Hocuspocus and Y-Sweet: the server has acknowledged so many of this connection's updates in all.
     fn acknowledged(&mut self, _updates: u64) {}
     /// Cursors arrived.
     fn awareness(&mut self, _states: &[u8]) {}
@@ -71,10 +71,10 @@ pub trait Listener {
     fn refused(&mut self, why: String);
 }
 
-/// Makes the document exist and answers the token to open it with. In C that takes two calls with the server's
-/// token, as an application's back end makes them; in A and B nothing.
+/// Makes the document exist and answers the token to open it with. In Y-Sweet that takes two calls with the
+/// server's token, as an application's back end makes them; in the other dialects nothing.
 pub async fn admit(access: &Access, document: &str) -> Result<Option<String>, ClientError> {
-    if access.dialect != Dialect::C {
+    if access.dialect != Dialect::YSweet {
         return Ok(access.token.clone());
     }
     let authority = &access.target.authority;
@@ -118,12 +118,12 @@ pub async fn connect_counted(
     let mut headers = String::new();
     if let Some(token) = token {
         match (access.dialect, access.token_in) {
-            (Dialect::A, TokenIn::Header) => headers = format!("authorization: Bearer {token}\r\n"),
-            (Dialect::A, TokenIn::Subprotocol) => {
+            (Dialect::YWebsocket, TokenIn::Header) => headers = format!("authorization: Bearer {token}\r\n"),
+            (Dialect::YWebsocket, TokenIn::Subprotocol) => {
                 headers = format!("sec-websocket-protocol: contextnexus, contextnexus.token.{token}\r\n");
             }
-            (Dialect::A, TokenIn::Query) | (Dialect::C, _) => path.push_str(&format!("?token={token}")),
-            (Dialect::B, _) => {}
+            (Dialect::YWebsocket, TokenIn::Query) | (Dialect::YSweet, _) => path.push_str(&format!("?token={token}")),
+            (Dialect::Hocuspocus, _) => {}
         }
     }
     let (incoming, outgoing) = socket::open(&access.target.authority, &path, &headers).await?;
@@ -277,7 +277,7 @@ struct Session {
     was_step2: bool,
     sent: u64,
     acknowledged: u64,
-    /// B: what the next SyncStatus is for, oldest first; true for an update, false for a step 2.
+    /// Hocuspocus: what the next SyncStatus is for, oldest first; true for an update, false for a step 2.
     owed: VecDeque<bool>,
 }
 
@@ -290,15 +290,15 @@ impl Session {
         self.sent += 1;
         let mut messages = vec![self.wire.update(update)];
         match self.wire.dialect() {
-            Dialect::A => {}
-            Dialect::B => self.owed.push_back(true),
-            Dialect::C => messages.push(self.wire.version(self.sent)),
+            Dialect::YWebsocket => {}
+            Dialect::Hocuspocus => self.owed.push_back(true),
+            Dialect::YSweet => messages.push(self.wire.version(self.sent)),
         }
         messages
     }
 
     fn answer(&mut self, update: &[u8]) -> Vec<u8> {
-        if self.wire.dialect() == Dialect::B {
+        if self.wire.dialect() == Dialect::Hocuspocus {
             self.owed.push_back(false);
         }
         self.wire.step2(update)
@@ -353,8 +353,8 @@ mod tests {
     }
 
     #[test]
-    fn b_counts_one_status_per_step_2_and_per_update() {
-        let (mut session, _) = session(Dialect::B);
+    fn hocuspocus_counts_one_status_per_step_2_and_per_update() {
+        let (mut session, _) = session(Dialect::Hocuspocus);
         session.answer(&NOTHING);
         session.update(&NOTHING);
         session.update(&NOTHING);
@@ -365,16 +365,16 @@ mod tests {
     }
 
     #[test]
-    fn b_hears_that_an_update_was_refused() {
-        let (mut session, _) = session(Dialect::B);
+    fn hocuspocus_hears_that_an_update_was_refused() {
+        let (mut session, _) = session(Dialect::Hocuspocus);
         session.update(&NOTHING);
         assert!(matches!(session.hear(&status(0)), Heard::Refused(_)));
         assert_eq!(session.acknowledged, 0);
     }
 
     #[test]
-    fn c_takes_an_echo_for_everything_before_it() {
-        let (mut session, wire) = session(Dialect::C);
+    fn y_sweet_takes_an_echo_for_everything_before_it() {
+        let (mut session, wire) = session(Dialect::YSweet);
         for _ in 0..3 {
             assert_eq!(session.update(&NOTHING).len(), 2, "the update and its 102");
         }
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn only_the_first_step_2_means_synced() {
-        let (mut session, wire) = session(Dialect::A);
+        let (mut session, wire) = session(Dialect::YWebsocket);
         let step2 = wire.step2(&NOTHING);
         assert_eq!(session.hear(&step2), Heard::Content { update: &NOTHING, first: true });
         assert_eq!(session.hear(&step2), Heard::Content { update: &NOTHING, first: false });

@@ -124,8 +124,8 @@ mod tests {
     fn counters_are_held_against_own_counts_where_the_server_has_them() {
         let own = Own { messages_sent: 9, updates_sent: 5, update_messages_received: 4 };
         let moved: BTreeMap<String, f64> = [
-            ("contextnexus_ws_received_messages_total{dialect=\"a\"}".to_owned(), 4.0),
-            ("contextnexus_ws_received_messages_total{dialect=\"b\"}".to_owned(), 5.0),
+            ("contextnexus_ws_received_messages_total{dialect=\"y-websocket\"}".to_owned(), 4.0),
+            ("contextnexus_ws_received_messages_total{dialect=\"hocuspocus\"}".to_owned(), 5.0),
             ("contextnexus_log_updates_total".to_owned(), 6.0),
         ]
         .into();

@@ -28,11 +28,11 @@ fn a_wrong_token_is_refused_and_stubborn_clients_are_slowed() {
         assert!(attempts <= 3 + seconds / 2, "{kind} came {attempts} times in {seconds} s: {status}");
         assert_eq!(status["synced"], false, "{kind}: {status}");
         match kind {
-            "a3" => {
+            "y-websocket-3" => {
                 assert_eq!(status["closes"][0]["code"], 4401, "{status}");
                 assert_eq!(attempts, 1, "y-websocket 3.1 heeds 44xx: {status}");
             }
-            "a4" | "c" => assert_eq!(status["closes"][0]["code"], 4401, "{status}"),
+            "y-websocket-4" | "y-sweet-0.9" => assert_eq!(status["closes"][0]["code"], 4401, "{status}"),
             _ => {
                 assert!(status["counts"]["denied"].as_u64() >= Some(1), "{kind}: {status}");
                 assert_eq!(status["counts"]["closed"], 0, "{kind}: Hocuspocus sends no CLOSE after it: {status}");
@@ -48,7 +48,7 @@ fn a_viewer_reads_and_points_but_does_not_write() {
     let world = World::start();
     let viewer = world.member("victor", "viewer");
     let mut fleet = Fleet::start();
-    fleet.open("editor", "a3", &world.base(), "viewed", &world.token());
+    fleet.open("editor", "y-websocket-3", &world.base(), "viewed", &world.token());
     fleet.wait(&["editor"], "synced", Duration::from_secs(10));
     fleet.call("write", json!({ "client": "editor", "token": "tok-editor" }));
     fleet.wait(&["editor"], "saved", Duration::from_secs(5));
@@ -65,7 +65,7 @@ fn a_viewer_reads_and_points_but_does_not_write() {
     }
     fleet.call("setAwareness", json!({ "client": "editor", "state": { "cursor": 1 } }));
     fleet.call("waitAwareness", json!({ "client": "editor", "ids": ids, "timeoutMs": 3_000 }));
-    for kind in ["b2", "b3", "b4"] {
+    for kind in ["hocuspocus-2", "hocuspocus-3", "hocuspocus-4"] {
         let status = fleet.status(kind);
         assert_eq!(status["unsynced"], 0, "{kind}: a step 2 that holds nothing new is accepted: {status}");
         assert_eq!(status["counts"]["refused"], 0, "{kind}: {status}");
@@ -73,16 +73,18 @@ fn a_viewer_reads_and_points_but_does_not_write() {
     for kind in KINDS {
         fleet.call("write", json!({ "client": kind, "token": format!("tok-{kind}") }));
     }
-    fleet.wait(&["a3", "a4"], "denied", PATIENCE);
-    fleet.wait(&["b2", "b3", "b4"], "refused", PATIENCE);
+    fleet.wait(&["y-websocket-3", "y-websocket-4"], "denied", PATIENCE);
+    fleet.wait(&["hocuspocus-2", "hocuspocus-3", "hocuspocus-4"], "refused", PATIENCE);
     std::thread::sleep(Duration::from_secs(5)); // what Y-Sweet's client, which is told nothing, might be told falsely
     for kind in KINDS {
         let status = fleet.status(kind);
         assert_eq!(status["opened"], 1, "{kind} was closed for writing: {status}");
         assert_eq!(status["saved"], false, "{kind} was told that its write is saved: {status}");
         match kind {
-            "a3" | "a4" => assert!(status["counts"]["denied"].as_u64() >= Some(1), "{kind}: {status}"),
-            "c" => {}
+            "y-websocket-3" | "y-websocket-4" => {
+                assert!(status["counts"]["denied"].as_u64() >= Some(1), "{kind}: {status}")
+            }
+            "y-sweet-0.9" => {}
             _ => assert_eq!(status["counts"]["refused"], 1, "{kind}: {status}"),
         }
     }
@@ -114,7 +116,7 @@ fn revocation_reaches_open_sockets() {
             .filter(|kind| {
                 let status = fleet.status(kind);
                 let ended = match *kind {
-                    "b2" | "b3" | "b4" => {
+                    "hocuspocus-2" | "hocuspocus-3" | "hocuspocus-4" => {
                         status["counts"]["denied"].as_u64() >= Some(1) || status["closes"] != json!([])
                     }
                     _ => status["closes"][0]["code"] == 4401,
@@ -144,7 +146,7 @@ fn revocation_reaches_a_reader_that_has_stopped_reading() {
     let world = World::start_with(Options { environment, ..Options::default() });
     let member = world.member("stuck", "viewer");
     let mut fleet = Fleet::start();
-    fleet.open("editor", "b4", &world.base(), "stuck", &world.token());
+    fleet.open("editor", "hocuspocus-4", &world.base(), "stuck", &world.token());
     fleet.wait(&["editor"], "synced", Duration::from_secs(10));
     fleet.call("write", json!({ "client": "editor", "token": "tok-1" }));
     fleet.wait(&["editor"], "saved", Duration::from_secs(5));
@@ -178,9 +180,9 @@ fn a_downgrade_reaches_open_sockets() {
     world.set_role(&member, "viewer");
     let mut probes = 0;
     eventually(PATIENCE, "the downgrade is known on the socket", || {
-        fleet.call("write", json!({ "client": "a3", "token": format!("tok-before-probe-{probes}") }));
+        fleet.call("write", json!({ "client": "y-websocket-3", "token": format!("tok-before-probe-{probes}") }));
         probes += 1;
-        fleet.count("a3", "denied") > 0
+        fleet.count("y-websocket-3", "denied") > 0
     });
     for kind in KINDS {
         fleet.call("write", json!({ "client": kind, "token": format!("tok-after-{kind}") }));
@@ -201,7 +203,7 @@ fn delete_and_restore_under_connected_clients() {
     let world = World::start();
     let mut fleet = Fleet::start();
     open_as(&mut fleet, &world, "deleted", &world.token());
-    fleet.call("write", json!({ "client": "a3", "token": "tok-1" }));
+    fleet.call("write", json!({ "client": "y-websocket-3", "token": "tok-1" }));
     fleet.wait(&[], "saved", Duration::from_secs(5));
     let path = format!("/v1/documents/{}", world.document("deleted"));
     let answer = world.get(&mut fleet, &path);
@@ -213,14 +215,14 @@ fn delete_and_restore_under_connected_clients() {
         eventually(PATIENCE, &format!("{kind} is told that the document is gone"), || {
             let status = fleet.status(kind);
             match kind {
-                "b2" | "b3" | "b4" => status["counts"]["denied"].as_u64() >= Some(1),
+                "hocuspocus-2" | "hocuspocus-3" | "hocuspocus-4" => status["counts"]["denied"].as_u64() >= Some(1),
                 _ => status["closes"][0]["code"] == 4404,
             }
         });
         fleet.call("vanish", json!({ "client": kind }));
     }
     // y-websocket 3.1 comes once and is told for good.
-    fleet.open("late", "a3", &world.base(), "deleted", &world.token());
+    fleet.open("late", "y-websocket-3", &world.base(), "deleted", &world.token());
     eventually(PATIENCE, "a client of a deleted document is told so", || {
         fleet.status("late")["closes"][0]["code"] == 4404 // delayed, as all final refusals are
     });
@@ -262,8 +264,8 @@ fn rename_under_connected_clients() {
         fleet.open(&name, kind, &world.base(), "new-name", &world.token());
     }
     fleet.wait(&[], "synced", Duration::from_secs(10));
-    fleet.call("write", json!({ "client": "a3", "token": "tok-old-name" }));
-    fleet.call("write", json!({ "client": "new-b4", "token": "tok-new-name" }));
+    fleet.call("write", json!({ "client": "y-websocket-3", "token": "tok-old-name" }));
+    fleet.call("write", json!({ "client": "new-hocuspocus-4", "token": "tok-new-name" }));
     fleet.wait(&[], "saved", Duration::from_secs(5));
     fleet.call("converge", json!({}));
     assert_eq!(world.document("new-name"), document);

@@ -91,7 +91,7 @@ fn a_server_that_acknowledges_on_receipt_is_convicted() {
         fleet.kill();
         server.restart();
         let promised = ledger.promises();
-        let held = tokens_by_client(&mut Fleet::start(), "a3", &server.base(), "room", "none");
+        let held = tokens_by_client(&mut Fleet::start(), "y-websocket-3", &server.base(), "room", "none");
         let verdict = Verdict::of(&promised.all(), &held);
         assert!(verdict.twice.is_empty(), "the harness wrote a token twice: {verdict:?}");
         if !verdict.is_clean() {

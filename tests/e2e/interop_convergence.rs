@@ -8,14 +8,14 @@ use serde_json::json;
 use std::time::Duration;
 
 const CLIENTS: [(&str, &str); 8] = [
-    ("a3", "a3"),
-    ("a4", "a4"),
-    ("b2", "b2"),
-    ("b3", "b3"),
-    ("b4", "b4"),
-    ("c", "c"),
-    ("second-a4", "a4"),
-    ("second-b4", "b4"),
+    ("y-websocket-3", "y-websocket-3"),
+    ("y-websocket-4", "y-websocket-4"),
+    ("hocuspocus-2", "hocuspocus-2"),
+    ("hocuspocus-3", "hocuspocus-3"),
+    ("hocuspocus-4", "hocuspocus-4"),
+    ("y-sweet-0.9", "y-sweet-0.9"),
+    ("second-y-websocket-4", "y-websocket-4"),
+    ("second-hocuspocus-4", "hocuspocus-4"),
 ];
 
 #[test]
@@ -95,7 +95,7 @@ fn offline_edits_merge() {
     }
     fleet.wait(&[], "synced", Duration::from_secs(45));
     fleet.call("converge", json!({ "timeoutMs": 5_000 }));
-    let mut tokens = crate::support::ledger::strings(&fleet.call("tokens", json!({ "client": "c" })));
+    let mut tokens = crate::support::ledger::strings(&fleet.call("tokens", json!({ "client": "y-sweet-0.9" })));
     tokens.sort();
     let mut expected: Vec<String> = CLIENTS.iter().map(|(name, _)| format!("tok-{name}")).collect();
     expected.sort();
@@ -109,14 +109,14 @@ fn offline_work_relayed_by_somebody_else_is_admitted() {
     let world = World::start();
     let grace = world.member("grace", "editor");
     let mut fleet = Fleet::start();
-    fleet.open("author", "a3", &world.base(), "relayed", &world.token());
+    fleet.open("author", "y-websocket-3", &world.base(), "relayed", &world.token());
     fleet.wait(&["author"], "synced", Duration::from_secs(10));
     fleet.call("offline", json!({ "client": "author" }));
     fleet.wait(&["author"], "disconnected", Duration::from_secs(5));
     fleet.call("write", json!({ "client": "author", "token": "tok-offline" }));
     let update = fleet.call("update", json!({ "client": "author" }));
     // The author's laptop sleeps; a colleague got the update from it some other way.
-    fleet.open("relay", "b4", &world.base(), "relayed", &grace.token);
+    fleet.open("relay", "hocuspocus-4", &world.base(), "relayed", &grace.token);
     fleet.wait(&["relay"], "synced", Duration::from_secs(10));
     fleet.call("apply", json!({ "client": "relay", "update": update }));
     fleet.wait(&["relay"], "saved", Duration::from_secs(5));

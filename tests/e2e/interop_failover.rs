@@ -19,12 +19,12 @@ const YOUNG_ROOM: &str = "promoted-young";
 
 /// Who is in the two rooms beside the one that all are in.
 const BESIDE: [(&str, &str, usize, &str); 6] = [
-    ("quiet-a3", "a3", 0, QUIET_ROOM),
-    ("quiet-b4", "b4", 1, QUIET_ROOM),
-    ("quiet-c", "c", 0, QUIET_ROOM),
-    ("young-a3", "a3", 0, YOUNG_ROOM),
-    ("young-b4", "b4", 1, YOUNG_ROOM),
-    ("young-c", "c", 0, YOUNG_ROOM),
+    ("quiet-y-websocket-3", "y-websocket-3", 0, QUIET_ROOM),
+    ("quiet-hocuspocus-4", "hocuspocus-4", 1, QUIET_ROOM),
+    ("quiet-y-sweet-0.9", "y-sweet-0.9", 0, QUIET_ROOM),
+    ("young-y-websocket-3", "y-websocket-3", 0, YOUNG_ROOM),
+    ("young-hocuspocus-4", "hocuspocus-4", 1, YOUNG_ROOM),
+    ("young-y-sweet-0.9", "y-sweet-0.9", 0, YOUNG_ROOM),
 ];
 
 #[test]
@@ -71,7 +71,7 @@ fn a_promoted_replica_forks_no_document_and_gets_back_what_it_lacks() {
     }
     let promised = ledger.promises().all();
     assert!(promised.len() > promised_before.len(), "nothing was acknowledged after the fail-over");
-    let verdict = Verdict::of(&promised, &strings(&fleet.call("tokens", json!({ "client": "b4-first" }))));
+    let verdict = Verdict::of(&promised, &strings(&fleet.call("tokens", json!({ "client": "hocuspocus-4-first" }))));
     assert!(verdict.is_clean(), "{verdict:?} (CNX_SEED={seed})");
     for room in [QUIET_ROOM, YOUNG_ROOM] {
         let there = beside(room);
@@ -160,8 +160,8 @@ fn clients_bring_back_what_a_restored_database_lost() {
     let after = nodes.world.log("restored").len();
     assert!(after < lost_from, "the restored database lacks {lost_from} - {after} updates");
     // Somebody writes: both nodes find that their prefix is gone.
-    fleet.call("write", json!({ "client": "a3-first", "token": "tok-after" }));
-    fleet.call("write", json!({ "client": "c-second", "token": "tok-after-too" }));
+    fleet.call("write", json!({ "client": "y-websocket-3-first", "token": "tok-after" }));
+    fleet.call("write", json!({ "client": "y-sweet-0.9-second", "token": "tok-after-too" }));
     std::thread::sleep(Duration::from_secs(3));
     for name in &names {
         fleet.call("online", json!({ "client": name }));
@@ -171,7 +171,7 @@ fn clients_bring_back_what_a_restored_database_lost() {
     fleet.wait(&[], "saved", Duration::from_secs(10));
     let promised = ledger.promises().all();
     assert!(promised.len() > 100, "the load ran");
-    let held = strings(&fleet.call("tokens", json!({ "client": "b4-first" })));
+    let held = strings(&fleet.call("tokens", json!({ "client": "hocuspocus-4-first" })));
     let verdict = Verdict::of(&promised, &held);
     assert!(verdict.is_clean(), "{verdict:?} (CNX_SEED={seed})");
     nodes.world.assert_one_truth_on(&mut fleet, "restored", &[nodes.base(0), nodes.base(1)]);

@@ -102,7 +102,7 @@ fn every_family_converges_sees_cursors_and_comes_back_after_a_cut() {
     relay.restore();
     families.wait("synced");
     families.converge();
-    let mut brought = strings(&families.javascript.call("tokens", json!({ "client": "a3" })));
+    let mut brought = strings(&families.javascript.call("tokens", json!({ "client": "y-websocket-3" })));
     brought.sort();
     let mut expected: Vec<String> = families.names().iter().map(|name| format!("tok-{name}")).collect();
     expected.sort();
@@ -120,7 +120,7 @@ fn every_family_converges_sees_cursors_and_comes_back_after_a_cut() {
 fn a_text_frame_of_y_partyserver_is_ignored() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    for name in ["party", "a3"] {
+    for name in ["party", "y-websocket-3"] {
         fleet.open(name, name, &world.base(), ROOM, &world.token());
     }
     fleet.wait(&[], "synced", BACK_WITHIN);

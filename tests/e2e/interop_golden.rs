@@ -34,10 +34,10 @@ const UPDATE: &str = "0101010004010174016100";
 const UPDATE_LENGTH: &str = "0b";
 
 #[test]
-fn dialect_a() {
+fn y_websocket() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    open(&mut fleet, &world, &format!("/yjs/golden-a?token={}", world.token()));
+    open(&mut fleet, &world, &format!("/yjs/golden-y-websocket?token={}", world.token()));
     // The server's step 1 of an empty document, unasked.
     assert_eq!(frames(&mut fleet, 1), ["00000100"]);
     send(&mut fleet, "00000100");
@@ -49,7 +49,7 @@ fn dialect_a() {
     let update = format!("0002{UPDATE_LENGTH}{UPDATE}");
     send(&mut fleet, &update);
     assert_eq!(frames(&mut fleet, 3)[2], update);
-    assert_eq!(world.log("golden-a").len(), 1, "what came back is in the log");
+    assert_eq!(world.log("golden-y-websocket").len(), 1, "what came back is in the log");
     // Query awareness: all states, as one message. What an owner brings with a new connection is shown at its next
     // clock.
     let shown = "01".to_owned() + "06" + "01" + "01" + "02" + &text("{}");
@@ -62,10 +62,10 @@ fn dialect_a() {
 }
 
 #[test]
-fn dialect_b() {
+fn hocuspocus() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    let name = text("golden-b");
+    let name = text("golden-hocuspocus");
     open(&mut fleet, &world, "/collab");
     let token = world.token();
     // All at once, as the providers do: token with version, step 1, first awareness (clock 0).
@@ -84,7 +84,7 @@ fn dialect_b() {
     // An update: one status, and no echo, since the status says it all.
     send(&mut fleet, &format!("{name}0002{UPDATE_LENGTH}{UPDATE}"));
     assert_eq!(frames(&mut fleet, before + 2)[before + 1], format!("{name}0801"));
-    assert_eq!(world.log("golden-b").len(), 1, "what was acknowledged is in the log");
+    assert_eq!(world.log("golden-hocuspocus").len(), 1, "what was acknowledged is in the log");
     // Ping is answered with pong, and the document is left with its reason.
     send(&mut fleet, "09");
     assert_eq!(frames(&mut fleet, before + 3)[before + 2], "0a");
@@ -94,21 +94,22 @@ fn dialect_b() {
 }
 
 #[test]
-fn dialect_c() {
+fn y_sweet() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    let answer = world.http(&mut fleet, "POST", "/doc/new", json!({ "json": { "docId": "golden-c" } }));
+    let answer = world.http(&mut fleet, "POST", "/doc/new", json!({ "json": { "docId": "golden-y-sweet" } }));
     assert_eq!(answer["status"], 200, "{answer}");
-    assert_eq!(answer["json"], json!({ "docId": "golden-c" }));
-    let answer = world.http(&mut fleet, "POST", "/doc/golden-c/auth", json!({ "json": { "authorization": "full" } }));
+    assert_eq!(answer["json"], json!({ "docId": "golden-y-sweet" }));
+    let answer =
+        world.http(&mut fleet, "POST", "/doc/golden-y-sweet/auth", json!({ "json": { "authorization": "full" } }));
     assert_eq!(answer["status"], 200, "{answer}");
     let client_token = &answer["json"];
-    assert_eq!(client_token["url"], format!("{}/d/golden-c/ws", world.server.socket_base()));
-    assert_eq!(client_token["baseUrl"], format!("{}/d/golden-c", world.base()));
-    assert_eq!(client_token["docId"], "golden-c");
+    assert_eq!(client_token["url"], format!("{}/d/golden-y-sweet/ws", world.server.socket_base()));
+    assert_eq!(client_token["baseUrl"], format!("{}/d/golden-y-sweet", world.base()));
+    assert_eq!(client_token["docId"], "golden-y-sweet");
     assert_eq!(client_token["authorization"], "full");
     let token = client_token["token"].as_str().expect("a token");
-    open(&mut fleet, &world, &format!("/d/golden-c/ws/golden-c?token={token}"));
+    open(&mut fleet, &world, &format!("/d/golden-y-sweet/ws/golden-y-sweet?token={token}"));
     assert_eq!(frames(&mut fleet, 1), ["00000100"]);
     // Step 1, then 102 (version 0), as the client does on open. The echo of 102 must wait for the client's step 2.
     send(&mut fleet, "00000100");
@@ -121,11 +122,11 @@ fn dialect_c() {
     send(&mut fleet, &format!("0002{UPDATE_LENGTH}{UPDATE}"));
     send(&mut fleet, "660101");
     assert_eq!(frames(&mut fleet, 4)[3], "660101");
-    assert_eq!(world.log("golden-c").len(), 1, "what was acknowledged is in the log");
+    assert_eq!(world.log("golden-y-sweet").len(), 1, "what was acknowledged is in the log");
     let answer = world.http(
         &mut fleet,
         "GET",
-        "/d/golden-c/as-update",
+        "/d/golden-y-sweet/as-update",
         json!({ "headers": { "authorization": format!("Bearer {token}") } }),
     );
     assert_eq!(answer["status"], 200);

@@ -58,7 +58,7 @@ fn hostile_updates_harm_nobody_but_their_sender() {
         if name == "base" || OPEN.contains(&name.as_str()) {
             continue;
         }
-        for dialect in ["A", "B", "C"] {
+        for dialect in ["y-websocket", "hocuspocus", "y-sweet"] {
             for sub in ["01", "02"] {
                 let room = format!("hostile-{checked}");
                 let message = if name.starts_with("mem_awareness") {
@@ -89,11 +89,11 @@ fn hostile_updates_harm_nobody_but_their_sender() {
 }
 
 fn attack(world: &mut World, honest: &mut Fleet, dialect: &str, room: &str, base: &str, message: &str, what: &str) {
-    honest.open("honest", "a3", &world.base(), room, &world.token());
+    honest.open("honest", "y-websocket-3", &world.base(), room, &world.token());
     honest.wait(&["honest"], "synced", Duration::from_secs(10));
     let (path, prefix) = match dialect {
-        "A" => (format!("/yjs/{room}?token={}", world.token()), String::new()),
-        "B" => ("/collab".to_owned(), named(room)),
+        "y-websocket" => (format!("/yjs/{room}?token={}", world.token()), String::new()),
+        "hocuspocus" => ("/collab".to_owned(), named(room)),
         _ => (format!("/d/{room}/ws/{room}?token={}", world.token()), String::new()),
     };
     let mut other = Fleet::start();
@@ -101,7 +101,7 @@ fn attack(world: &mut World, honest: &mut Fleet, dialect: &str, room: &str, base
     let mut send = |hex: &str| {
         other.call("rawSend", json!({ "raw": "raw", "hex": format!("{prefix}{hex}") }));
     };
-    if dialect == "B" {
+    if dialect == "hocuspocus" {
         send(&format!("0200{}{}", named(&world.token()), named("4.8.0")));
     }
     send("00000100");
@@ -122,7 +122,7 @@ fn attack(world: &mut World, honest: &mut Fleet, dialect: &str, room: &str, base
     honest.call("write", json!({ "client": "honest", "token": "tok-honest" }));
     honest.wait(&["honest"], "saved", Duration::from_secs(5));
     assert_eq!(honest.status("honest")["opened"], 1, "{what}: the neighbour was closed");
-    let held = crate::support::ledger::tokens_by_client(honest, "b4", &world.base(), room, &world.token());
+    let held = crate::support::ledger::tokens_by_client(honest, "hocuspocus-4", &world.base(), room, &world.token());
     assert_eq!(held, ["tok-honest"], "{what}");
     honest.call("close", json!({ "client": "honest" }));
     assert!(world.server.is_alive(), "{what}: the server died: {}", world.server.log_tail());

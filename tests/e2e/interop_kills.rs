@@ -214,7 +214,7 @@ fn judge(world: &World, promised: &BTreeSet<String>, when: &str) {
         return; // killed before anything was promised
     }
     let mut readings = Vec::new();
-    for kind in ["a3", "b4", "c"] {
+    for kind in ["y-websocket-3", "hocuspocus-4", "y-sweet-0.9"] {
         readings.push((kind.to_owned(), tokens_by_client(&mut fleet, kind, &world.base(), ROOM, &world.token())));
     }
     let update = world.as_update(&mut fleet, ROOM);

@@ -56,13 +56,15 @@ fn presence_crosses_the_dialects_and_goes_with_the_socket() {
         }
     }
     // One leaves in good order, one loses its socket: both are gone at once, for all.
-    for (leaver, how) in [("b3", "close"), ("a3", "vanish"), ("c", "vanish"), ("b4", "close")] {
+    for (leaver, how) in
+        [("hocuspocus-3", "close"), ("y-websocket-3", "vanish"), ("y-sweet-0.9", "vanish"), ("hocuspocus-4", "close")]
+    {
         fleet.call(how, json!({ "client": leaver }));
         ids.retain(|(name, _)| name != leaver);
         see(&mut fleet, &ids, 1_000);
     }
     // Who comes back is seen again.
-    ids.push(("back".to_owned(), fleet.open("back", "a3", &world.base(), "presence", &world.token())));
+    ids.push(("back".to_owned(), fleet.open("back", "y-websocket-3", &world.base(), "presence", &world.token())));
     fleet.wait(&["back"], "synced", Duration::from_secs(5));
     fleet.call("setAwareness", json!({ "client": "back", "state": { "cursor": 1 } }));
     see(&mut fleet, &ids, 2_000);
@@ -80,7 +82,7 @@ fn see(fleet: &mut Fleet, ids: &[(String, u64)], within_ms: u64) {
 fn many_documents_on_one_socket() {
     const DOCUMENTS: usize = 20;
     let world = World::start();
-    for kind in ["b2", "b3", "b4"] {
+    for kind in ["hocuspocus-2", "hocuspocus-3", "hocuspocus-4"] {
         let mut fleet = Fleet::start();
         let room = |at: usize| format!("many-{kind}-{at}");
         fleet.open("0", kind, &world.base(), &room(0), &world.token());
@@ -111,8 +113,13 @@ fn many_documents_on_one_socket() {
         assert_eq!(fleet.status("8")["opened"], 1, "{kind}: all of it went over one socket");
         let mut other = Fleet::start();
         for at in 0..DOCUMENTS {
-            let held =
-                crate::support::ledger::tokens_by_client(&mut other, "a3", &world.base(), &room(at), &world.token());
+            let held = crate::support::ledger::tokens_by_client(
+                &mut other,
+                "y-websocket-3",
+                &world.base(),
+                &room(at),
+                &world.token(),
+            );
             let expected =
                 if at == 8 { vec!["tok-8".to_owned(), "tok-after".to_owned()] } else { vec![format!("tok-{at}")] };
             assert_eq!(held, expected, "{kind}: document {at}");
@@ -126,9 +133,9 @@ fn one_document_twice_on_one_socket() {
     let world = World::start();
     let mut fleet = Fleet::start();
     let options = json!({ "sessionAwareness": true });
-    fleet.open_with("one", "b4", &world.base(), "twice", &world.token(), options);
+    fleet.open_with("one", "hocuspocus-4", &world.base(), "twice", &world.token(), options);
     let options = json!({ "sessionAwareness": true, "socketOf": "one" });
-    fleet.open_with("two", "b4", &world.base(), "twice", &world.token(), options);
+    fleet.open_with("two", "hocuspocus-4", &world.base(), "twice", &world.token(), options);
     fleet.wait(&[], "synced", Duration::from_secs(10));
     fleet.call("write", json!({ "client": "one", "token": "tok-one" }));
     fleet.call("write", json!({ "client": "two", "token": "tok-two" }));
@@ -147,7 +154,7 @@ fn client_ids_of_53_bits() {
     let mut fleet = Fleet::start();
     let largest = 9_007_199_254_740_991_u64;
     for (name, id) in [("largest", largest), ("next", largest - 1), ("above-32", 4_294_967_296)] {
-        fleet.open_with(name, "a4", &world.base(), "wide", &world.token(), json!({ "clientId": id }));
+        fleet.open_with(name, "y-websocket-4", &world.base(), "wide", &world.token(), json!({ "clientId": id }));
     }
     for kind in KINDS {
         fleet.open(kind, kind, &world.base(), "wide", &world.token());
@@ -165,16 +172,16 @@ fn client_ids_of_53_bits() {
 fn a_periodic_resync_is_cheap() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    fleet.open("writer", "a3", &world.base(), "resync-interval", &world.token());
+    fleet.open("writer", "y-websocket-3", &world.base(), "resync-interval", &world.token());
     fleet.wait(&["writer"], "synced", Duration::from_secs(10));
     fleet.call("insert", json!({ "client": "writer", "at": 0, "text": "long ".repeat(20_000) }));
     fleet.wait(&["writer"], "saved", Duration::from_secs(5));
-    for kind in ["a3", "a4"] {
+    for kind in ["y-websocket-3", "y-websocket-4"] {
         let options = json!({ "resyncInterval": 200, "record": true });
         fleet.open_with(kind, kind, &world.base(), "resync-interval", &world.token(), options);
     }
     fleet.wait(&[], "synced", Duration::from_secs(10));
-    for kind in ["a3", "a4"] {
+    for kind in ["y-websocket-3", "y-websocket-4"] {
         eventually(PATIENCE, &format!("{kind} is answered ten times"), || fleet.count(kind, "stepTwoIn") >= 10);
         let record = fleet.call("record", json!({ "client": kind }));
         let large = |frame: &&serde_json::Value| {
@@ -191,12 +198,12 @@ fn a_token_in_the_subprotocol() {
     let world = World::start();
     let mut fleet = Fleet::start();
     let protocols = json!(["contextnexus", format!("contextnexus.token.{}", world.token())]);
-    for kind in ["a3", "a4"] {
+    for kind in ["y-websocket-3", "y-websocket-4"] {
         let options = json!({ "protocols": protocols });
         fleet.open_with(kind, kind, &world.base(), "subprotocol", &world.token(), options);
     }
     fleet.wait(&[], "synced", Duration::from_secs(10));
-    fleet.call("write", json!({ "client": "a3", "token": "tok-1" }));
+    fleet.call("write", json!({ "client": "y-websocket-3", "token": "tok-1" }));
     fleet.wait(&[], "saved", Duration::from_secs(5));
     fleet.call("converge", json!({}));
 }
@@ -214,7 +221,7 @@ fn no_token_and_no_text_in_the_logs() {
         fleet.open(kind, kind, &world.base(), "quiet", &world.token());
     }
     fleet.wait(&[], "synced", Duration::from_secs(10));
-    fleet.call("insert", json!({ "client": "b4", "at": 0, "text": "unmistakable-secret-sentence" }));
+    fleet.call("insert", json!({ "client": "hocuspocus-4", "at": 0, "text": "unmistakable-secret-sentence" }));
     fleet.wait(&[], "saved", Duration::from_secs(5));
     fleet.call("converge", json!({}));
     let log = world.server.log().join("\n");

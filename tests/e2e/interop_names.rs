@@ -30,7 +30,7 @@ fn a_uuid_is_a_room_in_every_dialect() {
             assert_eq!(world.document(&room) == id, is_id, "{first} opened {room}");
             let others: Vec<&str> = KINDS.into_iter().filter(|kind| *kind != first).collect();
             for kind in &others {
-                let written = if is_id && *kind == "b4" { room.to_uppercase() } else { room.clone() };
+                let written = if is_id && *kind == "hocuspocus-4" { room.to_uppercase() } else { room.clone() };
                 fleet.open(&name(kind), kind, &world.base(), &written, &world.token());
             }
             for kind in &others {
@@ -61,27 +61,31 @@ fn whatever_y_sweet_is_handed_it_can_open() {
             .into_iter()
             .enumerate()
     {
-        let (c, b) = (format!("c {number}"), format!("b {number}"));
-        fleet.open(&c, "c", &world.base(), room, &world.token());
-        fleet.call("write", json!({ "client": c, "token": "tok-1" }));
-        wait_for(&mut fleet, &[&c]);
-        assert_eq!(fleet.status(&c)["closes"], json!([]), "{room}");
-        fleet.open(&b, "b4", &world.base(), &format!("playground/{room}"), &world.token());
-        fleet.wait(&[&b], "synced", Duration::from_secs(20));
-        assert_eq!(strings(&fleet.call("tokens", json!({ "client": b }))), ["tok-1"], "{room} in Hocuspocus");
+        let (y_sweet, hocuspocus) = (format!("y-sweet {number}"), format!("hocuspocus {number}"));
+        fleet.open(&y_sweet, "y-sweet-0.9", &world.base(), room, &world.token());
+        fleet.call("write", json!({ "client": y_sweet, "token": "tok-1" }));
+        wait_for(&mut fleet, &[&y_sweet]);
+        assert_eq!(fleet.status(&y_sweet)["closes"], json!([]), "{room}");
+        fleet.open(&hocuspocus, "hocuspocus-4", &world.base(), &format!("playground/{room}"), &world.token());
+        fleet.wait(&[&hocuspocus], "synced", Duration::from_secs(20));
+        assert_eq!(strings(&fleet.call("tokens", json!({ "client": hocuspocus }))), ["tok-1"], "{room} in Hocuspocus");
         let found = format!("/v1/documents?room={}", contextnexus::paths::segment(&format!("playground/{room}")));
         assert_eq!(world.get(&mut fleet, &found)["json"]["items"][0]["name"], room);
         let segment = contextnexus::paths::segment(room);
         assert_eq!(world.get(&mut fleet, &format!("/d/{segment}/as-update"))["status"], 200, "{room}");
         // y-websocket puts the name into the address as it is.
         if !room.contains(['?', '#', '/', '\\']) && !["a%2Fb"].contains(&room) {
-            let a = format!("a {number}");
-            fleet.open(&a, "a3", &world.base(), room, &world.token());
-            fleet.wait(&[&a], "synced", Duration::from_secs(20));
-            assert_eq!(strings(&fleet.call("tokens", json!({ "client": a }))), ["tok-1"], "{room} in y-websocket");
+            let y_websocket = format!("y-websocket {number}");
+            fleet.open(&y_websocket, "y-websocket-3", &world.base(), room, &world.token());
+            fleet.wait(&[&y_websocket], "synced", Duration::from_secs(20));
+            assert_eq!(
+                strings(&fleet.call("tokens", json!({ "client": y_websocket }))),
+                ["tok-1"],
+                "{room} in y-websocket"
+            );
         }
-        fleet.call("close", json!({ "client": c }));
-        fleet.call("close", json!({ "client": b }));
+        fleet.call("close", json!({ "client": y_sweet }));
+        fleet.call("close", json!({ "client": hocuspocus }));
     }
     // The SDKs send the name as it is, slashes too.
     for room in ["100%", "ys/x", "plan (2)"] {
@@ -104,13 +108,13 @@ fn a_refused_name_is_called_so_in_every_dialect() {
     .into_iter()
     .enumerate()
     {
-        for kind in ["a3", "b4"] {
+        for kind in ["y-websocket-3", "hocuspocus-4"] {
             let name = format!("{kind} {number}");
             fleet.open(&name, kind, &world.base(), room, &world.token());
             eventually(Duration::from_secs(20), "the refusal is told", || {
                 let status = fleet.status(&name);
                 match kind {
-                    "a3" => status["closes"][0]["code"] == 4404 && status["closes"][0]["reason"] == why,
+                    "y-websocket-3" => status["closes"][0]["code"] == 4404 && status["closes"][0]["reason"] == why,
                     _ => status["failedAuthentications"][0] == why,
                 }
             });
@@ -132,13 +136,13 @@ fn an_empty_frame_is_malformed_and_an_update_in_format_v2_is_called_so() {
     let mut fleet = Fleet::start();
     let token = world.token();
     let sockets = world.server.socket_base();
-    let c = world.http(&mut fleet, "POST", "/doc/new", json!({ "json": { "docId": "v2" } }));
-    assert_eq!(c["status"], 200, "{c}");
+    let created = world.http(&mut fleet, "POST", "/doc/new", json!({ "json": { "docId": "v2" } }));
+    assert_eq!(created["status"], 200, "{created}");
     let urls = [
-        ("a", format!("{sockets}/yjs/v2?token={token}")),
-        ("b", format!("{sockets}/collab")),
-        ("b4", format!("{sockets}/collab")),
-        ("c", format!("{sockets}/d/v2/ws/v2?token={token}")),
+        ("y-websocket", format!("{sockets}/yjs/v2?token={token}")),
+        ("hocuspocus", format!("{sockets}/collab")),
+        ("hocuspocus-4", format!("{sockets}/collab")),
+        ("y-sweet", format!("{sockets}/d/v2/ws/v2?token={token}")),
     ];
     // A text "hi" in the root "text", as Yjs encodes it in format v2.
     let v2 = v2_update();
@@ -154,11 +158,11 @@ fn an_empty_frame_is_malformed_and_an_update_in_format_v2_is_called_so() {
 
         let raw = format!("{dialect} v2");
         open(&mut fleet, &raw);
-        let name = if dialect.starts_with('b') { "027632" } else { "" };
-        if dialect.starts_with('b') {
+        let name = if dialect.starts_with("hocuspocus") { "027632" } else { "" };
+        if dialect.starts_with("hocuspocus") {
             let auth: String = token.bytes().map(|byte| format!("{byte:02x}")).collect();
             // Only version 4 tells its version, and understands the message that closes one document.
-            let version = if dialect == "b4" { "05342e382e30" } else { "" };
+            let version = if dialect == "hocuspocus-4" { "05342e382e30" } else { "" };
             let auth = format!("{name}0200{:02x}{auth}{version}", token.len());
             fleet.call("rawSend", json!({ "raw": raw, "hex": auth }));
             fleet.call("rawWait", json!({ "raw": raw, "count": 1, "timeoutMs": 20_000 }));
@@ -166,7 +170,7 @@ fn an_empty_frame_is_malformed_and_an_update_in_format_v2_is_called_so() {
         let update = format!("{name}0002{:02x}{v2}", v2.len() / 2);
         fleet.call("rawSend", json!({ "raw": raw, "hex": update }));
         let reason = "an update in format v2; send format v1";
-        if dialect == "b4" {
+        if dialect == "hocuspocus-4" {
             let told: String = reason.bytes().map(|byte| format!("{byte:02x}")).collect();
             eventually(Duration::from_secs(20), "the reason is told", || {
                 strings(&fleet.call("rawFrames", json!({ "raw": raw }))).iter().any(|frame| frame.contains(&told))
@@ -210,14 +214,14 @@ fn two_who_create_one_name_at_once_are_no_error_in_the_log() {
                 requests.push((fleet.send("http", request.clone()), request));
             }
         }
-        let opened = fleet.open(&format!("a {round}"), "a3", &world.base(), &room, &token);
-        fleet.open(&format!("b {round}"), "b4", &world.base(), &room, &token);
+        let opened = fleet.open(&format!("y-websocket {round}"), "y-websocket-3", &world.base(), &room, &token);
+        fleet.open(&format!("hocuspocus {round}"), "hocuspocus-4", &world.base(), &room, &token);
         assert!(opened > 0);
         for (request, what) in requests {
             let answer = fleet.finish(request, &what);
             assert!([200, 201, 409].contains(&answer["status"].as_u64().unwrap_or_default()), "{what}: {answer}");
         }
-        wait_for(&mut fleet, &[&format!("a {round}"), &format!("b {round}")]);
+        wait_for(&mut fleet, &[&format!("y-websocket {round}"), &format!("hocuspocus {round}")]);
     }
     let errors: Vec<String> = world.server.log().into_iter().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(errors, Vec::<String>::new());

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 /// Eight clients over two nodes, all dialects on each side of the middle.
 pub const CLIENTS: [(&str, &str, usize); 8] = [
-    ("a3-first", "a3", 0),
-    ("a4-second", "a4", 1),
-    ("b2-first", "b2", 0),
-    ("b3-second", "b3", 1),
-    ("b4-first", "b4", 0),
-    ("c-second", "c", 1),
-    ("c-first", "c", 0),
-    ("a3-second", "a3", 1),
+    ("y-websocket-3-first", "y-websocket-3", 0),
+    ("y-websocket-4-second", "y-websocket-4", 1),
+    ("hocuspocus-2-first", "hocuspocus-2", 0),
+    ("hocuspocus-3-second", "hocuspocus-3", 1),
+    ("hocuspocus-4-first", "hocuspocus-4", 0),
+    ("y-sweet-0.9-second", "y-sweet-0.9", 1),
+    ("y-sweet-0.9-first", "y-sweet-0.9", 0),
+    ("y-websocket-3-second", "y-websocket-3", 1),
 ];
 
 pub struct Nodes {
@@ -191,7 +191,7 @@ fn one_name_created_on_two_nodes_at_once_is_one_document() {
         }
         fleet.wait(&[], "saved", Duration::from_secs(5));
         fleet.call("converge", json!({}));
-        assert_eq!(strings(&fleet.call("tokens", json!({ "client": "c-first" }))).len(), CLIENTS.len());
+        assert_eq!(strings(&fleet.call("tokens", json!({ "client": "y-sweet-0.9-first" }))).len(), CLIENTS.len());
         nodes.world.document(&room);
         for (name, ..) in CLIENTS {
             fleet.call("close", json!({ "client": name }));

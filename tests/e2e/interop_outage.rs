@@ -46,7 +46,7 @@ fn nobody_is_closed_and_nothing_is_lost_while_postgresql_is_away() {
     let mut written = 0;
     while stopped.elapsed() < outage || typed < 2 * budget || written < wanted {
         assert!(stopped.elapsed() < outage + PATIENCE, "{typed} bytes and {written} tokens were written");
-        written = strings(&fleet.call("tokens", json!({ "client": "a3" }))).len();
+        written = strings(&fleet.call("tokens", json!({ "client": "y-websocket-3" }))).len();
         if typed < 2 * budget {
             for kind in KINDS {
                 fleet.call("insert", json!({ "client": kind, "at": 0, "text": "typed while away ".repeat(1_000) }));
@@ -75,7 +75,7 @@ fn nobody_is_closed_and_nothing_is_lost_while_postgresql_is_away() {
     for kind in KINDS {
         let status = fleet.status(kind);
         assert_eq!(status["opened"], 1, "{kind} was closed: {status}");
-        if kind.starts_with('b') {
+        if kind.starts_with("hocuspocus") {
             assert_eq!(status["unsynced"], 0, "{kind}: {status}");
             assert_eq!(status["lowestUnsynced"], 0, "{kind}: {status}");
             assert_eq!(status["owed"]["sent"], status["owed"]["answered"], "{kind}: {status}");
@@ -83,7 +83,7 @@ fn nobody_is_closed_and_nothing_is_lost_while_postgresql_is_away() {
     }
     let promised = ledger.promises().all();
     assert!(promised.len() >= wanted, "{} were promised, {written} written by one client alone", promised.len());
-    let held = strings(&fleet.call("tokens", json!({ "client": "b3" })));
+    let held = strings(&fleet.call("tokens", json!({ "client": "hocuspocus-3" })));
     let verdict = Verdict::of(&promised, &held);
     assert!(verdict.is_clean(), "{verdict:?}");
     world.assert_one_truth(&mut fleet, ROOM);
@@ -113,7 +113,7 @@ fn a_hanging_postgresql_is_an_outage_too() {
     world.postgres().thaw_all();
     fleet.wait(&[], "saved", Duration::from_secs(20));
     fleet.call("converge", json!({}));
-    assert_eq!(strings(&fleet.call("tokens", json!({ "client": "c" }))).len(), KINDS.len());
+    assert_eq!(strings(&fleet.call("tokens", json!({ "client": "y-sweet-0.9" }))).len(), KINDS.len());
     world.assert_one_truth(&mut fleet, "hang");
 }
 
@@ -143,7 +143,8 @@ fn a_drain_loses_nothing() {
     fleet.wait(&[], "synced", Duration::from_secs(45));
     fleet.wait(&[], "saved", Duration::from_secs(10));
     fleet.call("converge", json!({}));
-    let verdict = Verdict::of(&ledger.promises().all(), &strings(&fleet.call("tokens", json!({ "client": "c" }))));
+    let verdict =
+        Verdict::of(&ledger.promises().all(), &strings(&fleet.call("tokens", json!({ "client": "y-sweet-0.9" }))));
     assert!(verdict.is_clean(), "{verdict:?}");
     world.assert_one_truth(&mut fleet, "drain");
 }

@@ -89,7 +89,7 @@ impl Bench {
         let (base, token) = (&self.server.base, &self.server.token);
         let arguments = [
             "durability",
-            "--dialect=a,b,c",
+            "--dialect=y-websocket,hocuspocus,y-sweet",
             "--min-load=0.7",
             "--max-load=1.7",
             &format!("--url={base}"),

@@ -13,7 +13,7 @@ const SOON_MS: u64 = 6_000;
 
 /// Those of all tests, and Hocuspocus 4.7.
 fn kinds() -> Vec<&'static str> {
-    KINDS.into_iter().chain(["b47"]).collect()
+    KINDS.into_iter().chain(["hocuspocus-4.7"]).collect()
 }
 
 fn id(fleet: &mut Fleet, client: &str) -> Value {
@@ -99,7 +99,7 @@ fn who_signs_in_on_an_open_page_keeps_a_cursor() {
     let world = World::start();
     let ann = world.member("ann", "editor");
     let mut fleet = Fleet::start();
-    fleet.open("watcher", "a3", &world.base(), "sign-in", &world.token());
+    fleet.open("watcher", "y-websocket-3", &world.base(), "sign-in", &world.token());
     fleet.wait(&["watcher"], "synced", Duration::from_secs(20));
     let watcher = id(&mut fleet, "watcher");
     for kind in kinds() {

@@ -8,7 +8,7 @@ use crate::support::world::World;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const HOCUSPOCUS: [&str; 3] = ["b2", "b3", "b4"];
+const HOCUSPOCUS: [&str; 3] = ["hocuspocus-2", "hocuspocus-3", "hocuspocus-4"];
 
 fn open_all(fleet: &mut Fleet, world: &World, room: &str) {
     for kind in KINDS {
@@ -42,7 +42,7 @@ fn nothing_is_acknowledged_or_shown_before_the_commit() {
     drop(gate);
     fleet.wait(&[], "saved", Duration::from_secs(10));
     fleet.call("converge", json!({}));
-    assert_eq!(strings(&fleet.call("tokens", json!({ "client": "c" }))).len(), KINDS.len());
+    assert_eq!(strings(&fleet.call("tokens", json!({ "client": "y-sweet-0.9" }))).len(), KINDS.len());
     world.assert_one_truth(&mut fleet, "gate");
 }
 
@@ -51,24 +51,24 @@ fn nothing_is_acknowledged_or_shown_before_the_commit() {
 fn after_a_reconnect_102_waits_for_the_content() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    fleet.open("c", "c", &world.base(), "reconnect-c", &world.token());
-    fleet.wait(&["c"], "synced", Duration::from_secs(10));
-    fleet.wait(&["c"], "saved", Duration::from_secs(5));
-    fleet.call("offline", json!({ "client": "c" }));
-    fleet.wait(&["c"], "disconnected", Duration::from_secs(5));
-    fleet.call("write", json!({ "client": "c", "token": "tok-offline" }));
+    fleet.open("y-sweet-0.9", "y-sweet-0.9", &world.base(), "reconnect-y-sweet", &world.token());
+    fleet.wait(&["y-sweet-0.9"], "synced", Duration::from_secs(10));
+    fleet.wait(&["y-sweet-0.9"], "saved", Duration::from_secs(5));
+    fleet.call("offline", json!({ "client": "y-sweet-0.9" }));
+    fleet.wait(&["y-sweet-0.9"], "disconnected", Duration::from_secs(5));
+    fleet.call("write", json!({ "client": "y-sweet-0.9", "token": "tok-offline" }));
     let gate = TableLock::on_appends(&world);
-    fleet.call("online", json!({ "client": "c" }));
-    fleet.wait(&["c"], "synced", Duration::from_secs(10));
+    fleet.call("online", json!({ "client": "y-sweet-0.9" }));
+    fleet.wait(&["y-sweet-0.9"], "synced", Duration::from_secs(10));
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(500));
-        let status = fleet.status("c");
+        let status = fleet.status("y-sweet-0.9");
         assert_eq!(status["unsaved"], true, "102 came before the commit: {status}");
         assert_eq!(status["opened"], 2, "closed while the commit was slow: {status}");
     }
     drop(gate);
-    fleet.wait(&["c"], "saved", Duration::from_secs(10));
-    let log = world.log("reconnect-c");
+    fleet.wait(&["y-sweet-0.9"], "saved", Duration::from_secs(10));
+    let log = world.log("reconnect-y-sweet");
     let folded = fleet.call("fold", json!({ "updates": log }));
     assert_eq!(fleet.call("tokensOf", json!({ "update": folded })), json!(["tok-offline"]));
 }
@@ -89,7 +89,7 @@ fn after_a_burst_every_update_has_exactly_one_status() {
         fleet.wait(&[], "saved", Duration::from_secs(10));
     }
     settle(&mut fleet, &HOCUSPOCUS, true);
-    assert_eq!(fleet.count("b4", "updatesOut"), 900);
+    assert_eq!(fleet.count("hocuspocus-4", "updatesOut"), 900);
 }
 
 /// In-flight updates are lost with the socket; the next connection begins a new account.
@@ -98,7 +98,7 @@ fn after_a_reconnect_the_account_is_exact_again() {
     let world = World::start();
     let mut fleet = Fleet::start();
     for kind in HOCUSPOCUS {
-        fleet.open(kind, kind, &world.base(), "reconnect-b", &world.token());
+        fleet.open(kind, kind, &world.base(), "reconnect-hocuspocus", &world.token());
     }
     fleet.wait(&[], "synced", Duration::from_secs(10));
     for _ in 0..3 {
@@ -128,7 +128,7 @@ fn after_a_reconnect_the_account_is_exact_again() {
     fleet.wait(&[], "saved", Duration::from_secs(10));
     settle(&mut fleet, &HOCUSPOCUS, false);
     fleet.call("converge", json!({}));
-    world.assert_one_truth(&mut fleet, "reconnect-b");
+    world.assert_one_truth(&mut fleet, "reconnect-hocuspocus");
 }
 
 /// Nothing more comes, and nothing is missing.
@@ -144,7 +144,7 @@ fn settle(fleet: &mut Fleet, kinds: &[&str], strict: bool) {
         let status = fleet.status(kind);
         assert_eq!(status["owed"]["sent"], status["owed"]["answered"], "{kind}: {status}");
         assert_eq!(status["counts"]["refused"], 0, "{kind}: {status}");
-        if strict || *kind != "b2" {
+        if strict || *kind != "hocuspocus-2" {
             assert_eq!(status["unsynced"], 0, "{kind}: {status}");
             assert_eq!(status["lowestUnsynced"], 0, "{kind} went below zero: {status}");
         }

@@ -8,7 +8,7 @@ use crate::support::world::World;
 use serde_json::json;
 use std::time::Duration;
 
-const HOCUSPOCUS: [&str; 3] = ["b2", "b3", "b4"];
+const HOCUSPOCUS: [&str; 3] = ["hocuspocus-2", "hocuspocus-3", "hocuspocus-4"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn limited(limits: &[(&str, &str)]) -> World {
@@ -35,7 +35,7 @@ fn logged(world: &World, fleet: &mut Fleet, room: &str) -> Vec<String> {
 fn a_token_that_runs_out_neither_reads_nor_writes_on_open_sockets() {
     let world = World::start();
     let mut fleet = Fleet::start();
-    fleet.open("owner", "a3", &world.base(), "passing", &world.token());
+    fleet.open("owner", "y-websocket-3", &world.base(), "passing", &world.token());
     fleet.wait(&["owner"], "synced", PATIENCE);
     let member = world.member_for("petra", "editor", "8 seconds");
     for kind in KINDS {
@@ -83,7 +83,7 @@ fn a_client_with_a_fresh_token_comes_back_by_itself() {
     for kind in KINDS {
         fleet.call("setToken", json!({ "client": kind, "token": fresh }));
     }
-    for kind in ["a3", "a4", "b2", "c"] {
+    for kind in ["y-websocket-3", "y-websocket-4", "hocuspocus-2", "y-sweet-0.9"] {
         eventually(PATIENCE, "its token has run out", || first_close(&mut fleet, kind) == Some(4501));
         eventually(PATIENCE, "it is back", || fleet.status(kind)["opened"].as_u64() >= Some(2));
     }
@@ -92,7 +92,7 @@ fn a_client_with_a_fresh_token_comes_back_by_itself() {
         write(&mut fleet, kind, &format!("tok-{kind}"));
     }
     fleet.wait(&[], "saved", PATIENCE);
-    for kind in ["b3", "b4"] {
+    for kind in ["hocuspocus-3", "hocuspocus-4"] {
         let status = fleet.status(kind);
         assert_eq!(status["opened"], 1, "{kind} is asked for its token ahead, and stays open: {status}");
         assert_eq!(status["failedAuthentications"], json!([]), "{kind}: {status}");
@@ -123,7 +123,7 @@ fn a_token_that_runs_out_ends_its_document_and_no_other_on_the_socket() {
         assert_eq!(status["counts"]["denied"], 0, "{kind}: {status}");
     }
     let fresh = world.fresh_token(&member);
-    for kind in ["b3", "b4"] {
+    for kind in ["hocuspocus-3", "hocuspocus-4"] {
         let name = format!("passing-{kind}");
         write(&mut fleet, &name, &format!("tok-late-{kind}"));
         fleet.call("setToken", json!({ "client": name, "token": fresh, "send": true }));
@@ -140,7 +140,7 @@ fn a_right_token_soon_after_a_wrong_one_is_not_refused_later() {
     let mut fleet = Fleet::start();
     let right = world.token();
     let wrong = world.wrong_token();
-    for kind in ["b3", "b4"] {
+    for kind in ["hocuspocus-3", "hocuspocus-4"] {
         // Once, so that the second refusal is said late.
         let first = format!("first-{kind}");
         fleet.open(&first, kind, &world.base(), "late", &wrong);
@@ -155,7 +155,7 @@ fn a_right_token_soon_after_a_wrong_one_is_not_refused_later() {
         }
     }
     std::thread::sleep(Duration::from_secs(5)); // longer than the longest delay of a refusal
-    for name in ["b3-0", "b3-1", "b4-0", "b4-1"] {
+    for name in ["hocuspocus-3-0", "hocuspocus-3-1", "hocuspocus-4-0", "hocuspocus-4-1"] {
         let status = fleet.status(name);
         assert_eq!(status["authenticated"], true, "{name} was refused after it had been let in: {status}");
         write(&mut fleet, name, &format!("tok-{name}"));
@@ -170,11 +170,11 @@ fn nobody_slows_down_somebody_elses_login() {
     let wrong = world.wrong_token();
     for n in 0..6 {
         let name = format!("stranger-{n}");
-        fleet.open(&name, "b4", &world.base(), "busy", &wrong);
+        fleet.open(&name, "hocuspocus-4", &world.base(), "busy", &wrong);
     }
     fleet.wait(&["stranger-0"], "denied", PATIENCE);
     let honest = wrong.replace("AAAA", "CCCC");
-    fleet.open("mistaken", "b4", &world.base(), "busy", &honest);
+    fleet.open("mistaken", "hocuspocus-4", &world.base(), "busy", &honest);
     fleet.wait(&["mistaken"], "denied", PATIENCE);
     let strangers: Vec<String> = (0..6).map(|n| format!("stranger-{n}")).collect();
     strangers.iter().for_each(|stranger| fleet.wait(&[stranger], "denied", PATIENCE));
@@ -199,7 +199,7 @@ fn a_changed_role_is_told_to_the_page_and_what_was_unsaved_is_saved() {
     for kind in HOCUSPOCUS {
         eventually(PATIENCE, "it is told that it may only read", || fleet.status(kind)["scope"] == "readonly");
     }
-    for kind in ["a3", "a4"] {
+    for kind in ["y-websocket-3", "y-websocket-4"] {
         eventually(PATIENCE, "it is told that it may only read", || fleet.count(kind, "denied") > 0);
     }
     for kind in KINDS {
@@ -214,7 +214,7 @@ fn a_changed_role_is_told_to_the_page_and_what_was_unsaved_is_saved() {
         eventually(PATIENCE, "it is told that it may write", || fleet.status(kind)["scope"] == "read-write");
         eventually(PATIENCE, "nothing is unsaved", || fleet.status(kind)["unsynced"] == 0);
     }
-    for kind in ["a3", "a4", "c"] {
+    for kind in ["y-websocket-3", "y-websocket-4", "y-sweet-0.9"] {
         eventually(PATIENCE, "what was unsaved is saved", || fleet.status(kind)["saved"] == true);
     }
     assert_eq!(logged(&world, &mut fleet, "roles").len(), KINDS.len());
@@ -229,7 +229,7 @@ fn who_meets_a_limit_that_passes_gets_in_when_it_has_passed() {
     let mut fleet = Fleet::start();
     for kind in KINDS {
         let room = format!("full-{kind}");
-        fleet.open("seated", "a3", &world.base(), &room, &world.token());
+        fleet.open("seated", "y-websocket-3", &world.base(), &room, &world.token());
         fleet.wait(&["seated"], "synced", PATIENCE);
         fleet.open(kind, kind, &world.base(), &room, &world.token());
         eventually(PATIENCE, "it is told to come back", || first_close(&mut fleet, kind) == Some(1013));
@@ -240,7 +240,7 @@ fn who_meets_a_limit_that_passes_gets_in_when_it_has_passed() {
     // Beside an open document the server tries again itself.
     for kind in HOCUSPOCUS {
         let (room, waits) = (format!("shared-{kind}"), format!("waits-{kind}"));
-        fleet.open("seated", "a3", &world.base(), &room, &world.token());
+        fleet.open("seated", "y-websocket-3", &world.base(), &room, &world.token());
         fleet.wait(&["seated"], "synced", PATIENCE);
         fleet.open(kind, kind, &world.base(), &format!("own-{kind}"), &world.token());
         fleet.wait(&[kind], "synced", PATIENCE);

@@ -29,7 +29,7 @@ fn patience() -> Duration {
 
 /// One of each dialect, and all of them in the long form.
 fn kinds() -> &'static [&'static str] {
-    if long() { &KINDS } else { &["a3", "b4", "c"] }
+    if long() { &KINDS } else { &["y-websocket-3", "hocuspocus-4", "y-sweet-0.9"] }
 }
 
 fn once_and_no_more(what: &str, carried: u64, bytes: usize) {
@@ -43,7 +43,7 @@ fn a_large_document_arrives_over_a_slow_line_that_breaks_and_is_not_sent_twice()
     let world = World::start();
     let mut fleet = Fleet::start();
     let (bytes, line) = line();
-    fleet.open("writer", "a3", &world.base(), "slow-down", &world.token());
+    fleet.open("writer", "y-websocket-3", &world.base(), "slow-down", &world.token());
     fleet.wait(&["writer"], "synced", Duration::from_secs(30));
     // Half of it is one block, as a paste or an import is, and half of it is many.
     fleet.call("insert", json!({ "client": "writer", "at": 0, "text": "p".repeat(bytes / 2) }));
@@ -92,7 +92,7 @@ fn what_was_written_over_a_slow_line_that_breaks_arrives_and_is_not_sent_twice()
         fleet.wait(&[kind], "saved", patience());
         once_and_no_more(&format!("{kind} up, {:.0?}", started.elapsed()), line.up(), bytes);
         let reader = format!("reader-{kind}");
-        fleet.open(&reader, "a3", &world.base(), &format!("slow-up-{kind}"), &world.token());
+        fleet.open(&reader, "y-websocket-3", &world.base(), &format!("slow-up-{kind}"), &world.token());
         fleet.wait(&[&reader], "synced", patience());
         let milliseconds = patience().as_millis() as u64;
         fleet.call("converge", json!({ "clients": [kind, reader], "timeoutMs": milliseconds }));
@@ -110,7 +110,7 @@ fn a_large_message_of_a_client_arrives_over_a_slow_line() {
     let bytes = scaled(384, 2 * 1024) as usize * 1024;
     let line = Line { bytes_per_s: scaled(20, 40) * 1024, ..line().1 };
     // A Hocuspocus provider sends what was written offline twice: from its queue, and in its step 2.
-    let offline = |kind: &str| if kind.starts_with('b') { 2 * bytes } else { bytes };
+    let offline = |kind: &str| if kind.starts_with("hocuspocus") { 2 * bytes } else { bytes };
     let lines: Vec<(&str, Throttle)> =
         kinds().iter().map(|kind| (*kind, Throttle::before(&world.base(), line))).collect();
     for (kind, line) in &lines {

@@ -8,7 +8,7 @@ use crate::support::world::World;
 use serde_json::{Value, json};
 
 /// One of each dialect, and one of the next generation of Yjs.
-const KINDS: [&str; 4] = ["a3", "b4", "c", "a4"];
+const KINDS: [&str; 4] = ["y-websocket-3", "hocuspocus-4", "y-sweet-0.9", "y-websocket-4"];
 
 /// What somebody reads who has just come.
 fn read(fleet: &mut Fleet, world: &World, room: &str, kind: &str) -> Value {
@@ -26,7 +26,7 @@ fn a_newcomer_reads_the_values_that_were_written_before_and_after_a_restart() {
     let mut world = World::start_with(Options { environment: vec![setting], ..Default::default() });
     let mut fleet = Fleet::start();
     let mut written = Vec::new();
-    for kind in ["a3", "b4", "c"] {
+    for kind in ["y-websocket-3", "hocuspocus-4", "y-sweet-0.9"] {
         let room = format!("values-{kind}");
         fleet.open("writer", kind, &world.base(), &room, &world.token());
         fleet.wait(&["writer"], "synced", PATIENCE);
@@ -51,7 +51,7 @@ fn a_newcomer_reads_the_values_that_were_written_before_and_after_a_restart() {
             assert_eq!(read(&mut fleet, &world, room, reader), *values, "{reader} in {room}, of the snapshot");
         }
         // One more update, so that the snapshot becomes a tree.
-        fleet.open("writer", "a3", &world.base(), room, &world.token());
+        fleet.open("writer", "y-websocket-3", &world.base(), room, &world.token());
         fleet.call("write", json!({ "client": "writer", "token": "one more" }));
         fleet.wait(&["writer"], "saved", PATIENCE);
         fleet.call("close", json!({ "client": "writer" }));

@@ -24,7 +24,7 @@ fn is_told(status: &Value) -> bool {
 fn squat(fleet: &mut Fleet, world: &World, token: &str, room: &str, client_id: &Value, deletes: bool) {
     let (eve, watcher) = (format!("eve-{room}"), format!("watcher-{room}"));
     for (name, token) in [(&eve, token), (&watcher, &world.token())] {
-        fleet.open(name, "a3", &world.base(), room, token);
+        fleet.open(name, "y-websocket-3", &world.base(), room, token);
     }
     fleet.wait(&[eve.as_str(), watcher.as_str()], "synced", PATIENCE);
     assert_eq!(text(fleet, &watcher), json!("hello "));
@@ -135,7 +135,7 @@ fn a_viewer_who_announces_a_client_id_stops_nobody() {
     for (kind, id) in KINDS.into_iter().zip(ids) {
         fleet.open_with(
             &format!("eve-{kind}"),
-            "a3",
+            "y-websocket-3",
             &world.base(),
             "announced",
             &eve.token,
@@ -150,6 +150,10 @@ fn a_viewer_who_announces_a_client_id_stops_nobody() {
         fleet.wait(&[kind], "synced", PATIENCE);
         fleet.wait(&[kind], "saved", PATIENCE);
     }
-    assert!(text(&mut fleet, "a3").as_str().is_some_and(|text| text.matches("important ").count() == KINDS.len()));
+    assert!(
+        text(&mut fleet, "y-websocket-3")
+            .as_str()
+            .is_some_and(|text| text.matches("important ").count() == KINDS.len())
+    );
     world.assert_one_truth(&mut fleet, "announced");
 }

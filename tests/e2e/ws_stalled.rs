@@ -19,7 +19,8 @@ struct Line {
 fn run(world: &World, more: &str) -> Outcome {
     let base = world.base();
     let line = format!(
-        "loadtest stalled --url {} --token {} --metrics {base}/metrics --server-pid {} --dialect a,b,c --stalled 100 {more}",
+        "loadtest stalled --url {} --token {} --metrics {base}/metrics --server-pid {} \
+         --dialect y-websocket,hocuspocus,y-sweet --stalled 100 {more}",
         world.server.socket_base(),
         world.token(),
         world.server.pid()

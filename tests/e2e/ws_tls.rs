@@ -140,7 +140,7 @@ impl Tls {
     }
 }
 
-/// An update message of dialect A: `bytes` letters by a client that wrote nothing before.
+/// An update message of y-websocket: `bytes` letters by a client that wrote nothing before.
 fn typed(client: u64, bytes: usize) -> Vec<u8> {
     use yrs::{Doc, Text, Transact, WriteTxn};
     let document = Doc::with_client_id(client);

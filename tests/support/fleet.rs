@@ -11,10 +11,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The stock clients: y-websocket 3.1, @y/websocket 4.0.0-3, Hocuspocus providers 2.15, 3.4, 4.8, Y-Sweet 0.9.
-pub const KINDS: [&str; 6] = ["a3", "a4", "b2", "b3", "b4", "c"];
+pub const KINDS: [&str; 6] =
+    ["y-websocket-3", "y-websocket-4", "hocuspocus-2", "hocuspocus-3", "hocuspocus-4", "y-sweet-0.9"];
 
 /// Every JavaScript client that is promised to work: also y-websocket 1.5 and 2.1, y-partyserver 2.2, Hocuspocus 4.3 and Y-Sweet 0.8.
-pub const FAMILIES: [&str; 11] = ["a1", "a2", "a3", "a4", "party", "b2", "b3", "b43", "b4", "c8", "c"];
+pub const FAMILIES: [&str; 11] = [
+    "y-websocket-1",
+    "y-websocket-2",
+    "y-websocket-3",
+    "y-websocket-4",
+    "party",
+    "hocuspocus-2",
+    "hocuspocus-3",
+    "hocuspocus-4.3",
+    "hocuspocus-4",
+    "y-sweet-0.8",
+    "y-sweet-0.9",
+];
 
 pub fn interop_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/interop")

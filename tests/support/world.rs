@@ -163,7 +163,7 @@ impl World {
 
     /// Options that let a Y-Sweet client come with a token as it is: its own authorisation call would be refused first.
     pub fn as_is(&self, kind: &str, room: &str, token: &str) -> Value {
-        if kind == "c" {
+        if kind == "y-sweet-0.9" {
             let url = format!("{}/d/{room}/ws", self.server.socket_base());
             json!({ "clientToken": { "url": url, "docId": room, "token": token, "authorization": "full" } })
         } else {

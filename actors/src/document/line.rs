@@ -20,11 +20,11 @@ const PRESENCE_PIECE_BYTES: usize = 64 * 1024;
 pub struct Line {
     /// Its dialect.
     pub dialect: Dialect,
-    /// B: what its frames begin with.
+    /// Hocuspocus: what its frames begin with.
     pub address: Bytes,
     outbox: Arc<Outbox>,
     detached: Arc<Detached>,
-    /// B: the provider understands message 7.
+    /// Hocuspocus: the provider understands message 7.
     knows_close: bool,
     /// Pieces of something large that have found no room yet. Meanwhile it is behind.
     rest: VecDeque<Piece>,
@@ -75,7 +75,7 @@ impl Line {
         }
     }
 
-    /// B: the provider understands message 7 (CLOSE).
+    /// Hocuspocus: the provider understands message 7 (CLOSE).
     #[must_use]
     pub fn with_close(mut self, knows_close: bool) -> Self {
         self.knows_close = knows_close;
@@ -324,8 +324,8 @@ impl Line {
         self.outbox.notify_when_drained(sender);
     }
 
-    /// Closes the connection (A, C), or detaches the document from it (B) unless the whole socket is meant. What still waits to be
-    /// shown is dropped when a right ended, and flushed otherwise.
+    /// Closes the connection (y-websocket, Y-Sweet), or detaches the document from it (Hocuspocus) unless the whole
+    /// socket is meant. What still waits to be shown is dropped when a right ended, and flushed otherwise.
     pub fn close(&mut self, code: u16, reason: &str, whole_socket: bool) {
         use super::close::{EXPIRED, TRY_AGAIN_LATER, is_about_content};
         self.receiving = false;
@@ -380,7 +380,7 @@ fn refusal(code: u16, reason: &str) -> String {
     serde_json::json!({ "type": "refused", "code": code, "reason": reason }).to_string()
 }
 
-/// One message for many lines, encoded once per address (and so once for all of A and C).
+/// One message for many lines, encoded once per address (and so once for all y-websocket and Y-Sweet clients).
 #[derive(Debug)]
 pub struct Frames<'a> {
     message: Message<'a>,

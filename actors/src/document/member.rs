@@ -33,7 +33,7 @@ pub struct Member {
     pub role: Role,
     /// When that right ends by itself.
     pub until: Option<Instant>,
-    /// B: when a fresh token is asked for, if one has not been yet.
+    /// Hocuspocus: when a fresh token is asked for, if one has not been yet.
     pub ask_token_at: Option<Instant>,
     /// A step 1 of ours that it has not answered yet went out at this time.
     pub step1_sent_at: Option<Instant>,
@@ -69,7 +69,8 @@ pub struct Member {
     unanswered: u32,
     /// What it has asked.
     pub questions: Questions,
-    /// A: clients and first clocks of content of its own that it repeated, and that was not echoed because the rest of the update has to wait.
+    /// y-websocket: clients and first clocks of content of its own that it repeated, and that was not echoed because
+    /// the rest of the update has to wait.
     unechoed: BTreeMap<u64, u64>,
     next_ordinal: u64,
     unresolved: BTreeSet<u64>,
@@ -133,10 +134,10 @@ impl Gap {
 /// The dialect's own way of saying "committed".
 #[derive(Debug)]
 enum Statuses {
-    /// A: the echo of the content.
+    /// y-websocket: the echo of the content.
     Echo,
-    /// B: one SyncStatus per update and per step 2 that was not solicited. `refused` counts those that were answered with 0: the client
-    /// counts them as unsaved until it hears 1 for each.
+    /// Hocuspocus: one SyncStatus per update and per step 2 that was not solicited. `refused` counts those that were
+    /// answered with 0: the client counts them as unsaved until it hears 1 for each.
     Counted {
         /// Answered with 0 since the client began.
         refused: usize,
@@ -147,16 +148,16 @@ enum Statuses {
         /// Ordinals that get no status: solicited step 2s.
         silent: BTreeSet<u64>,
     },
-    /// C: type 102 comes back when all before it has committed, and the client's step 2 first of all.
+    /// Y-Sweet: type 102 comes back when all before it has committed, and the client's step 2 first of all.
     Marked { step2_committed: bool, refused: bool, marks: VecDeque<(u64, Bytes)>, withheld_since: Option<Instant> },
 }
 
 /// What is to be sent because something was settled.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Receipts {
-    /// B: so many SyncStatus 1.
+    /// Hocuspocus: so many SyncStatus 1.
     pub statuses: usize,
-    /// C: these payloads.
+    /// Y-Sweet: these payloads.
     pub marks: Vec<Bytes>,
 }
 
@@ -207,8 +208,8 @@ impl Member {
         }
     }
 
-    /// Its right ends by itself at `until`. B is asked for a fresh token a tenth of the remaining time before, at least a second and at most a
-    /// minute; not again for the same end.
+    /// Its right ends by itself at `until`. A Hocuspocus client is asked for a fresh token a tenth of the remaining
+    /// time before, at least a second and at most a minute; not again for the same end.
     pub fn lasts(&mut self, until: Option<Instant>, now: Instant) {
         let is_same = match (self.until, until) {
             // Each look at the clock of the database comes to another instant.
@@ -265,7 +266,7 @@ impl Member {
         }
     }
 
-    /// A: a step 2 repeats these of its own. They are echoed with the whole of it, or else asked for again.
+    /// y-websocket: a step 2 repeats these of its own. They are echoed with the whole of it, or else asked for again.
     pub fn repeats<'a>(&mut self, update: &Update, own: impl Iterator<Item = &'a Known>, whole: bool) {
         if !whole {
             return own.for_each(|known| {
@@ -280,7 +281,7 @@ impl Member {
         }
     }
 
-    /// A: something of its own that it repeated is still to be echoed.
+    /// y-websocket: something of its own that it repeated is still to be echoed.
     pub fn is_echo_owed(&self) -> bool {
         !self.unechoed.is_empty()
     }
@@ -302,7 +303,8 @@ impl Member {
         self.held_presence = None;
     }
 
-    /// The client began a synchronisation: in B everything owed and pending is cancelled, and its next step 2 gets one status.
+    /// The client began a synchronisation: in Hocuspocus everything owed and pending is cancelled, and its next step 2
+    /// gets one status.
     pub fn began(&mut self) {
         if let Statuses::Counted { refused, step2_due, valid_from, silent } = &mut self.statuses {
             *refused = 0;
@@ -331,7 +333,7 @@ impl Member {
         ordinal
     }
 
-    /// Whether the ordinal was a step 2 that a step 1 of ours asked for (B).
+    /// Whether the ordinal was a step 2 that a step 1 of ours asked for (Hocuspocus).
     pub fn is_solicited(&self, ordinal: u64) -> bool {
         matches!(&self.statuses, Statuses::Counted { silent, .. } if silent.contains(&ordinal))
     }
@@ -393,7 +395,7 @@ impl Member {
         }
     }
 
-    /// C: a 102 arrived; it waits its turn.
+    /// Y-Sweet: a 102 arrived; it waits its turn.
     pub fn marked(&mut self, payload: Bytes, now: Instant) -> Receipts {
         let next = self.next_ordinal;
         let Statuses::Marked { refused, marks, withheld_since, .. } = &mut self.statuses else {
@@ -409,7 +411,7 @@ impl Member {
         Receipts { statuses: 0, marks: self.ripe_marks() }
     }
 
-    /// C: when a client whose 102 is withheld must hear something else, lest it take us for dead (3 s).
+    /// Y-Sweet: when a client whose 102 is withheld must hear something else, lest it take us for dead (3 s).
     pub fn reassure_at(&self) -> Option<Instant> {
         match &self.statuses {
             Statuses::Marked { withheld_since: Some(since), .. } => Some(*since + Duration::from_millis(1_500)),

@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Lets a connection in. Answered when the document is loaded; A and C have their step 1 and presence in the outbox by then.
+/// Lets a connection in. Answered when the document is loaded; y-websocket and Y-Sweet clients have their step 1 and
+/// presence in the outbox by then.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "Result<(), JoinRefused>")]
 pub struct Join {
@@ -29,11 +30,12 @@ pub struct Join {
     pub follower: FollowerId,
     /// Its dialect.
     pub dialect: Dialect,
-    /// B: what its frames begin with (`varString` of the document's name as the client wrote it). Empty in A and C.
+    /// Hocuspocus: what its frames begin with (`varString` of the document's name as the client wrote it). Empty in the
+    /// other dialects.
     pub address: Bytes,
     /// Where its frames go.
     pub outbox: Arc<Outbox>,
-    /// Set by the document when it lets the attachment go (B: while the socket stays).
+    /// Set by the document when it lets the attachment go (Hocuspocus: while the socket stays).
     pub detached: Arc<Detached>,
     /// Whose session.
     pub user: UserId,
@@ -43,7 +45,8 @@ pub struct Join {
     pub role: Role,
     /// When that right ends by itself.
     pub until: Option<Instant>,
-    /// B: the provider understands message 7 (CLOSE); 2.15 throws on it, and only majors from 4 on tell their version.
+    /// Hocuspocus: the provider understands message 7 (CLOSE); 2.15 throws on it, and only majors from 4 on tell their
+    /// version.
     pub knows_close: bool,
 }
 
@@ -156,7 +159,7 @@ pub enum Input {
     TooLarge,
     /// A question for everybody's presence.
     QueryAwareness,
-    /// C: a sync status to be echoed when all before it has committed.
+    /// Y-Sweet: a sync status to be echoed when all before it has committed.
     Mark(Bytes),
 }
 
@@ -253,7 +256,8 @@ pub enum Effect {
         update: InPieces,
         /// The log stands here with it.
         through: Position,
-        /// B and C: the only sender, who has it already. (A hears it: the echo is the acknowledgement.)
+        /// Hocuspocus and Y-Sweet: the only sender, who has it already. (A y-websocket client hears it: the echo is the
+        /// acknowledgement.)
         sole_sender: Option<FollowerId>,
     },
     /// The document was loaded anew: its whole state, for everybody who is receiving. What they were sent before counts for nothing:
@@ -288,7 +292,7 @@ pub enum Effect {
     QueryPresence,
     /// Answer an HTTP write.
     Answer(oneshot::Sender<Result<Written, WriteRefused>>, Result<Written, WriteRefused>),
-    /// Close one connection (A, C) or its attachment (B).
+    /// Close one connection (y-websocket, Y-Sweet) or its attachment (Hocuspocus).
     Close {
         /// Which.
         follower: FollowerId,
@@ -296,7 +300,7 @@ pub enum Effect {
         code: u16,
         /// Lower case, names a limit, holds no content.
         reason: Cow<'static, str>,
-        /// B: the whole socket, since the session itself ended.
+        /// Hocuspocus: the whole socket, since the session itself ended.
         whole_socket: bool,
     },
     /// Take a [snapshot](super::state::DocumentState::snapshot) of this moment and have it read back; completion:
@@ -329,15 +333,15 @@ pub enum Outgoing {
     LargeUpdate(InPieces),
     /// Presence.
     Awareness(Vec<AwarenessEntry>),
-    /// B: SyncStatus.
+    /// Hocuspocus: SyncStatus.
     Status(bool),
-    /// C: the payload of its 102.
+    /// Y-Sweet: the payload of its 102.
     Mark(Bytes),
-    /// A: a write on a read-only connection.
+    /// y-websocket: a write on a read-only connection.
     ReadOnly,
-    /// B: what it may do has changed: it may write, or only read.
+    /// Hocuspocus: what it may do has changed: it may write, or only read.
     Scope(bool),
-    /// B: the token runs out soon; a fresh one is asked for.
+    /// Hocuspocus: the token runs out soon; a fresh one is asked for.
     TokenRequest,
     /// Nothing but a sign of life.
     KeepAlive,

@@ -311,7 +311,8 @@ impl DocumentState {
         self.rights_due
     }
 
-    /// Lets a connection in. A and C get our step 1 and who is here; B gets them when it asks.
+    /// Lets a connection in. y-websocket and Y-Sweet clients get our step 1 and who is here; Hocuspocus clients get
+    /// them when they ask.
     pub fn join(&mut self, follower: FollowerId, mut member: Member, now: Instant) -> Vec<Effect> {
         let dialect = member.dialect;
         self.right_due(member.right_due());

@@ -23,7 +23,7 @@ const STEP1: u64 = 0;
 const STEP2: u64 = 1;
 const UPDATE: u64 = 2;
 
-const AUTH_TOKEN_OR_DENIED_A: u64 = 0;
+const AUTH_TOKEN_OR_YWEBSOCKET_DENIED: u64 = 0;
 const AUTH_DENIED: u64 = 1;
 const AUTH_GRANTED: u64 = 2;
 
@@ -62,7 +62,7 @@ pub enum Incoming {
 #[error("malformed message")]
 pub struct MalformedMessage;
 
-/// Reads one message. In B, the address (the `varString` of the document's name, as it came) stands before it.
+/// Reads one message. In Hocuspocus, the address (the `varString` of the document's name, as it came) stands before it.
 pub fn decode(dialect: Dialect, frame: &Bytes) -> Result<(Bytes, Incoming), MalformedMessage> {
     if dialect == Dialect::Hocuspocus {
         match frame.as_ref() {
@@ -109,7 +109,7 @@ fn decode_message(dialect: Dialect, frame: &Bytes, reader: &mut Reader<'_>) -> R
         AWARENESS => Incoming::Awareness(frame.slice_ref(reader.read_var_bytes().map_err(malformed)?)),
         QUERY_AWARENESS => Incoming::QueryAwareness,
         AUTH if dialect == Dialect::Hocuspocus => {
-            if reader.read_var_uint().map_err(malformed)? != AUTH_TOKEN_OR_DENIED_A {
+            if reader.read_var_uint().map_err(malformed)? != AUTH_TOKEN_OR_YWEBSOCKET_DENIED {
                 return Ok(Incoming::Ignored);
             }
             let token = reader.read_var_string().map_err(malformed)?.to_owned();
@@ -140,25 +140,25 @@ pub enum Message<'a> {
     Update(&'a [u8]),
     /// An awareness update.
     Awareness(&'a [u8]),
-    /// A: permission denied, with a reason; the client logs it.
+    /// y-websocket: permission denied, with a reason; the client logs it.
     Denied(&'a str),
-    /// B: permission denied.
+    /// Hocuspocus: permission denied.
     PermissionDenied(&'a str),
-    /// B: asks for the token again. Majors from 3 on answer with a fresh one; 2.15 ignores it.
+    /// Hocuspocus: asks for the token again. Majors from 3 on answer with a fresh one; 2.15 ignores it.
     TokenRequest,
-    /// B: text of the server for the page; the provider emits `stateless` with it.
+    /// Hocuspocus: text of the server for the page; the provider emits `stateless` with it.
     Stateless(&'a str),
-    /// B: authenticated, `read-write` or `readonly`.
+    /// Hocuspocus: authenticated, `read-write` or `readonly`.
     Authenticated(&'a str),
-    /// B: sync status.
+    /// Hocuspocus: sync status.
     Status(bool),
-    /// B: the document is detached, with a reason.
+    /// Hocuspocus: the document is detached, with a reason.
     Closed(&'a str),
-    /// C: the payload of a 102, echoed.
+    /// Y-Sweet: the payload of a 102, echoed.
     Mark(&'a [u8]),
 }
 
-/// Finishes a message as a WebSocket frame. `address` is empty but in B.
+/// Finishes a message as a WebSocket frame. `address` is empty but in Hocuspocus.
 pub fn encode(address: &[u8], message: Message<'_>) -> Bytes {
     let mut head = Vec::with_capacity(24);
     let body: &[u8] = match message {
@@ -170,11 +170,11 @@ pub fn encode(address: &[u8], message: Message<'_>) -> Bytes {
             write_var_uint(&mut head, body.len() as u64);
             body
         }
-        Message::Denied(reason) => auth(&mut head, AUTH_TOKEN_OR_DENIED_A, reason),
+        Message::Denied(reason) => auth(&mut head, AUTH_TOKEN_OR_YWEBSOCKET_DENIED, reason),
         Message::PermissionDenied(reason) => auth(&mut head, AUTH_DENIED, reason),
         Message::TokenRequest => {
             write_var_uint(&mut head, AUTH);
-            write_var_uint(&mut head, AUTH_TOKEN_OR_DENIED_A);
+            write_var_uint(&mut head, AUTH_TOKEN_OR_YWEBSOCKET_DENIED);
             &[]
         }
         Message::Stateless(payload) => {
@@ -202,7 +202,7 @@ pub fn encode(address: &[u8], message: Message<'_>) -> Bytes {
     server_frame_of(&[address, &head, body])
 }
 
-/// B: the answer to [`Incoming::Ping`].
+/// Hocuspocus: the answer to [`Incoming::Ping`].
 pub fn pong_frame() -> Bytes {
     server_frame_of(&[&[HOCUSPOCUS_PONG]])
 }

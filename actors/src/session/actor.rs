@@ -35,7 +35,7 @@ const MAILBOX_CAPACITY: usize = 16;
 pub struct Session {
     connection: ConnectionId,
     dialect: Dialect,
-    /// A and C: the room of the path.
+    /// y-websocket and Y-Sweet: the room of the path.
     asked: Option<String>,
     token: Option<Token>,
     /// Checked once per connection and token: a socket with a thousand documents asks once.

@@ -33,9 +33,10 @@ pub struct Opening {
     pub connection: ConnectionId,
     /// By the path of the upgrade.
     pub dialect: Dialect,
-    /// A and C: the room as the path names it, percent-decoded. B names it in each message.
+    /// y-websocket and Y-Sweet: the room as the path names it, percent-decoded. Hocuspocus names it in each message.
     pub room: Option<String>,
-    /// From header, cookie, subprotocol or query; B may bring one per document in its first message instead.
+    /// From header, cookie, subprotocol or query; Hocuspocus may bring one per document in its first message
+    /// instead.
     pub token: Option<Token>,
     /// Where finished WebSocket frames go.
     pub outbox: Arc<Outbox>,

@@ -121,13 +121,13 @@ pub struct Link {
     pub node: usize,
     pub connection: ConnectionId,
     pub outbox: Arc<Outbox>,
-    /// B: one for the synchronisation, one for each update since, less what was answered.
+    /// Hocuspocus: one for the synchronisation, one for each update since, less what was answered.
     unsynced: i64,
-    /// A: clocks of our own that were sent on this connection, and did not come back on it yet.
+    /// y-websocket: clocks of our own that were sent on this connection, and did not come back on it yet.
     unechoed: Vec<(u64, u64)>,
-    /// C: the last mark that was sent, and the last that came back.
+    /// Y-Sweet: the last mark that was sent, and the last that came back.
     marks: (u64, u64),
-    /// C: nothing was edited since the last mark was sent.
+    /// Y-Sweet: nothing was edited since the last mark was sent.
     is_marked: bool,
     is_synchronised: bool,
 }
@@ -217,7 +217,7 @@ impl Editor {
         (self.cursor > 0).then(|| Bytes::from(format!("{{\"at\":{}}}", self.cursor)))
     }
 
-    /// C: sends the newest mark, if something was edited after the last.
+    /// Y-Sweet: sends the newest mark, if something was edited after the last.
     pub fn mark_if_needed(&mut self) -> Option<Bytes> {
         let needed = self.dialect == Dialect::YSweet && self.link.as_ref().is_some_and(|link| !link.is_marked);
         needed.then(|| self.mark())

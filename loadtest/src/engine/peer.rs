@@ -55,7 +55,7 @@ impl Listener for Peer {
                 deliveries += u64::from(clocks.end - clocks.start);
                 if self.own != Some(writer) {
                     fleet.delivered(writer, clocks, now);
-                } else if self.dialect == Dialect::A {
+                } else if self.dialect == Dialect::YWebsocket {
                     fleet.acknowledged(writer, clocks, now);
                 }
             });

@@ -23,7 +23,7 @@ pub struct Outcome {
     pub scenario: String,
     /// `server`, `relay`, or a name of [`compare`](crate::scenarios::compare).
     pub against: String,
-    /// Which clients were played: `a`, or `a,b,c`.
+    /// Which clients were played: `y-websocket`, or `y-websocket,hocuspocus,y-sweet`.
     pub dialects: String,
     /// Counted from 1.
     pub run: usize,

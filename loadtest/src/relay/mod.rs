@@ -2,7 +2,7 @@
 //!
 //! No CRDT, no store, no rights: what it costs is what sockets cost. Its socket technique is that of a good server:
 //! one frame encoded per message and shared, one outgoing buffer per connection, one write per wake-up, TCP_NODELAY.
-//! It speaks dialect A as far as fan-out goes: an empty step 1 on connect, an empty step 2 for a step 1, step 2 of
+//! It speaks y-websocket as far as fan-out goes: an empty step 1 on connect, an empty step 2 for a step 1, step 2 of
 //! clients dropped, updates and awareness to all including the sender.
 //!
 //! It *acknowledges and forgets*: an echo from it promises nothing. That is what the durability checker is tested on.
@@ -90,7 +90,7 @@ impl Rooms {
         let member = Rc::new(Member { outgoing: Rc::new(Outgoing::new(write, Side::Server)), dirty: Cell::new(false) });
         let room = Rc::clone(self.rooms.borrow_mut().entry(path.clone()).or_default());
         room.members.borrow_mut().push(Rc::clone(&member));
-        let wire = Wire::new(Dialect::A, "");
+        let wire = Wire::new(Dialect::YWebsocket, "");
         member.outgoing.send(&[wire.step1(&update::EMPTY_STATE_VECTOR)]);
 
         let outcome = self.carry(Incoming::accepted(read, ahead), &wire, &member, &room).await;

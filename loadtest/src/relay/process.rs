@@ -44,7 +44,7 @@ impl Relay {
     pub fn bench(&self, progress: Progress) -> Bench {
         let server = ServerArgs {
             urls: vec![self.target.clone()],
-            dialect: vec![Dialect::A],
+            dialect: vec![Dialect::YWebsocket],
             token: None,
             credentials: None,
             token_in: TokenIn::Header,

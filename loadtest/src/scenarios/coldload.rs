@@ -377,9 +377,10 @@ impl Listener for Ears {
         update::EMPTY.to_vec()
     }
 
-    /// In A the echo is the acknowledgement. Deletions have no clocks of their own, so the last update is an insertion.
+    /// In y-websocket the echo is the acknowledgement. Deletions have no clocks of their own, so the last update is an
+    /// insertion.
     fn content(&mut self, update: &[u8]) {
-        if self.dialect != Dialect::A {
+        if self.dialect != Dialect::YWebsocket {
             return;
         }
         let readable = update::ranges(update, |Range { client, clock, len }| {

@@ -1,20 +1,32 @@
 //! The three dialects a Yjs client may speak, as one vocabulary.
 //!
-//! A is y-websocket, B Hocuspocus (a document name before every message), C Y-Sweet (A and the message type 102).
+//! Hocuspocus puts a document name before every message; Y-Sweet is y-websocket and the message type 102.
+
+use std::fmt;
 
 use super::update;
 use super::varint::{Reader, put_bytes, put_uint};
 
 /// Which clients the generator plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Dialect {
-    /// y-websocket: an own update's echo is its acknowledgement.
-    A,
-    /// Hocuspocus: SyncStatus acknowledges updates one by one.
-    B,
-    /// Y-Sweet: an echoed 102 acknowledges everything before it.
-    C,
+    /// An own update's echo is its acknowledgement.
+    YWebsocket,
+    /// SyncStatus acknowledges updates one by one.
+    Hocuspocus,
+    /// An echoed 102 acknowledges everything before it.
+    YSweet,
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::YWebsocket => "y-websocket",
+            Self::Hocuspocus => "hocuspocus",
+            Self::YSweet => "y-sweet",
+        })
+    }
 }
 
 const SYNC: u64 = 0;
@@ -44,17 +56,17 @@ pub enum Message<'a> {
     Update(&'a [u8]),
     /// Cursors; an empty one keeps the connection alive.
     Awareness(&'a [u8]),
-    /// B: the server accepted the token.
+    /// Hocuspocus: the server accepted the token.
     Authenticated,
-    /// A, B: the server refuses; the text says why.
+    /// y-websocket, Hocuspocus: the server refuses; the text says why.
     Denied(&'a str),
-    /// B: one update or step 2 was stored, or refused.
+    /// Hocuspocus: one update or step 2 was stored, or refused.
     SyncStatus(bool),
-    /// C: the payload of a 102 that we sent.
+    /// Y-Sweet: the payload of a 102 that we sent.
     Version(u64),
-    /// B: the server detached the document.
+    /// Hocuspocus: the server detached the document.
     Detached(&'a str),
-    /// B: wants [`Wire::pong`].
+    /// Hocuspocus: wants [`Wire::pong`].
     Ping,
     /// Anything else that a client may ignore.
     Other,
@@ -64,7 +76,7 @@ pub enum Message<'a> {
 #[derive(Clone, Debug)]
 pub struct Wire {
     dialect: Dialect,
-    /// What stands before every message: B's document name, nothing otherwise.
+    /// What stands before every message: the document's name in Hocuspocus, nothing otherwise.
     prefix: Vec<u8>,
 }
 
@@ -72,7 +84,7 @@ impl Wire {
     /// For `document` in `dialect`.
     pub fn new(dialect: Dialect, document: &str) -> Self {
         let mut prefix = Vec::new();
-        if dialect == Dialect::B {
+        if dialect == Dialect::Hocuspocus {
             put_bytes(&mut prefix, document.as_bytes());
         }
         Self { dialect, prefix }
@@ -83,10 +95,10 @@ impl Wire {
         self.dialect
     }
 
-    /// What a client sends when its socket opens: in B the token, then always its state vector.
+    /// What a client sends when its socket opens: in Hocuspocus the token, then always its state vector.
     pub fn hello(&self, token: Option<&str>, state_vector: &[u8]) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();
-        if self.dialect == Dialect::B {
+        if self.dialect == Dialect::Hocuspocus {
             messages.push(self.message(AUTH, |out| {
                 put_uint(out, 0);
                 put_bytes(out, token.unwrap_or("none").as_bytes());
@@ -117,7 +129,7 @@ impl Wire {
         self.message(AWARENESS, |out| put_bytes(out, states))
     }
 
-    /// C: asks to have everything before it acknowledged.
+    /// Y-Sweet: asks to have everything before it acknowledged.
     pub fn version(&self, version: u64) -> Vec<u8> {
         self.message(VERSION, |out| {
             let mut body = Vec::new();
@@ -126,7 +138,7 @@ impl Wire {
         })
     }
 
-    /// B: answers a ping; the one message without a name.
+    /// Hocuspocus: answers a ping; the one message without a name.
     pub fn pong(&self) -> Vec<u8> {
         vec![PONG]
     }
@@ -148,7 +160,7 @@ impl Wire {
 
     /// Reads what a server sent; `None` where it is not of this dialect.
     pub fn read<'a>(&self, bytes: &'a [u8]) -> Option<Message<'a>> {
-        if self.dialect == Dialect::B && matches!(bytes, [PING] | [PONG]) {
+        if self.dialect == Dialect::Hocuspocus && matches!(bytes, [PING] | [PONG]) {
             return Some(if bytes == [PING] { Message::Ping } else { Message::Other });
         }
         let mut reader = Reader::new(bytes.strip_prefix(self.prefix.as_slice())?);
@@ -160,7 +172,7 @@ impl Wire {
                 _ => None,
             },
             (AWARENESS, _) => reader.bytes().map(Message::Awareness),
-            (AUTH, Dialect::B) => match reader.uint()? {
+            (AUTH, Dialect::Hocuspocus) => match reader.uint()? {
                 AUTHENTICATED => Some(Message::Authenticated),
                 DENIED => reader.string().map(Message::Denied),
                 _ => Some(Message::Other),
@@ -169,9 +181,9 @@ impl Wire {
                 0 => reader.string().map(Message::Denied),
                 _ => Some(Message::Other),
             },
-            (SYNC_STATUS, Dialect::B) => reader.uint().map(|stored| Message::SyncStatus(stored == 1)),
-            (CLOSE, Dialect::B) => Some(Message::Detached(reader.string().unwrap_or_default())),
-            (VERSION, Dialect::C) => Reader::new(reader.bytes()?).uint().map(Message::Version),
+            (SYNC_STATUS, Dialect::Hocuspocus) => reader.uint().map(|stored| Message::SyncStatus(stored == 1)),
+            (CLOSE, Dialect::Hocuspocus) => Some(Message::Detached(reader.string().unwrap_or_default())),
+            (VERSION, Dialect::YSweet) => Reader::new(reader.bytes()?).uint().map(Message::Version),
             _ => Some(Message::Other),
         }
     }
@@ -214,15 +226,23 @@ mod tests {
     }
 
     #[test]
-    fn a_says_what_y_websocket_says() {
-        let wire = Wire::new(Dialect::A, "doc1");
+    fn a_dialect_has_one_name_in_reports_and_on_the_command_line() {
+        use clap::ValueEnum;
+        for dialect in Dialect::value_variants() {
+            assert_eq!(dialect.to_possible_value().unwrap().get_name(), dialect.to_string());
+        }
+    }
+
+    #[test]
+    fn our_y_websocket_says_what_the_provider_says() {
+        let wire = Wire::new(Dialect::YWebsocket, "doc1");
         assert_eq!(wire.hello(Some("tok"), &update::EMPTY_STATE_VECTOR), [hex("00 00 01 00")]);
         assert_eq!(nothing_to_add(&wire), hex("00 01 02 00 00"));
     }
 
     #[test]
-    fn b_says_what_the_provider_says() {
-        let wire = Wire::new(Dialect::B, "doc1");
+    fn our_hocuspocus_says_what_the_provider_says() {
+        let wire = Wire::new(Dialect::Hocuspocus, "doc1");
         let hello = wire.hello(Some("tok"), &update::EMPTY_STATE_VECTOR);
         assert_eq!(hello[0], hex("04 64 6f 63 31 02 00 03 74 6f 6b 05 34 2e 38 2e 30"));
         assert_eq!(hello[1], hex("04 64 6f 63 31 00 00 01 00"));
@@ -235,7 +255,7 @@ mod tests {
 
     #[test]
     fn every_answer_of_a_server_is_understood() {
-        let b = Wire::new(Dialect::B, "doc1");
+        let hocuspocus = Wire::new(Dialect::Hocuspocus, "doc1");
         for (bytes, message) in [
             ("04 64 6f 63 31 02 02 0a 72 65 61 64 2d 77 72 69 74 65", Message::Authenticated),
             ("04 64 6f 63 31 02 01 02 6e 6f", Message::Denied("no")),
@@ -248,14 +268,14 @@ mod tests {
             ("09", Message::Ping),
             ("0a", Message::Other),
         ] {
-            assert_eq!(b.read(&hex(bytes)), Some(message), "{bytes}");
+            assert_eq!(hocuspocus.read(&hex(bytes)), Some(message), "{bytes}");
         }
-        let a = Wire::new(Dialect::A, "doc1");
-        assert_eq!(a.read(&hex("02 00 02 6e 6f")), Some(Message::Denied("no")));
-        assert_eq!(a.read(&hex("66 01 05")), Some(Message::Other), "102 is C's alone");
-        let c = Wire::new(Dialect::C, "doc1");
-        assert_eq!(c.read(&c.version(300)), Some(Message::Version(300)));
-        assert_eq!(c.read(&hex("66 01 05")), Some(Message::Version(5)));
+        let y_websocket = Wire::new(Dialect::YWebsocket, "doc1");
+        assert_eq!(y_websocket.read(&hex("02 00 02 6e 6f")), Some(Message::Denied("no")));
+        assert_eq!(y_websocket.read(&hex("66 01 05")), Some(Message::Other), "102 is Y-Sweet's alone");
+        let y_sweet = Wire::new(Dialect::YSweet, "doc1");
+        assert_eq!(y_sweet.read(&y_sweet.version(300)), Some(Message::Version(300)));
+        assert_eq!(y_sweet.read(&hex("66 01 05")), Some(Message::Version(5)));
     }
 
     #[test]
@@ -270,7 +290,7 @@ mod tests {
 
     #[test]
     fn another_documents_message_is_not_ours() {
-        assert_eq!(Wire::new(Dialect::B, "doc1").read(&hex("04 64 6f 63 32 08 01")), None);
-        assert_eq!(Wire::new(Dialect::A, "x").read(&hex("00 02 09 01")), None, "a length beyond the frame");
+        assert_eq!(Wire::new(Dialect::Hocuspocus, "doc1").read(&hex("04 64 6f 63 32 08 01")), None);
+        assert_eq!(Wire::new(Dialect::YWebsocket, "x").read(&hex("00 02 09 01")), None, "a length beyond the frame");
     }
 }

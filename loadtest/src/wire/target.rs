@@ -49,11 +49,11 @@ impl Target {
     /// the dialect; servers that serve rooms at the root take it as a part of the room's name.
     pub fn socket_path(&self, dialect: Dialect, document: &str) -> String {
         match (dialect, self.path.as_str()) {
-            (Dialect::A, "") => format!("/yjs/{document}"),
-            (Dialect::A, path) => format!("{path}/{document}"),
-            (Dialect::B, "") => "/collab".to_owned(),
-            (Dialect::B, path) => path.to_owned(),
-            (Dialect::C, _) => format!("/d/{document}/ws/{document}"),
+            (Dialect::YWebsocket, "") => format!("/yjs/{document}"),
+            (Dialect::YWebsocket, path) => format!("{path}/{document}"),
+            (Dialect::Hocuspocus, "") => "/collab".to_owned(),
+            (Dialect::Hocuspocus, path) => path.to_owned(),
+            (Dialect::YSweet, _) => format!("/d/{document}/ws/{document}"),
         }
     }
 }
@@ -66,11 +66,11 @@ mod tests {
     fn each_dialect_finds_its_path() {
         let bare: Target = "ws://127.0.0.1:8080".parse().unwrap();
         let rooted: Target = "ws://localhost/rooms/".parse().unwrap();
-        assert_eq!(bare.socket_path(Dialect::A, "d1"), "/yjs/d1");
-        assert_eq!(bare.socket_path(Dialect::B, "d1"), "/collab");
-        assert_eq!(bare.socket_path(Dialect::C, "d1"), "/d/d1/ws/d1");
+        assert_eq!(bare.socket_path(Dialect::YWebsocket, "d1"), "/yjs/d1");
+        assert_eq!(bare.socket_path(Dialect::Hocuspocus, "d1"), "/collab");
+        assert_eq!(bare.socket_path(Dialect::YSweet, "d1"), "/d/d1/ws/d1");
         assert_eq!(rooted.authority, "localhost:80");
-        assert_eq!(rooted.socket_path(Dialect::A, "d1"), "/rooms/d1");
+        assert_eq!(rooted.socket_path(Dialect::YWebsocket, "d1"), "/rooms/d1");
     }
 
     #[test]

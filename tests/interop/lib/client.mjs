@@ -17,22 +17,24 @@ import * as ySweet9 from '@y-sweet/client'
 import { WebSocket } from 'ws'
 import { Tap } from './tap.mjs'
 import { rootsOf } from './random.mjs'
-import { contentOf, hex, parseFrame, SYNC, AWARENESS, AUTH, CLOSE, SYNC_STATUS_B, SYNC_STATUS_C } from './wire.mjs'
+import {
+  contentOf, hex, parseFrame, SYNC, AWARENESS, AUTH, CLOSE, HOCUSPOCUS_SYNC_STATUS, Y_SWEET_SYNC_STATUS
+} from './wire.mjs'
 
 /** kind -> dialect, generation of yjs and package */
 export const KINDS = {
-  a1: { dialect: 'A', generation: 13, module: yWebsocket1 },
-  a2: { dialect: 'A', generation: 13, module: yWebsocket2 },
-  a3: { dialect: 'A', generation: 13, module: yWebsocket3 },
-  a4: { dialect: 'A', generation: 14, module: yWebsocket4 },
-  party: { dialect: 'A', generation: 13 },
-  b2: { dialect: 'B', generation: 13, module: hocuspocus2 },
-  b3: { dialect: 'B', generation: 13, module: hocuspocus3 },
-  b43: { dialect: 'B', generation: 13, module: hocuspocus43 },
-  b4: { dialect: 'B', generation: 13, module: hocuspocus4 },
-  b47: { dialect: 'B', generation: 13, module: hocuspocus47 },
-  c8: { dialect: 'C', generation: 13, module: ySweet8 },
-  c: { dialect: 'C', generation: 13, module: ySweet9 }
+  'y-websocket-1': { dialect: 'y-websocket', generation: 13, module: yWebsocket1 },
+  'y-websocket-2': { dialect: 'y-websocket', generation: 13, module: yWebsocket2 },
+  'y-websocket-3': { dialect: 'y-websocket', generation: 13, module: yWebsocket3 },
+  'y-websocket-4': { dialect: 'y-websocket', generation: 14, module: yWebsocket4 },
+  party: { dialect: 'y-websocket', generation: 13 },
+  'hocuspocus-2': { dialect: 'hocuspocus', generation: 13, module: hocuspocus2 },
+  'hocuspocus-3': { dialect: 'hocuspocus', generation: 13, module: hocuspocus3 },
+  'hocuspocus-4.3': { dialect: 'hocuspocus', generation: 13, module: hocuspocus43 },
+  'hocuspocus-4': { dialect: 'hocuspocus', generation: 13, module: hocuspocus4 },
+  'hocuspocus-4.7': { dialect: 'hocuspocus', generation: 13, module: hocuspocus47 },
+  'y-sweet-0.8': { dialect: 'y-sweet', generation: 13, module: ySweet8 },
+  'y-sweet-0.9': { dialect: 'y-sweet', generation: 13, module: ySweet9 }
 }
 
 // y-websocket's `resyncInterval` asks the global class for its constants; Node has one of its own since 22.
@@ -46,7 +48,8 @@ for (const level of ['log', 'warn', 'error', 'info']) {
 export class Client {
   /**
    * @param {{kind: string, base: string, room: string, token?: string, name?: string, user?: string, readOnly?: boolean,
-   *   paths?: {a?: string, b?: string}, dropUpdates?: boolean, record?: boolean, socketOf?: Client, sessionAwareness?: boolean,
+   *   paths?: {yWebsocket?: string, hocuspocus?: string}, dropUpdates?: boolean, record?: boolean, socketOf?: Client,
+   *   sessionAwareness?: boolean,
    *   protocols?: string[], resyncInterval?: number, clientToken?: object, awareness?: boolean, doc?: Y.Doc}} options
    */
   constructor (options) {
@@ -77,7 +80,7 @@ export class Client {
     this.stateless = []
     this.tap.onIncoming = bytes => this.#incoming(bytes)
     this.tap.onOutgoing = bytes => this.#outgoing(bytes)
-    /** Dialect B, this connection: what must be answered with a status each, and what was. */
+    /** Hocuspocus, this connection: what must be answered with a status each, and what was. */
     this.owed = { sent: 0, answered: 0, steps: 0 }
     this.tap.onOpen = () => { this.owed = { sent: 0, answered: 0, steps: 0 } }
     this.provider = this.#connect(module)
@@ -93,16 +96,16 @@ export class Client {
     if (this.options.kind === 'party') {
       // Without a prefix it asks for `/parties/main/{room}`. What is called a prefix is the whole path.
       return new PartyProvider(new URL(base).host, room, this.doc, {
-        prefix: `${paths.a ?? '/yjs'}/${encodeURIComponent(room)}`,
+        prefix: `${paths.yWebsocket ?? '/yjs'}/${encodeURIComponent(room)}`,
         protocol: socketBase.split(':')[0],
         params: { token },
         WebSocketPolyfill: this.tap.Socket,
         disableBc: true
       })
     }
-    if (this.dialect === 'A') {
+    if (this.dialect === 'y-websocket') {
       const params = token && !this.options.protocols ? { token } : {}
-      return new module.WebsocketProvider(`${socketBase}${paths.a ?? '/yjs'}`, room, this.doc, {
+      return new module.WebsocketProvider(`${socketBase}${paths.yWebsocket ?? '/yjs'}`, room, this.doc, {
         params,
         protocols: this.options.protocols ?? [],
         WebSocketPolyfill: this.tap.Socket,
@@ -110,9 +113,9 @@ export class Client {
         resyncInterval: this.options.resyncInterval ?? -1
       })
     }
-    if (this.dialect === 'B') {
+    if (this.dialect === 'hocuspocus') {
       this.socket = this.options.socketOf?.socket ?? new module.HocuspocusProviderWebsocket({
-        url: `${socketBase}${paths.b ?? '/collab'}`,
+        url: `${socketBase}${paths.hocuspocus ?? '/collab'}`,
         WebSocketPolyfill: this.tap.Socket
       })
       if (this.options.socketOf) {
@@ -178,7 +181,7 @@ export class Client {
       this.errors.push(`unreadable frame ${hex(bytes).slice(0, 80)}: ${error}`)
       return true
     }
-    if (this.dialect === 'B' && frame.document !== null && frame.document !== this.#wireName()) return true
+    if (this.dialect === 'hocuspocus' && frame.document !== null && frame.document !== this.#wireName()) return true
     const counts = this.counts
     if (frame.rest > 0) counts.framesWithMore += 1
     switch (frame.type) {
@@ -202,14 +205,14 @@ export class Client {
         break
       case AWARENESS: counts.awarenessIn += 1; break
       case AUTH:
-        if (frame.sub === (this.dialect === 'B' ? 1 : 0)) {
+        if (frame.sub === (this.dialect === 'hocuspocus' ? 1 : 0)) {
           counts.denied += 1
           this.deniedAt ??= Date.now()
         }
         break
-      case CLOSE: if (this.dialect === 'B') counts.closed += 1; break
-      case SYNC_STATUS_B: if (this.dialect === 'B') this.#answered(frame.status); break
-      case SYNC_STATUS_C: if (this.dialect === 'C') counts.status102 += 1; break
+      case CLOSE: if (this.dialect === 'hocuspocus') counts.closed += 1; break
+      case HOCUSPOCUS_SYNC_STATUS: if (this.dialect === 'hocuspocus') this.#answered(frame.status); break
+      case Y_SWEET_SYNC_STATUS: if (this.dialect === 'y-sweet') counts.status102 += 1; break
     }
     return true
   }
@@ -221,7 +224,7 @@ export class Client {
   #outgoing (bytes) {
     if (this.options.record) this.record.push({ at: Date.now(), way: 'out', hex: hex(bytes) })
     const frame = parseFrame(this.dialect, bytes)
-    if (this.dialect === 'B' && frame.document !== null && frame.document !== this.#wireName()) return
+    if (this.dialect === 'hocuspocus' && frame.document !== null && frame.document !== this.#wireName()) return
     if (frame.type === SYNC && frame.sub === 1) this.counts.stepTwoOut += 1
     if (frame.type === SYNC && frame.sub === 2) this.counts.updatesOut += 1
     // As the providers count: a step 1 begins the account anew with one, each update adds one. A step 2 that the server asked for
@@ -243,7 +246,7 @@ export class Client {
   #echo (clock) {
     if (clock > this.echoed) {
       this.echoed = clock
-      if (this.dialect === 'A') {
+      if (this.dialect === 'y-websocket') {
         this.saved = Math.max(this.saved, clock)
         this.onSaved()
       }
@@ -253,8 +256,8 @@ export class Client {
   setToken (token) {
     this.options.token = token
     if (this.options.clientToken) this.options.clientToken = { ...this.options.clientToken, token }
-    if (this.dialect === 'A') this.provider.params.token = token
-    if (this.dialect === 'B') this.provider.configuration.token = token
+    if (this.dialect === 'y-websocket') this.provider.params.token = token
+    if (this.dialect === 'hocuspocus') this.provider.configuration.token = token
   }
 
   transact (change) { this.doc.transact(change) }
@@ -271,8 +274,10 @@ export class Client {
       name: this.name,
       kind: this.options.kind,
       clientId: this.clientId,
-      synced: Boolean(this.dialect === 'C' ? provider.status === 'connected' : provider.synced),
-      connected: Boolean(this.dialect === 'A' ? provider.wsconnected : this.dialect === 'B' ? this.socket.status === 'connected' : provider.status === 'connected'),
+      synced: Boolean(this.dialect === 'y-sweet' ? provider.status === 'connected' : provider.synced),
+      connected: Boolean(this.dialect === 'y-websocket'
+        ? provider.wsconnected
+        : (this.dialect === 'hocuspocus' ? this.socket : provider).status === 'connected'),
       ownClock: this.ownClock,
       echoed: this.echoed,
       opened: this.tap.opened,
@@ -283,10 +288,10 @@ export class Client {
       errors: this.errors,
       saved: false
     }
-    if (this.dialect === 'A') {
+    if (this.dialect === 'y-websocket') {
       state.saved = this.echoed >= this.ownClock
       state.gaveUp = provider.shouldConnect === false
-    } else if (this.dialect === 'B') {
+    } else if (this.dialect === 'hocuspocus') {
       state.unsynced = provider.unsyncedChanges
       state.lowestUnsynced = this.lowestUnsynced
       state.authenticated = provider.isAuthenticated
@@ -296,7 +301,8 @@ export class Client {
       state.owed = this.owed
       // 2.15 counts what it queued offline only downwards: with its own server too it ends below zero. There the frames decide.
       const settled = this.owed.steps > 0 && this.owed.answered === this.owed.sent
-      state.saved = state.connected && settled && this.counts.refused === 0 && (this.options.kind === 'b2' || provider.unsyncedChanges === 0)
+      const counted = this.options.kind === 'hocuspocus-2' || provider.unsyncedChanges === 0
+      state.saved = state.connected && settled && this.counts.refused === 0 && counted
     } else {
       state.unsaved = provider.hasLocalChanges
       state.saved = !provider.hasLocalChanges
@@ -316,17 +322,17 @@ export class Client {
     this.tap.restore()
     // Hocuspocus providers wait up to 30 s between attempts; a user who comes back presses reload.
     // (2.15 throws out of its clean-up when it is asked in the middle of an attempt of its own.)
-    if (this.dialect === 'B' && this.socket.status !== 'connecting') void this.socket.connect()
+    if (this.dialect === 'hocuspocus' && this.socket.status !== 'connecting') void this.socket.connect()
   }
 
   /** Leaves in the way that the provider offers. */
   close () {
-    if (this.dialect === 'B') {
+    if (this.dialect === 'hocuspocus') {
       this.provider.destroy()
       if (!this.options.socketOf) this.socket.destroy()
     } else {
       this.provider.destroy()
-      if (this.dialect === 'C') this.tap.cut() // 0.9.1 connects again after its own `destroy`
+      if (this.dialect === 'y-sweet') this.tap.cut() // 0.9.1 connects again after its own `destroy`
     }
     this.awareness.destroy?.()
   }
@@ -334,8 +340,8 @@ export class Client {
   /** The process is gone without a word. */
   vanish () {
     this.tap.cut()
-    if (this.dialect === 'A') this.provider.shouldConnect = false
-    if (this.dialect === 'B') { this.socket.shouldConnect = false; this.socket.destroy() }
+    if (this.dialect === 'y-websocket') this.provider.shouldConnect = false
+    if (this.dialect === 'hocuspocus') { this.socket.shouldConnect = false; this.socket.destroy() }
   }
 }
 

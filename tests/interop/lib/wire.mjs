@@ -6,17 +6,17 @@ export const SYNC = 0
 export const AWARENESS = 1
 export const AUTH = 2
 export const CLOSE = 7
-export const SYNC_STATUS_B = 8
-export const SYNC_STATUS_C = 102
+export const HOCUSPOCUS_SYNC_STATUS = 8
+export const Y_SWEET_SYNC_STATUS = 102
 
 /**
- * @param {'A'|'B'|'C'} dialect
+ * @param {'y-websocket'|'hocuspocus'|'y-sweet'} dialect
  * @param {Uint8Array} bytes
  */
 export const parseFrame = (dialect, bytes) => {
   const decoder = decoding.createDecoder(bytes)
   const frame = { document: null, type: -1, sub: null, payload: null, status: null, text: null, rest: 0 }
-  if (dialect === 'B') {
+  if (dialect === 'hocuspocus') {
     if (bytes.length === 1) return { ...frame, type: bytes[0] } // ping 9 and pong 10 carry no name
     frame.document = decoding.readVarString(decoder)
   }
@@ -29,11 +29,11 @@ export const parseFrame = (dialect, bytes) => {
   } else if (frame.type === AUTH) {
     frame.sub = decoding.readVarUint(decoder)
     if (decoding.hasContent(decoder)) frame.text = decoding.readVarString(decoder)
-  } else if (dialect === 'B' && frame.type === CLOSE && decoding.hasContent(decoder)) {
+  } else if (dialect === 'hocuspocus' && frame.type === CLOSE && decoding.hasContent(decoder)) {
     frame.text = decoding.readVarString(decoder)
-  } else if (dialect === 'B' && frame.type === SYNC_STATUS_B) {
+  } else if (dialect === 'hocuspocus' && frame.type === HOCUSPOCUS_SYNC_STATUS) {
     frame.status = decoding.readVarUint(decoder)
-  } else if (dialect !== 'B' && frame.type === SYNC_STATUS_C) {
+  } else if (dialect !== 'hocuspocus' && frame.type === Y_SWEET_SYNC_STATUS) {
     frame.payload = decoding.readVarUint8Array(decoder)
     frame.status = decoding.readVarUint(decoding.createDecoder(frame.payload))
   }

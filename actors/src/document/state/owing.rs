@@ -98,7 +98,8 @@ impl DocumentState {
         self.right_due(due);
     }
 
-    /// Tells a client that it may write, or only read. B has a message for either; A for the latter alone; C for none.
+    /// Tells a client that it may write, or only read. Hocuspocus has a message for either; y-websocket for the
+    /// latter alone; Y-Sweet for none.
     fn tell_scope(&mut self, follower: FollowerId, may_write: bool, now: Instant) {
         let Some(member) = self.members.get_mut(&follower) else { return };
         match member.dialect {

@@ -152,16 +152,16 @@ fn a_resend_of_what_is_in_flight_waits_for_that_commit() {
 #[test]
 fn readers_are_told_in_their_dialect_and_change_nothing() {
     let mut bench = Bench::new();
-    let a = bench.editor(1, Dialect::YWebsocket, Role::Viewer);
-    let b = bench.editor(2, Dialect::Hocuspocus, Role::Viewer);
-    let c = bench.editor(3, Dialect::YSweet, Role::Viewer);
-    for editor in [&a, &b, &c] {
+    let y_websocket = bench.editor(1, Dialect::YWebsocket, Role::Viewer);
+    let hocuspocus = bench.editor(2, Dialect::Hocuspocus, Role::Viewer);
+    let y_sweet = bench.editor(3, Dialect::YSweet, Role::Viewer);
+    for editor in [&y_websocket, &hocuspocus, &y_sweet] {
         bench.say(editor, Input::Update(editor.type_at(0, "graffiti")));
     }
-    bench.say(&c, Input::Mark(Bytes::from_static(&[1])));
-    assert_eq!(bench.inbox(&a), [Sent::ReadOnly]);
-    assert_eq!(bench.inbox(&b), [Sent::Status(false)]);
-    assert!(bench.inbox(&c).is_empty(), "no 102 after a refused write");
+    bench.say(&y_sweet, Input::Mark(Bytes::from_static(&[1])));
+    assert_eq!(bench.inbox(&y_websocket), [Sent::ReadOnly]);
+    assert_eq!(bench.inbox(&hocuspocus), [Sent::Status(false)]);
+    assert!(bench.inbox(&y_sweet).is_empty(), "no 102 after a refused write");
     assert_eq!(bench.text(), "");
     assert!(bench.log.rows(bench.key).is_empty());
 }

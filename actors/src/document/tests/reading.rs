@@ -175,7 +175,7 @@ fn a_request_may_build_on_what_another_node_committed() {
     assert!(there.state.is_settled());
 }
 
-/// What a connection of dialect A is sent, off its socket.
+/// What a y-websocket connection is sent, off its socket.
 fn updates_on(outbox: &Outbox) -> Vec<Bytes> {
     let mut frames = VecDeque::new();
     let Poll::Ready(Drained::Frames) =
@@ -194,7 +194,7 @@ fn cursor(client: u64, clock: u64) -> AwarenessEntry {
     AwarenessEntry { client, clock, state: Bytes::from_static(b"{}"), is_null: false }
 }
 
-/// The clocks of the presence that a connection of dialect A is sent, off its socket.
+/// The clocks of the presence that a y-websocket connection is sent, off its socket.
 fn awareness_on(outbox: &Outbox) -> Vec<u64> {
     let mut frames = VecDeque::new();
     let _ = outbox.poll_drain(&mut Context::from_waker(&noop_waker()), usize::MAX / 2, &mut frames);

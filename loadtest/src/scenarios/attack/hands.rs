@@ -311,7 +311,7 @@ impl Hand {
     async fn open(&self, document: &str, number: usize) -> Option<Socket> {
         let headers = format!("authorization: Bearer {}\r\n", self.plan.token);
         let stream = self.upgrade(&format!("/yjs/{document}"), &headers, number).await?;
-        let wire = Wire::new(Dialect::A, document);
+        let wire = Wire::new(Dialect::YWebsocket, document);
         let mut socket = Socket { stream, wire, is_open: true };
         socket.send(&socket.wire.step1(&[0])).await;
         Some(socket)

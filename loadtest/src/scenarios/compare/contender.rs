@@ -105,10 +105,11 @@ mod tests {
 
     #[test]
     fn a_line_is_read_and_its_command_is_the_rest() {
-        let line = "name=ours url=ws://h:1 url=ws://h:2 dialect=b log=/tmp/l start=bin/x serve --set a=b url=no";
+        let line = "name=ours url=ws://h:1 url=ws://h:2 dialect=hocuspocus log=/tmp/l \
+                    start=bin/x serve --set a=b url=no";
         let contender: Contender = line.parse().unwrap();
         assert_eq!(contender.name, "ours");
-        assert_eq!(contender.arguments(), ["--url", "ws://h:1", "--url", "ws://h:2", "--dialect", "b"]);
+        assert_eq!(contender.arguments(), ["--url", "ws://h:1", "--url", "ws://h:2", "--dialect", "hocuspocus"]);
         assert_eq!(contender.launch().start.as_deref(), Some("bin/x serve --set a=b url=no"));
         let launching = contender.launching_arguments(5.0);
         assert_eq!(

@@ -21,8 +21,9 @@ use crate::report::{Group, Report};
 
 /// Several servers under one scenario.
 ///
-/// Each --server is `name=NAME url=ws://… [dialect=b] [credentials=FILE | token=T] [metrics=http://…] [pid=N] [log=FILE]
-/// start=COMMAND`, where everything behind `start=` is the command; or one of the presets y-websocket, hocuspocus, y-sweet.
+/// Each --server is `name=NAME url=ws://… [dialect=hocuspocus] [credentials=FILE | token=T] [metrics=http://…] [pid=N]
+/// [log=FILE] start=COMMAND`, where everything behind `start=` is the command; or one of the presets y-websocket,
+/// hocuspocus, y-sweet.
 /// Behind `--` stands the scenario with its own options: `compare --server … --server y-websocket -- fanout --duration 8`.
 /// Thresholds among these hold for the first server.
 #[derive(Clone, Debug, clap::Args)]

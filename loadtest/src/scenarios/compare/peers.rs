@@ -44,7 +44,7 @@ async fn hocuspocus(dir: &Path, progress: &Progress) -> Result<Contender, String
     std::fs::write(&program, HOCUSPOCUS_PROGRAM).map_err(|error| format!("{}: {error}", program.display()))?;
     let port = free_port()?;
     contender(&format!(
-        "name=hocuspocus dialect=b url=ws://127.0.0.1:{port} start=env PORT={port} node {}",
+        "name=hocuspocus dialect=hocuspocus url=ws://127.0.0.1:{port} start=env PORT={port} node {}",
         program.display()
     ))
 }
@@ -62,7 +62,7 @@ fn y_sweet(dir: &Path) -> Result<Contender, String> {
         })?;
     let port = free_port()?;
     contender(&format!(
-        "name=y-sweet dialect=c url=ws://127.0.0.1:{port} start={} serve --host 127.0.0.1 --port {port}",
+        "name=y-sweet dialect=y-sweet url=ws://127.0.0.1:{port} start={} serve --host 127.0.0.1 --port {port}",
         program.display()
     ))
 }

@@ -58,10 +58,10 @@ pub struct Args {
 #[derive(Debug, thiserror::Error)]
 pub enum ConvergeError {
     /// A client could not open the document.
-    #[error("a client of dialect {0:?} could not open the document")]
+    #[error("a {0} client could not open the document")]
     Open(Dialect, #[source] ClientError),
     /// A client's handshake came to no end.
-    #[error("a client of dialect {0:?} was not synced: {1}")]
+    #[error("a {0} client was not synced: {1}")]
     NotSynced(Dialect, String),
     /// The generator's own document failed.
     #[error("the generator's own document failed: {0}")]

@@ -80,7 +80,7 @@ impl Ledger {
         promised.filter(|promise| **promise == Some(Promise::Acknowledged)).count()
     }
 
-    /// B and C: the oldest `count` tokens of a writer are acknowledged.
+    /// Hocuspocus and Y-Sweet: the oldest `count` tokens of a writer are acknowledged.
     pub fn acknowledged(&mut self, client: u64, count: usize) {
         let Some(writer) = self.writers.get_mut(&client) else { return };
         // From the newest back to where it was before: what is older is acknowledged already.
@@ -92,7 +92,8 @@ impl Ledger {
         }
     }
 
-    /// Somebody received these clocks of `client`. In A the sender's own echo is its acknowledgement.
+    /// Somebody received these clocks of `client`. In y-websocket the sender's own echo is its
+    /// acknowledgement.
     pub fn received(&mut self, client: u64, clocks: Range<u32>, promise: Promise) {
         let Some(writer) = self.writers.get_mut(&client) else { return };
         let first = writer.ends.partition_point(|end| *end <= clocks.start);

@@ -109,7 +109,7 @@ pub enum DurabilityError {
     #[error("the database's start ended with {0}")]
     DatabaseStart(std::process::ExitStatus),
     /// A document could not be read after a restart.
-    #[error("document {document} could not be read by dialect {dialect:?}: {why}")]
+    #[error("document {document} could not be read by a {dialect} client: {why}")]
     Unreadable {
         /// Its number.
         document: usize,
@@ -458,7 +458,7 @@ impl Listener for Ears {
         let readable = update::ranges(update, |Range { client, clock, len }| {
             let promise = match (client == self.own, self.dialect) {
                 (false, _) => Promise::Seen,
-                (true, Dialect::A) => Promise::Acknowledged,
+                (true, Dialect::YWebsocket) => Promise::Acknowledged,
                 (true, _) => return, // these are acknowledged in words
             };
             self.received.entry(client).or_default().take(clock, len, |clocks| {
