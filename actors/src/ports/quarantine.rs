@@ -19,6 +19,8 @@ pub enum QuarantineReason {
     FoldDied,
     /// It was folded for longer than an update may be, twice.
     FoldOverran,
+    /// A row of the log did not read back. Its bytes are kept as one lump.
+    CorruptRow,
 }
 
 impl QuarantineReason {
@@ -35,6 +37,7 @@ impl QuarantineReason {
             Self::FoldPanicked => "fold_panicked",
             Self::FoldDied => "fold_died",
             Self::FoldOverran => "fold_overran",
+            Self::CorruptRow => "corrupt_row",
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{away, frames, number, read, snapshots, stored};
 use crate::postgres::TenantTx;
 use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::{DocumentId, Position, Tip};
-use contextnexus_actors::ports::log::{Damage, DamageKind, LogError};
+use contextnexus_actors::ports::log::{Damage, DamageKind, LogError, QuarantineReason};
 use contextnexus_actors::report;
 use uuid::Uuid;
 
@@ -216,7 +216,7 @@ async fn empty(db: &mut TenantTx, document: DocumentId, (seq_from, seq_to): (i64
     .await
     .map_err(away)?;
     if !row.updates.is_empty() {
-        let reason = DamageKind::CorruptRow.as_str();
+        let reason = QuarantineReason::CorruptRow;
         let user = row.author_id.or(row.relayed_by);
         let kept = Kept { seq: None, reason, update: &row.updates, session: Some(row.session_id), user };
         keep(db, document, kept).await?;

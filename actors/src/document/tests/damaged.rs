@@ -6,7 +6,7 @@ use crate::document::close;
 use crate::document::messages::{Effect, Input};
 use crate::ids::{DocumentKey, Tip};
 use crate::limits::Limits;
-use crate::ports::log::{Damage, DamageKind, Extent, Quarantine, Snapshot};
+use crate::ports::log::{Damage, DamageKind, Extent, Quarantine, QuarantineReason, Snapshot};
 use crate::ports::memory_log::MemoryLog;
 use crate::protocol::Dialect;
 use bytes::Bytes;
@@ -32,7 +32,7 @@ fn mend(log: &MemoryLog, key: DocumentKey) {
     let what = Quarantine {
         seq_from: 2,
         new_tip,
-        reason: "test",
+        reason: QuarantineReason::FoldPanicked,
         update: Bytes::new(),
         session: None,
         user: None,
