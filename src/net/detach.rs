@@ -20,9 +20,8 @@ pub fn detach(request: &mut ServiceRequest) {
 fn copy_values(headers: &mut HeaderMap) {
     let read = std::mem::take(headers);
     for (name, value) in &read {
-        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
-            headers.append(name.clone(), copy);
-        }
+        let copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+        headers.append(name.clone(), copy);
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Fork {
     pub clock: u64,
 }
 
-/// A memory of recent log rows, bounded in bytes; the oldest are forgotten first.
+/// A memory of recent log rows, bounded in bytes; the oldest are forgotten first, the newest never.
 #[derive(Debug)]
 pub struct Recent {
     bytes_max: usize,
@@ -40,7 +40,7 @@ struct Held {
 }
 
 impl Recent {
-    /// A memory of at most `bytes_max` bytes, what it costs to find things included.
+    /// A memory of at most `bytes_max` bytes, what it costs to find things included, or of one row that is larger.
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, bytes: 0, rows: VecDeque::new(), forgotten: 0, by_client: HashMap::new() }
     }
@@ -75,16 +75,13 @@ impl Recent {
         }
         self.bytes += cost(&row);
         self.rows.push_back((seq, row));
-        while self.bytes > self.bytes_max {
+        while self.bytes > self.bytes_max && self.rows.len() > 1 {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        let Some((_, row)) = self.rows.pop_front() else {
-            self.bytes = 0;
-            return;
-        };
+        let Some((_, row)) = self.rows.pop_front() else { return };
         for section in &row.sections {
             if let Some(held) = self.by_client.get_mut(&section.client) {
                 while held.front().is_some_and(|first| first.row <= self.forgotten) {
@@ -422,6 +419,12 @@ mod tests {
         assert_eq!(recent.since(490).map(Iterator::count), Some(10));
         assert_eq!(recent.since(500 - held).map(|rows| rows.count() as u64), Some(held));
         assert!(recent.since(500 - held - 1).is_none(), "one of them is forgotten");
+        let mut small = Recent::new(10);
+        for (seq, row) in recent.rows().zip(1..).map(|(row, seq)| (seq, row.clone())) {
+            small.push(seq, row);
+            assert_eq!(small.rows().count(), 1, "the newest stays, however large");
+            assert_eq!(small.since(seq - 1).map(Iterator::count), Some(1));
+        }
         let forked = |text: &str| {
             let forked = state(&texts(5, &[text]));
             let admission =

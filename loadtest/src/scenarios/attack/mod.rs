@@ -68,8 +68,7 @@ pub async fn run(args: &Args, bench: &Bench) -> ScenarioResult {
     let rate = args.rate * (2 * args.documents) as f64;
     let patience = seconds(args.patience)?;
 
-    let calm = engine.phase(rate, Duration::from_secs(2), seconds(args.calm)?, bench);
-    calm.await?;
+    engine.phase(rate, Duration::from_secs(2), seconds(args.calm)?, bench).await?;
     engine.drain(patience, |_| ()).await;
     let before = rested(args, bench).await?;
     let calm_p99 = engine.latencies().0.map(|delivery| delivery.p99_ms);
