@@ -15,6 +15,10 @@ use yrs::updates::decoder::Decode;
 
 use crate::common::doc;
 
+/// The server's own: glibc's gives the memory of the update before back to the system within the next small one, and takes milliseconds.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A candidate: what is written in turn, each as one row or together with what came before.
 #[derive(Clone, Debug)]
 pub struct Candidate(Vec<Shape>);
