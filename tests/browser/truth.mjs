@@ -91,7 +91,13 @@ await t.run('truth', async (test) => {
       try {
         const id = await t.eventually(async () => {
           const { items } = JSON.parse((await t.rest(page, 'GET', '/v1/documents?limit=200')).text);
-          return items.find((document) => document.name === `hello-${name}`)?.id ?? assert.fail(`no document of ${name}`);
+          const id = items.find((document) => document.name === `hello-${name}`)?.id ?? assert.fail(`no document of ${name}`);
+          // A document is there before its first words, and opens as one to write in until they are.
+          const { bytes } = await t.rest(page, 'GET', `/v1/documents/${id}/content`, { accept: 'application/octet-stream' });
+          const doc = new Y.Doc();
+          Y.applyUpdate(doc, new Uint8Array(bytes));
+          assert.ok(doc.getText('content').toString().includes(words));
+          return id;
         });
         await openDocument(page, id);
         await rootNamed(page, 'content').getByText(words).waitFor();
