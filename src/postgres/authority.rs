@@ -1,7 +1,7 @@
 //! Who a token belongs to and what it may do, from the tables: [`Authority`] over sessions, users, memberships and documents.
 
 use super::documents::{self, NewDocument};
-use super::{Database, StoreError, TenantTx, begin};
+use super::{Database, StoreError, TenantTx, begin, begin_planned_once};
 use crate::tokens;
 use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Grant, Role, Scope, Token};
@@ -226,7 +226,7 @@ impl Authority for PostgresAuthority {
             Vec::new()
         } else {
             let at = self.clock.instant();
-            let mut db = begin(&self.database, tenant).await.map_err(unavailable)?;
+            let mut db = begin_planned_once(&self.database, tenant).await.map_err(unavailable)?;
             standings(&mut db, held, at).await.map_err(unavailable)?
         };
         // Whoever has a document open is there, also without presenting a token again.

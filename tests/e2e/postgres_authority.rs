@@ -348,6 +348,51 @@ async fn who_may_not_hears_no_more_than_it_may_know() {
 }
 
 #[tokio::test]
+async fn a_look_reads_a_few_rows_however_many_there_are() {
+    let house = House::create().await;
+    let (project, many) = (house.tenant.project.0, 20_000);
+    for insert in [
+        "insert into content_items (tenant_id, id, project_id, name, title)
+         select $1, gen_random_uuid(), $2, 'document-' || n, 'x' from generate_series(1, 20000) n",
+        "insert into projects (tenant_id, id, slug, name)
+         select $1, gen_random_uuid(), 'project-' || n, 'x' from generate_series(1, 20000) n where $2 is not null",
+        "insert into user_sessions (tenant_id, id, user_id, kind, token_hash, expires_at)
+         select $1, gen_random_uuid(), u.id, 'login', sha256((u.id::text || n)::bytea), now() + interval '1 hour'
+           from users u, generate_series(1, 20000) n where u.tenant_id = $1 and $2 is not null",
+    ] {
+        house.tenant.user().await;
+        house.tenant.sql(insert, &[project]).await;
+    }
+    let user = house.member("editor").await;
+    let (token, session) = house.token(user, Kind::Login).await;
+    let mut superuser = house.test.superuser().await;
+    sqlx::query("analyze").execute(&mut superuser).await.expect("analyze");
+    let mut read = async || -> Vec<(String, i64)> {
+        // A connection reports what it has read when it ends.
+        let end = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+                    where pid <> pg_backend_pid() and datname = current_database()";
+        sqlx::query(end).execute(&mut superuser).await.expect("end them");
+        let read = "select relname::text, seq_tup_read + idx_tup_fetch from pg_stat_user_tables
+                     where relname in ('content_items', 'projects', 'project_memberships', 'user_sessions', 'users') order by 1";
+        sqlx::query_as(read).fetch_all(&mut superuser).await.expect("statistics")
+    };
+    let before = read().await;
+    let authority = PostgresAuthority::new(house.test.database(), Arc::new(SystemClock));
+    let looks = 10;
+    for _ in 0..looks {
+        let caller = authority.authenticate(&token).await.expect("a token");
+        let grant = authority.open(&caller, &named("document-7")).await.expect("a document");
+        authority.open(&caller, &RoomName::Id(grant.document)).await.expect("the same");
+        let held = Held { session, user, document: grant.document };
+        authority.recheck(house.tenant.id, None, &[held]).await.expect("rights");
+    }
+    for ((table, after), (_, before)) in read().await.into_iter().zip(before) {
+        let rows = (after - before) / looks;
+        assert!((1..many / 200).contains(&rows), "{rows} rows of {table} for one look");
+    }
+}
+
+#[tokio::test]
 async fn looks_share_a_connection_and_outlive_it() {
     let house = House::create().await;
     let look = async || house.authority.recheck(house.tenant.id, Some(1), &[]).await;

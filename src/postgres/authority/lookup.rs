@@ -3,7 +3,7 @@
 use super::{ends, scope, touch, unavailable};
 use crate::postgres::gather::Look;
 use crate::postgres::projects::role;
-use crate::postgres::{Database, StoreError, TenantTx, begin};
+use crate::postgres::{Database, StoreError, TenantTx, begin_planned_once};
 use crate::tokens::TokenHash;
 use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Role, Scope};
@@ -36,7 +36,7 @@ impl Look for Sessions {
 
     async fn look(&self, tenant: TenantId, hashes: &[TokenHash]) -> Option<Vec<Option<Session>>> {
         let look = async {
-            let mut db = begin(&self.0, tenant).await?;
+            let mut db = begin_planned_once(&self.0, tenant).await?;
             let sessions = sessions(&mut db, hashes).await?;
             let unseen = sessions.iter().flatten().filter(|session| session.unseen && session.kind != "ticket");
             let mut unseen: Vec<Uuid> = unseen.map(|session| session.caller.session.0).collect();
@@ -146,13 +146,14 @@ impl Look for Places {
 
     async fn look(&self, tenant: TenantId, rooms: &[Room]) -> Option<Vec<Found>> {
         let at = self.clock.instant();
-        let look = async { places(&mut begin(&self.database, tenant).await?, rooms, at).await };
+        let look = async { places(&mut begin_planned_once(&self.database, tenant).await?, rooms, at).await };
         look.await.map_err(unavailable).ok()
     }
 }
 
 /// What is known of each room, in their order, asked no earlier than `at`. A name is the id of a document that the
-/// caller sees, else the name of one, else a former name.
+/// caller sees, else the name of one, else a former name. Each `offset 0` keeps PostgreSQL from joining by the expression in it, for which it
+/// would read all documents, or all projects, of the tenant.
 #[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err(level = "debug"))]
 pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Result<Vec<Found>, StoreError> {
     let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();
@@ -186,8 +187,8 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Re
             cross join lateral (select case
                       when w.document_id is not null then null
                       when w.project is null then (select id from projects where tenant_id = $1 and is_default)
-                      else (select id from projects where tenant_id = $1 and slug = w.project) end as id) as named
-             left join content_items d on d.tenant_id = $1 and d.id = coalesce(
+                      else (select id from projects where tenant_id = $1 and slug = w.project) end as id offset 0) as named
+            cross join lateral (select coalesce(
                       w.document_id,
                       (select c.id from content_items c
                         where c.tenant_id = $1 and c.id = w.name_as_id
@@ -199,7 +200,9 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Re
                                                and user_id = w.user_id) end),
                       (select id from content_items where tenant_id = $1 and project_id = named.id and name = w.name),
                       (select document_id from document_aliases
-                        where tenant_id = $1 and project_id = named.id and name = w.name))
+                        where tenant_id = $1 and project_id = named.id and name = w.name)) as id offset 0) as meant
+             left join content_items d on d.tenant_id = $1 and d.id = meant.id
+            cross join lateral (select coalesce(d.project_id, named.id) as id offset 0) as place
             cross join lateral (select case when w.name_as_id is null then false else
                       exists (select from content_items where tenant_id = $1 and id = w.name_as_id)
                       or exists (select from content_items c join projects o on o.tenant_id = $1 and o.id = c.project_id
@@ -207,7 +210,7 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Re
                       or exists (select from document_aliases a join projects o on o.tenant_id = $1 and o.id = a.project_id
                                   where a.tenant_id = $1 and o.is_default and a.name = w.name) end as yes) as taken
              left join document_heads h on h.tenant_id = $1 and h.document_id = d.id
-             left join projects p on p.tenant_id = $1 and p.id = coalesce(d.project_id, named.id)
+             left join projects p on p.tenant_id = $1 and p.id = place.id
              left join project_memberships m on m.tenant_id = $1 and m.project_id = p.id and m.user_id = w.user_id"#,
         db.tenant.0,
         &sessions,

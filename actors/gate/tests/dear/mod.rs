@@ -144,7 +144,7 @@ impl Candidate {
 /// Measures again what would be the dearest, and takes the least: a core that others use now and then counts their time as ours.
 fn measured(candidate: &Candidate, dearest: f64) -> (Vec<Measured>, u64) {
     let (mut measured, refused) = candidate.measure();
-    for _ in 0..3 {
+    for _ in 0..12 {
         if measured.iter().all(|row| score(row) <= dearest) {
             break;
         }
