@@ -160,9 +160,8 @@ impl Trial {
                     return Err(Conviction::Promise(format!("refused as too dear at {len} bytes: {bytes:02x?}")));
                 }
                 let is_honest = |row: Row| {
-                    rule != "TooCostly"
-                        && !victim.model.has_huge()
-                        && victim.model.clone().take_in(&row, &self.caps).is_ok()
+                    let mut model = victim.model.clone();
+                    rule != "TooCostly" && model.take_in(&row, &self.caps).is_ok() && !model.has_huge()
                 };
                 if Row::read(&bytes, &self.caps).is_ok_and(is_honest) {
                     return Err(Conviction::Promise(format!(

@@ -526,6 +526,9 @@ impl Model {
         let order = self.order.entry(place).or_default();
         let position = |id: Option<Id>| id.and_then(|id| order.iter().position(|other| *other == id));
         let (left, right) = (position(item.origin), position(item.right));
+        if (item.origin.is_some() && left.is_none()) || (item.right.is_some() && right.is_none()) {
+            return; // inside something deleted, beside what is collected there
+        }
         let mut at = left.map_or(0, |left| left + 1);
         let (mut conflicting, mut before): (Vec<Id>, Vec<Id>) = (Vec::new(), Vec::new());
         for (number, &other) in order.iter().enumerate().skip(at) {
