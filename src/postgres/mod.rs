@@ -164,8 +164,8 @@ pub async fn begin_snapshot(database: &Database, tenant: TenantId) -> Result<Ten
     begin_as(&database.pool, tenant, "begin isolation level repeatable read read only").await
 }
 
-/// Opens a transaction of `tenant` for a statement of many tables that finds a few rows of each by key. It is planned once for all values: each
-/// time anew, that takes PostgreSQL ten times as long as the rows.
+/// Opens a transaction of `tenant` for a statement of many tables that finds a few rows of each by key. A connection
+/// plans it once for all values: planning it each time takes PostgreSQL ten times as long as finding the rows.
 pub(crate) async fn begin_planned_once(database: &Database, tenant: TenantId) -> Result<TenantTx, StoreError> {
     begin_as(&database.pool, tenant, "begin; set local plan_cache_mode = force_generic_plan").await
 }

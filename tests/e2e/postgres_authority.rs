@@ -351,6 +351,7 @@ async fn who_may_not_hears_no_more_than_it_may_know() {
 async fn a_look_reads_a_few_rows_however_many_there_are() {
     let house = House::create().await;
     let (project, many) = (house.tenant.project.0, 20_000);
+    house.tenant.user().await;
     for insert in [
         "insert into content_items (tenant_id, id, project_id, name, title)
          select $1, gen_random_uuid(), $2, 'document-' || n, 'x' from generate_series(1, 20000) n",
@@ -360,7 +361,6 @@ async fn a_look_reads_a_few_rows_however_many_there_are() {
          select $1, gen_random_uuid(), u.id, 'login', sha256((u.id::text || n)::bytea), now() + interval '1 hour'
            from users u, generate_series(1, 20000) n where u.tenant_id = $1 and $2 is not null",
     ] {
-        house.tenant.user().await;
         house.tenant.sql(insert, &[project]).await;
     }
     let user = house.member("editor").await;

@@ -152,8 +152,8 @@ impl Look for Places {
 }
 
 /// What is known of each room, in their order, asked no earlier than `at`. A name is the id of a document that the
-/// caller sees, else the name of one, else a former name. Each `offset 0` keeps PostgreSQL from joining by the expression in it, for which it
-/// would read all documents, or all projects, of the tenant.
+/// caller sees, else the name of one, else a former name. Each `offset 0` keeps PostgreSQL from joining by the
+/// expression before it, for which it would read all documents, or all projects, of the tenant.
 #[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err(level = "debug"))]
 pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Result<Vec<Found>, StoreError> {
     let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();

@@ -15,7 +15,8 @@ use yrs::updates::decoder::Decode;
 
 use crate::common::doc;
 
-/// The server's own: glibc's gives the memory of the update before back to the system within the next small one, and takes milliseconds.
+/// The server's own. glibc's gives what the update before has freed back to the system within the next small one, which
+/// takes milliseconds.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -161,7 +161,11 @@ impl Trial {
                 }
                 let is_honest = |row: Row| {
                     let mut model = victim.model.clone();
-                    rule != "TooCostly" && model.take_in(&row, &self.caps).is_ok() && !model.has_huge()
+                    rule != "TooCostly"
+                        && !model.has_huge()
+                        && model.take_in(&row, &self.caps).is_ok()
+                        // Of a huge block that the row itself brings the model keeps no order.
+                        && !(rule == "RightOriginFirst" && model.has_huge())
                 };
                 if Row::read(&bytes, &self.caps).is_ok_and(is_honest) {
                     return Err(Conviction::Promise(format!(
