@@ -327,6 +327,8 @@ pub struct Model {
     deleting: HashSet<Id>,
     /// What each client must have seen.
     pub pasts: BTreeMap<u64, Past>,
+    /// Units that were passed to find the places of blocks.
+    pub passed: u64,
 }
 
 impl Model {
@@ -530,14 +532,15 @@ impl Model {
             return; // inside something deleted, beside what is collected there
         }
         let mut at = left.map_or(0, |left| left + 1);
-        let (mut conflicting, mut before): (Vec<Id>, Vec<Id>) = (Vec::new(), Vec::new());
+        let (mut conflicting, mut before): (HashSet<Id>, HashSet<Id>) = Default::default();
         for (number, &other) in order.iter().enumerate().skip(at) {
             if Some(number) == right {
                 break;
             }
             let Some(unit) = self.units.get(&other) else { break };
-            before.push(other);
-            conflicting.push(other);
+            self.passed += 1;
+            before.insert(other);
+            conflicting.insert(other);
             if unit.origin == item.origin {
                 if other.0 < client {
                     at = number + 1;
