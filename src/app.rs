@@ -1,7 +1,6 @@
 //! The composition root: opens what the configuration names, puts the parts together, serves, and takes everything down again in
-//! order. The only module that knows both what actors decide and what touches the world.
+//! order. The only module that knows both what actors decide and what touches the ports.
 
-use crate::arrival::{self, NotThere};
 use crate::aside::AsideThreads;
 use crate::commands::chain;
 use crate::config::Config;
@@ -15,9 +14,10 @@ use crate::health::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::net;
 use crate::net::tls::{BadCertificate, Certificates};
-use crate::opening::{self, OpenError};
+use crate::open_database::{self, OpenError};
 use crate::origins::Origins;
 use crate::passwords::Passwords;
+use crate::placement::Threads;
 use crate::postgres::authority::PostgresAuthority;
 use crate::postgres::bus_keys::TenantBusKeys;
 use crate::postgres::operation_log::{LogSettings, PostgresLog};
@@ -26,7 +26,7 @@ use crate::process;
 use crate::redis::{BadRedisUrl, OutgoingLimits, RedisBus};
 use crate::rest::{self, ApiError, LoginLimits, LoginRates, Rate, Rest, RestSettings};
 use crate::telemetry::RequestSpan;
-use crate::threads::Threads;
+use crate::wait_for_postgres::{self, NotThere};
 use crate::web::{self, ServerFacts};
 use crate::workers::upkeep;
 use crate::ws::{self, Sockets};
@@ -38,12 +38,12 @@ use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::Documents;
 use contextnexus_actors::directory::messages::DrainAll;
-use contextnexus_actors::document::witness::{Nobody, Witness};
 use contextnexus_actors::ids::NodeId;
+use contextnexus_actors::ports::Ports;
 use contextnexus_actors::ports::memory_bus::MemoryBus;
+use contextnexus_actors::ports::witness::{Nobody, Witness};
 use contextnexus_actors::ports::{Bus, OperationLog};
 use contextnexus_actors::session::Services;
-use contextnexus_actors::world::World;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -173,13 +173,13 @@ async fn serve_with(
     listener: TcpListener,
     stop: &mut Stop,
 ) -> Result<(), ServeError> {
-    let urls = opening::urls(config, postgres);
+    let urls = open_database::urls(config, postgres);
     let arrived = async {
         // An embedded one was seen to serve.
         if postgres.is_none() {
-            arrival::of_database(&urls, Duration::from_secs(config.database.start_wait_s)).await?;
+            wait_for_postgres::of_database(&urls, Duration::from_secs(config.database.start_wait_s)).await?;
         }
-        opening::open(config, &urls).await.map_err(ServeError::from)
+        open_database::open(config, &urls).await.map_err(ServeError::from)
     };
     let database = tokio::select! {
         database = arrived => database?,
@@ -225,7 +225,7 @@ async fn run(
 ) -> Result<(), ServeError> {
     let metrics = Metrics::install().map_err(io::Error::other)?;
     let readiness = Readiness::new(config.database.allow_weak_durability);
-    let probe_settings = DatabaseSettings { connections_max: 1, ..opening::settings(config) };
+    let probe_settings = DatabaseSettings { connections_max: 1, ..open_database::settings(config) };
     let probe = Database::new(&urls.application.0, &probe_settings).map_err(OpenError::from)?;
     let mut black_box = black_box(config);
     let own_directory = black_box.as_ref().map(|_| config.data_dir.join(folding::DIRECTORY));
@@ -242,10 +242,10 @@ async fn run(
     let origins = origins(config, listener.local_addr()?);
     let sockets = Sockets::new(
         ws::Settings::of(&config.server, &config.limits),
-        actors.world.budgets.clone(),
+        actors.ports.budgets.clone(),
         origins.clone(),
         actors.services.clone(),
-        actors.world.clock.clone(),
+        actors.ports.clock.clone(),
     );
     let rest = rest(config, &database, &actors, origins)?;
     let shared = Arc::new(Shared {
@@ -291,7 +291,7 @@ async fn run(
     let handle = server.handle();
     let serving = tokio::spawn(server);
 
-    readiness.first_look().await;
+    readiness.first_check().await;
     greeting.iter().for_each(say);
     stop.asked().await;
 
@@ -353,7 +353,7 @@ async fn drain(config: &Config, actors: &Actors, sockets: &Sockets, handle: &Ser
 
 /// The actors of this node, and what they need of the world.
 struct Actors {
-    world: World,
+    ports: Ports,
     services: Arc<Services>,
     threads: Arc<Threads>,
 }
@@ -375,9 +375,9 @@ impl Actors {
             let cpu_least = Duration::from_secs(config.folding.cpu_s_max);
             black_box.watch(cpu_least)?;
             witness = black_box.witness();
-            log = black_box.try_left(log, seams.trial, cpu_least);
+            log = black_box.try_leftovers(log, seams.trial, cpu_least);
         }
-        let world = World {
+        let ports = Ports {
             node,
             log,
             witness: (seams.witness)(witness),
@@ -388,10 +388,10 @@ impl Actors {
             limits: Arc::new(config.limits.clone()),
             budgets: Budgets::of(&config.limits),
         };
-        let threads = Threads::start(config.workers(), world.clone(), postgres_log);
+        let threads = Threads::start(config.workers(), ports.clone(), postgres_log);
         let services =
-            Services::new(world.clone(), threads.directory().clone(), config.server.connections_per_user_max);
-        Ok(Self { world, services: Arc::new(services), threads: Arc::new(threads) })
+            Services::new(ports.clone(), threads.directory().clone(), config.server.connections_per_user_max);
+        Ok(Self { ports: ports, services: Arc::new(services), threads: Arc::new(threads) })
     }
 }
 
@@ -448,10 +448,10 @@ fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins)
     };
     Ok(Rest {
         database: database.clone(),
-        authority: actors.world.authority.clone(),
-        documents: Arc::new(Documents::new(actors.threads.directory().clone(), actors.world.clone())),
-        budgets: actors.world.budgets.clone(),
-        clock: actors.world.clock.clone(),
+        authority: actors.ports.authority.clone(),
+        documents: Arc::new(Documents::new(actors.threads.directory().clone(), actors.ports.clone())),
+        budgets: actors.ports.budgets.clone(),
+        clock: actors.ports.clock.clone(),
         passwords: Passwords::start_with(auth.password_threads, auth.password_queue_max)?,
         logins: LoginLimits::new(logins),
         origins,

@@ -3,11 +3,11 @@
 use crate::config::Secret;
 use crate::files;
 use crate::passwords;
-use crate::postgres::{self, Database, StoreError, projects, sessions, tenants, users};
+use crate::postgres::{self, Database, StoreError, projects, tenants, user_sessions, users};
 use crate::tokens;
 use contextnexus_actors::access::Token;
 use contextnexus_actors::clock::Clock;
-use contextnexus_actors::ids::{ProjectId, SessionId, TenantId, UserId};
+use contextnexus_actors::ids::{ProjectId, TenantId, UserId, UserSessionId};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
@@ -196,7 +196,7 @@ async fn is_fresh(database: &Database, tenant: TenantId, user: UserId, token: &s
         return Ok(false);
     }
     let mut db = postgres::begin(database, tenant).await?;
-    let lasts = sessions::token_lasts(&mut db, user, &hash, RENEW_DAYS).await?;
+    let lasts = user_sessions::token_lasts(&mut db, user, &hash, RENEW_DAYS).await?;
     db.commit().await?;
     Ok(lasts)
 }
@@ -209,18 +209,18 @@ async fn new_token(
 ) -> Result<String, DemoError> {
     let token = tokens::fresh(tenant).map_err(|error| DemoError::Secret(error.to_string()))?;
     let mut db = postgres::begin(database, tenant).await?;
-    let session = sessions::NewSession {
-        id: SessionId(clock.fresh_id()),
+    let session = user_sessions::NewUserSession {
+        id: UserSessionId(clock.fresh_id()),
         user,
-        kind: sessions::Kind::Api,
+        kind: user_sessions::Kind::Api,
         name: Some(FILE),
         token_hash: tokens::hash(&token),
         created_by: None,
         parent: None,
-        end: sessions::End::After(Duration::from_secs(TOKEN_DAYS * 86_400)),
+        end: user_sessions::End::After(Duration::from_secs(TOKEN_DAYS * 86_400)),
         network: None,
     };
-    sessions::create(&mut db, session).await?;
+    user_sessions::create(&mut db, session).await?;
     db.commit().await?;
     Ok(token.0)
 }

@@ -133,7 +133,7 @@ impl Readiness {
     }
 
     /// Returns when everything is there, or after a second: so that the ready line and `/ready` say the same.
-    pub async fn first_look(&self) {
+    pub async fn first_check(&self) {
         for _ in 0..100 {
             if self.report().ready {
                 return;
@@ -151,7 +151,7 @@ impl Readiness {
             if !answers {
                 looked = None;
             } else if looked.is_none_or(|at| at.elapsed() > LOOK_INTERVAL) {
-                match tokio::time::timeout(PROBE_TIMEOUT, self.look(&database)).await {
+                match tokio::time::timeout(PROBE_TIMEOUT, self.check(&database)).await {
                     Ok(saw) => looked = saw.then(Instant::now),
                     Err(_) => continue, // it may have gone meanwhile: asked at once
                 }
@@ -160,7 +160,7 @@ impl Readiness {
         }
     }
 
-    async fn look(&self, database: &Database) -> bool {
+    async fn check(&self, database: &Database) -> bool {
         let schema = migrate::check(database).await;
         if let Err(error) = &schema {
             warn!(error = %crate::commands::chain(error), "the schema cannot be used");

@@ -3,7 +3,6 @@
 
 // One line per module, in alphabetical order, so that two people rarely touch the same line.
 pub mod app;
-pub mod arrival;
 pub mod aside;
 pub mod backup;
 pub mod commands;
@@ -20,18 +19,19 @@ pub mod folding;
 pub mod health;
 pub mod metrics;
 pub mod net;
-pub mod opening;
+pub mod open_database;
 pub mod origins;
 pub mod passwords;
 pub mod paths;
+pub mod placement;
 pub mod postgres;
 pub mod process;
 pub mod proxies;
 pub mod redis;
 pub mod rest;
 pub mod telemetry;
-pub mod threads;
 pub mod tokens;
+pub mod wait_for_postgres;
 pub mod web;
 pub mod workers;
 pub mod ws;

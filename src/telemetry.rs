@@ -45,7 +45,7 @@ pub fn start(settings: &Telemetry) -> Result<(), BadFilter> {
 }
 
 /// The span of one HTTP request. It names the route, not the address: an address holds names that people gave, and its query
-/// may hold a token. Handlers add `tenant.id`, `session.id` and the like.
+/// may hold a token. Handlers add `tenant.id`, `user_session.id` and the like.
 #[derive(Debug)]
 pub struct RequestSpan;
 
@@ -62,7 +62,7 @@ impl RootSpanBuilder for RequestSpan {
             status = tracing::field::Empty,
             tenant.id = tracing::field::Empty,
             user.id = tracing::field::Empty,
-            session.id = tracing::field::Empty,
+            user_session.id = tracing::field::Empty,
         )
     }
 

@@ -1,6 +1,6 @@
 //! Who may do what.
 
-use crate::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
+use crate::ids::{DocumentId, ProjectId, TenantId, UserId, UserSessionId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -68,7 +68,7 @@ pub struct Caller {
     /// Whose token it is.
     pub user: UserId,
     /// The row that revocation names.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// What the session was made for.
     pub scope: Scope,
     /// Administers the whole tenant.

@@ -38,9 +38,9 @@ uuid_id! {
     /// A row of `content_items` that is a live Yjs document.
     DocumentId,
     /// A row of `user_sessions`: one login, API token, document token or redeemed ticket.
+    UserSessionId,
+    /// A live WebSocket connection and the actor that speaks for it, as long as it is open.
     SessionId,
-    /// One WebSocket connection, for as long as it is open.
-    ConnectionId,
     /// One run of one server process.
     NodeId,
     /// One append to one document's log; how its writer finds it again after an unknown outcome.

@@ -26,4 +26,3 @@ pub mod ports;
 pub mod protocol;
 pub mod room;
 pub mod session;
-pub mod world;

@@ -70,7 +70,7 @@ pub struct Limits {
     /// A document that nobody is connected to is unloaded after so long.
     pub document_idle_s: u64,
     /// A document that nobody has changed for so many seconds is packed: kept as the bytes of its state.
-    pub document_rest_s: u64,
+    pub document_compact_after_s: u64,
     /// Memory of one document, estimated; beyond it, what adds to it is refused.
     pub document_memory_bytes_max: usize,
     /// Documents in memory, estimated; beyond it idle ones are unloaded at once.
@@ -168,7 +168,7 @@ impl Default for Limits {
             authentication_deadline_s: 60,
             keepalive_s: 10,
             document_idle_s: 30,
-            document_rest_s: 60,
+            document_compact_after_s: 60,
             document_memory_bytes_max: 256 * MIB,
             documents_bytes_max: 1024 * MIB,
             snapshot_tail_bytes: 256 * 1024,

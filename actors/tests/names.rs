@@ -6,7 +6,7 @@ use contextnexus_actors::document::close;
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::room::NameRefused;
-use contextnexus_actors::session::messages::Frame;
+use contextnexus_actors::session::messages::ClientMessage;
 use contextnexus_actors::session::state::{Effect, SessionState};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn ask(dialect: Dialect, room: &str) -> (SessionState, Vec<Effect>) {
         let mut token = vec![room.len() as u8];
         token.extend_from_slice(room.as_bytes());
         token.extend_from_slice(b"\x02\x00\x01t");
-        let effects = session.hear([Frame::Binary(Bytes::from(token))]);
+        let effects = session.hear([ClientMessage::Binary(Bytes::from(token))]);
         (session, effects)
     } else {
         let effects = session.opened(room);
@@ -31,7 +31,7 @@ fn ask(dialect: Dialect, room: &str) -> (SessionState, Vec<Effect>) {
 fn an_empty_frame_is_malformed_and_says_nothing_of_a_token() {
     for dialect in DIALECTS {
         let (mut session, _) = ask(dialect, "plan");
-        let effects = session.hear([Frame::Binary(Bytes::new())]);
+        let effects = session.hear([ClientMessage::Binary(Bytes::new())]);
         let closed = Effect::Close { code: close::MALFORMED, reason: "empty message" };
         assert_eq!(effects, [closed], "{dialect:?}");
     }

@@ -2,17 +2,17 @@
 //! They work beside a running server; it notices within a second.
 
 use super::Outcome;
-use crate::arrival;
 use crate::config::Config;
 use crate::console::say;
-use crate::opening::{self, Session};
+use crate::open_database::{self, Session};
 use crate::passwords::{self, Password};
-use crate::postgres::{self, Database, StoreError, projects, sessions, tenants, users};
+use crate::postgres::{self, Database, StoreError, projects, tenants, user_sessions, users};
 use crate::tokens;
+use crate::wait_for_postgres;
 use clap::{Args, Subcommand};
 use contextnexus_actors::access::Token;
 use contextnexus_actors::clock::{Clock, SystemClock};
-use contextnexus_actors::ids::{ProjectId, SessionId, TenantId, UserId};
+use contextnexus_actors::ids::{ProjectId, TenantId, UserId, UserSessionId};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use std::io::Read;
@@ -139,8 +139,8 @@ pub async fn migrate(config: Config) -> Outcome {
     } else {
         let owner = config.database.owner_url.get();
         let owner = owner.ok_or("`migrate` needs DATABASE_OWNER_URL, the address as the role that owns the tables")?;
-        arrival::of_owner(owner, Duration::from_secs(config.database.start_wait_s)).await?;
-        opening::migrate(owner).await?
+        wait_for_postgres::of_owner(owner, Duration::from_secs(config.database.start_wait_s)).await?;
+        open_database::migrate(owner).await?
     };
     say(format_args!("The schema is at version {version}"));
     Ok(())
@@ -187,18 +187,18 @@ async fn perform(command: Admin, database: &Database) -> Outcome {
             let token = tokens::fresh(tenant)?;
             let mut db = postgres::begin(database, tenant).await?;
             let user = user_named(&mut db, &user).await?;
-            let new = sessions::NewSession {
-                id: SessionId(SystemClock.fresh_id()),
+            let new = user_sessions::NewUserSession {
+                id: UserSessionId(SystemClock.fresh_id()),
                 user,
-                kind: sessions::Kind::Api,
+                kind: user_sessions::Kind::Api,
                 name: Some(&name),
                 token_hash: tokens::hash(&token),
                 created_by: None,
                 parent: None,
-                end: sessions::End::After(Duration::from_secs(days * 86_400)),
+                end: user_sessions::End::After(Duration::from_secs(days * 86_400)),
                 network: None,
             };
-            named(sessions::create(&mut db, new).await)?;
+            named(user_sessions::create(&mut db, new).await)?;
             db.commit().await?;
             say(token.0);
         }
@@ -236,10 +236,10 @@ async fn revoke(database: &Database, id: &str, tenant: Option<&str>) -> Outcome 
     };
     let mut db = postgres::begin(database, tenant).await?;
     let session = match hash {
-        Some(hash) => sessions::find_api_token(&mut db, &hash).await?.ok_or("there is no such token")?,
+        Some(hash) => user_sessions::find_api_token(&mut db, &hash).await?.ok_or("there is no such token")?,
         None => id.parse().map_err(|_| format!("`{id}` is not the id of a token"))?,
     };
-    sessions::revoke_api_token(&mut db, session).await?;
+    user_sessions::revoke_api_token(&mut db, session).await?;
     db.commit().await?;
     say("The token is revoked");
     Ok(())

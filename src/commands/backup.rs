@@ -1,12 +1,12 @@
 //! `contextnexus backup`, `restore` and `verify`.
 
 use super::Outcome;
-use crate::arrival;
 use crate::backup;
 use crate::config::Config;
 use crate::console::say;
 use crate::data_dir::{self, Standing};
-use crate::opening::Found;
+use crate::open_database::Found;
+use crate::wait_for_postgres;
 use clap::{Args, Subcommand};
 use std::future::Future;
 use std::path::PathBuf;
@@ -105,7 +105,7 @@ async fn source(config: &Config) -> Result<Found, Box<dyn std::error::Error>> {
 
 async fn target(config: &Config) -> Result<Found, Box<dyn std::error::Error>> {
     if let Some(owner) = config.database.owner_url.get().filter(|_| !config.is_embedded()) {
-        arrival::of_owner(owner, Duration::from_secs(config.database.start_wait_s)).await?;
+        wait_for_postgres::of_owner(owner, Duration::from_secs(config.database.start_wait_s)).await?;
     }
     Ok(Found::start_alone(config).await?)
 }

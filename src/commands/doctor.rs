@@ -7,8 +7,8 @@ use crate::config::{Binaries, Config};
 use crate::console::say;
 use crate::data_dir::{self, Standing};
 use crate::embedded::{self, Account, Urls, binaries};
-use crate::opening;
-use crate::postgres::looks::LOOK_CONNECTIONS;
+use crate::open_database;
+use crate::postgres::pinned::PINNED_CONNECTIONS;
 use crate::postgres::{Database, DatabaseSettings, backup, isolation, migrate, probe, roles};
 use crate::process;
 use clap::Args;
@@ -78,7 +78,7 @@ pub async fn run(doctor: &Doctor, config: &Config) -> bool {
     let urls = if config.is_embedded() {
         embedded_parts(&mut report, config, running).await
     } else {
-        Some(opening::urls(config, None))
+        Some(open_database::urls(config, None))
     };
     if let Some(urls) = &urls {
         database(&mut report, config, urls).await;
@@ -252,7 +252,7 @@ async fn database(report: &mut Report, config: &Config, urls: &Urls) {
                 _ if found.weakened.is_empty() => report.ok("durability", "full"),
                 _ => {}
             }
-            let needed = config.database.connections_max + config.database.log_writers + LOOK_CONNECTIONS + 4;
+            let needed = config.database.connections_max + config.database.log_writers + PINNED_CONNECTIONS + 4;
             if i64::from(facts.connections_max) < i64::from(needed) {
                 let max = facts.connections_max;
                 report.warn(

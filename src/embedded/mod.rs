@@ -20,7 +20,7 @@ use crate::config::{Config, Secret};
 use crate::console::progress;
 use crate::data_dir::{DataDir, describe};
 use crate::postgres::backup::BACKUP_ROLE;
-use crate::postgres::looks::LOOK_CONNECTIONS;
+use crate::postgres::pinned::PINNED_CONNECTIONS;
 use crate::postgres::{StoreError, roles};
 use binaries::{Binaries, Programs};
 use home::{Home, Record};
@@ -323,7 +323,7 @@ async fn initialise(
 
 /// Durable first, modest second. Given on the command line, so nothing in the cluster's files weakens them.
 fn server_settings(config: &Config) -> Vec<(&'static str, String)> {
-    let ours = config.database.connections_max + config.database.log_writers + LOOK_CONNECTIONS;
+    let ours = config.database.connections_max + config.database.log_writers + PINNED_CONNECTIONS;
     let mut settings: Vec<(&'static str, String)> = [
         ("fsync", "on"),
         ("full_page_writes", "on"),

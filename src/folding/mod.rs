@@ -14,9 +14,9 @@ mod watchdog;
 
 use crate::data_dir;
 use contextnexus_actors::clock::{Clock, SystemClock};
-use contextnexus_actors::document::witness::Witness;
 use contextnexus_actors::ports::OperationLog;
-use record::{Left, Record};
+use contextnexus_actors::ports::witness::Witness;
+use record::{Leftover, Record};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -42,7 +42,7 @@ fn cpu_allowed(least: Duration, bytes: usize) -> Duration {
 #[derive(Debug)]
 pub struct BlackBox {
     record: Arc<Record>,
-    left: Vec<Left>,
+    leftovers: Vec<Leftover>,
 }
 
 impl BlackBox {
@@ -51,9 +51,9 @@ impl BlackBox {
         let directory = data_dir.join(DIRECTORY);
         data_dir::create(data_dir)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        let left = left_in(&directory)?;
+        let left = leftovers_in(&directory)?;
         let path = directory.join(format!("{}.{EXTENSION}", SystemClock.fresh_id()));
-        Ok(Self { record: Arc::new(Record::create(&path, threads)?), left })
+        Ok(Self { record: Arc::new(Record::create(&path, threads)?), leftovers: left })
     }
 
     /// Who takes down what is folded.
@@ -68,13 +68,13 @@ impl BlackBox {
 
     /// Tries whatever was left, in child processes that `trial` starts. Documents that are concerned load from the log that this returns
     /// when their verdict is there.
-    pub fn try_left(
+    pub fn try_leftovers(
         &mut self,
         log: Arc<dyn OperationLog>,
         trial: fn() -> Command,
         cpu_least: Duration,
     ) -> Arc<dyn OperationLog> {
-        let left = std::mem::take(&mut self.left);
+        let left = std::mem::take(&mut self.leftovers);
         if left.is_empty() { log } else { suspects::guard(log, left, trial, cpu_least) }
     }
 }
@@ -87,14 +87,14 @@ impl Drop for BlackBox {
 }
 
 /// The records whose process is gone. Those with nothing in them are removed at once.
-fn left_in(directory: &Path) -> io::Result<Vec<Left>> {
+fn leftovers_in(directory: &Path) -> io::Result<Vec<Leftover>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != EXTENSION) {
             continue;
         }
-        match Left::open(path)? {
+        match Leftover::open(path)? {
             Some(left) if left.suspects.is_empty() => left.remove(),
             Some(left) => found.push(left),
             None => {}

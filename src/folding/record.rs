@@ -2,8 +2,8 @@
 
 use super::page;
 use crate::process::is_alive;
-use contextnexus_actors::document::witness::{Fold, Folding, Witness};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, TenantId};
+use contextnexus_actors::ports::witness::{Fold, Folding, Witness};
 use rustix::process::Pid;
 use rustix::thread::gettid;
 use std::cell::Cell;
@@ -169,14 +169,14 @@ fn read_place(place: &[AtomicU64]) -> Option<UnderWay> {
 
 /// What stands in a record whose process is gone.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct Leftover {
     path: PathBuf,
     /// Ours while this lives, so that no other node tries the same.
     _lock: File,
     pub suspects: Vec<Suspect>,
 }
 
-impl Left {
+impl Leftover {
     /// Reads a record. `None` while its process lives, and after another node has taken it away. Empty for one that its process had only
     /// begun, or whose layout is another.
     pub fn open(path: PathBuf) -> io::Result<Option<Self>> {
@@ -239,8 +239,8 @@ mod tests {
         Fold { key: key(number), what: Folding::Update(seq), update: b"update" }
     }
 
-    fn left(path: &Path) -> Option<Vec<Suspect>> {
-        Left::open(path.to_owned()).unwrap().map(|left| left.suspects)
+    fn leftover(path: &Path) -> Option<Vec<Suspect>> {
+        Leftover::open(path.to_owned()).unwrap().map(|left| left.suspects)
     }
 
     #[test]
@@ -266,11 +266,11 @@ mod tests {
         let mut under_way: Vec<_> = record.under_way().iter().map(|fold| fold.suspect.what).collect();
         under_way.sort_by_key(|what| format!("{what:?}"));
         assert_eq!(under_way, [Folding::Snapshot(91), Folding::Update(70)]);
-        assert_eq!(left(&path), None, "its process lives");
+        assert_eq!(leftover(&path), None, "its process lives");
         // The mapping holds the lock until the process ends: here a copy has to stand for what is left.
         let copy = directory.path().join("copy.record");
         fs::copy(&path, &copy).unwrap();
-        let mut found = left(&copy).unwrap();
+        let mut found = leftover(&copy).unwrap();
         found.sort_by_key(|suspect| suspect.key);
         let expected = [(7, Folding::Update(70)), (9, Folding::Snapshot(91))];
         assert_eq!(found, expected.map(|(number, what)| Suspect { key: key(number), what }));
@@ -282,9 +282,9 @@ mod tests {
         let path = directory.path().join("b.record");
         for rubbish in [&b""[..], b"CNX", &[0xff; 4096], b"CNXFOLD0aaaabbbbccccddddeeeeffffgggg"] {
             fs::write(&path, rubbish).unwrap();
-            assert_eq!(left(&path), Some(Vec::new()));
+            assert_eq!(leftover(&path), Some(Vec::new()));
         }
-        assert_eq!(left(&directory.path().join("absent.record")), None);
+        assert_eq!(leftover(&directory.path().join("absent.record")), None);
     }
 
     #[test]

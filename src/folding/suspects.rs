@@ -1,15 +1,15 @@
 //! The log of documents under suspicion: loading waits for the verdict.
 
-use super::record::{Left, Suspect};
-use super::trial::{self, Verdict};
+use super::record::{Leftover, Suspect};
+use super::trial::{self, TrialResult};
 use async_trait::async_trait;
 use contextnexus_actors::clock::{Clock, SystemClock};
-use contextnexus_actors::document::witness::Folding;
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Damage, Extent, Head, HeldHead, LogError, LogRow, OperationLog, Quarantine,
+    AppendOutcome, AppendRequest, Damage, Extent, Head, LockedHead, LogError, LogRow, OperationLog, Quarantine,
     QuarantineReason, Snapshot, Stored, Tail,
 };
+use contextnexus_actors::ports::witness::Folding;
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Begins the trials, and answers the log to serve from meanwhile.
 pub(super) fn guard(
     log: Arc<dyn OperationLog>,
-    left: Vec<Left>,
+    leftovers: Vec<Leftover>,
     trial: fn() -> Command,
     cpu_least: Duration,
 ) -> Arc<dyn OperationLog> {
-    let suspects: HashSet<Suspect> = left.iter().flat_map(|left| left.suspects.iter().copied()).collect();
+    let suspects: HashSet<Suspect> = leftovers.iter().flat_map(|left| left.suspects.iter().copied()).collect();
     let mut by_document: BTreeMap<DocumentKey, Vec<Folding>> = BTreeMap::new();
     for suspect in suspects {
         by_document.entry(suspect.key).or_default().push(suspect.what);
@@ -43,7 +43,7 @@ pub(super) fn guard(
                 pending.remove(&key);
             });
         }
-        left.into_iter().for_each(Left::remove);
+        leftovers.into_iter().for_each(Leftover::remove);
     });
     Arc::new(Guarded { log, waiting })
 }
@@ -64,12 +64,12 @@ impl Court {
             let Some(stored) = stored else { return };
             info!(document.id = %document, "document {document} was being folded when its process ended: it is tried");
             match self.try_one(&stored).await {
-                Verdict::Sound => return info!(document.id = %document, "document {document} is sound"),
-                Verdict::Unknown(why) => {
+                TrialResult::Sound => return info!(document.id = %document, "document {document} is sound"),
+                TrialResult::Unknown(why) => {
                     return warn!(document.id = %document, "the trial of document {document} says nothing: {why}");
                 }
-                Verdict::Died(what) => self.convict(key, &stored, what, QuarantineReason::FoldDied).await,
-                Verdict::Overran(what) => self.convict(key, &stored, what, QuarantineReason::FoldOverran).await,
+                TrialResult::Died(what) => self.convict(key, &stored, what, QuarantineReason::FoldDied).await,
+                TrialResult::Overran(what) => self.convict(key, &stored, what, QuarantineReason::FoldOverran).await,
             }
             convictions += 1;
             if convictions == CONVICTIONS_MAX {
@@ -91,17 +91,17 @@ impl Court {
     }
 
     /// Only who overruns twice has overrun.
-    async fn try_one(&self, stored: &Stored) -> Verdict {
+    async fn try_one(&self, stored: &Stored) -> TrialResult {
         match self.in_child(stored.clone()).await {
-            Verdict::Overran(_) => self.in_child(stored.clone()).await,
+            TrialResult::Overran(_) => self.in_child(stored.clone()).await,
             verdict => verdict,
         }
     }
 
-    async fn in_child(&self, stored: Stored) -> Verdict {
+    async fn in_child(&self, stored: Stored) -> TrialResult {
         let (command, cpu_least) = ((self.trial)(), self.cpu_least);
         let run = tokio::task::spawn_blocking(move || trial::run(command, &stored, cpu_least));
-        run.await.unwrap_or_else(|error| Verdict::Unknown(error.to_string()))
+        run.await.unwrap_or_else(|error| TrialResult::Unknown(error.to_string()))
     }
 
     async fn convict(&self, key: DocumentKey, stored: &Stored, what: Folding, reason: QuarantineReason) {
@@ -119,7 +119,7 @@ impl Court {
                         new_tip: Tip(SystemClock.fresh_id()),
                         reason,
                         update: update.map(|(_, update)| update.clone()).unwrap_or_default(),
-                        session: None,
+                        user_session: None,
                         user: None,
                     };
                     self.log.quarantine(key, what).await
@@ -163,24 +163,24 @@ impl OperationLog for Guarded {
         self.log.load(key).await
     }
 
-    async fn tail(&self, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
-        self.log.tail(key, held).await
+    async fn tail(&self, key: DocumentKey, base: Position) -> Result<Tail, LogError> {
+        self.log.tail(key, base).await
     }
 
     async fn append(&self, request: AppendRequest) -> AppendOutcome {
         self.log.append(request).await
     }
 
-    async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError> {
-        self.log.hold(key, held).await
+    async fn lock_head(&self, key: DocumentKey, base: Position) -> Result<Box<dyn LockedHead>, LogError> {
+        self.log.lock_head(key, base).await
     }
 
     async fn changed_heads(
         &self,
         tenant: TenantId,
-        held: &[(DocumentId, Position)],
+        known: &[(DocumentId, Position)],
     ) -> Result<Vec<(DocumentId, Head)>, LogError> {
-        self.log.changed_heads(tenant, held).await
+        self.log.changed_heads(tenant, known).await
     }
 
     async fn quarantine(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError> {

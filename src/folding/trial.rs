@@ -12,10 +12,10 @@ use bytes::Bytes;
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::replica::Replica;
 use contextnexus_actors::document::state::{DocumentState, Unsound};
-use contextnexus_actors::document::witness::{Fold, Folding, Witness};
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::ports::log::{Authorship, Head, LogRow, Quarantine, Snapshot, Stored, Tail};
+use contextnexus_actors::ports::witness::{Fold, Folding, Witness};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -35,7 +35,7 @@ const PATIENCE: u32 = 10;
 
 /// What became of the child.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
+pub(super) enum TrialResult {
     /// It lived through all of it.
     Sound,
     /// It died while it folded this.
@@ -55,9 +55,9 @@ pub fn own_program() -> Command {
 }
 
 /// Has a child fold this, each part within the CPU time that a server [allows](cpu_allowed) it. Blocks.
-pub(super) fn run(mut command: Command, stored: &Stored, cpu_least: Duration) -> Verdict {
+pub(super) fn run(mut command: Command, stored: &Stored, cpu_least: Duration) -> TrialResult {
     let patience = cpu_allowed(cpu_least, bytes_of(stored)) * PATIENCE;
-    let mut run = || -> io::Result<Verdict> {
+    let mut run = || -> io::Result<TrialResult> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
         let (Some(mut stdin), Some(stderr)) = (stdin, stderr) else {
@@ -84,7 +84,7 @@ pub(super) fn run(mut command: Command, stored: &Stored, cpu_least: Duration) ->
         });
         Ok(verdict(child.wait()?, &said))
     };
-    run().unwrap_or_else(|error| Verdict::Unknown(error.to_string()))
+    run().unwrap_or_else(|error| TrialResult::Unknown(error.to_string()))
 }
 
 /// What the child said before its end.
@@ -114,15 +114,15 @@ impl Said {
     }
 }
 
-fn verdict(status: ExitStatus, said: &Said) -> Verdict {
+fn verdict(status: ExitStatus, said: &Said) -> TrialResult {
     let Some(signal) = status.signal().and_then(Signal::from_named_raw) else {
-        return if status.success() { Verdict::Sound } else { Verdict::Unknown(status.to_string()) };
+        return if status.success() { TrialResult::Sound } else { TrialResult::Unknown(status.to_string()) };
     };
     match (signal, said.last) {
-        _ if said.lacked_memory => Verdict::Unknown("it ran out of memory".into()),
-        (Signal::SEGV | Signal::ABORT | Signal::BUS, Some(last)) => Verdict::Died(last),
-        (Signal::XCPU, Some(last)) if said.is_folding => Verdict::Overran(last),
-        _ => Verdict::Unknown(status.to_string()),
+        _ if said.lacked_memory => TrialResult::Unknown("it ran out of memory".into()),
+        (Signal::SEGV | Signal::ABORT | Signal::BUS, Some(last)) => TrialResult::Died(last),
+        (Signal::XCPU, Some(last)) if said.is_folding => TrialResult::Overran(last),
+        _ => TrialResult::Unknown(status.to_string()),
     }
 }
 
@@ -340,7 +340,7 @@ mod tests {
     }
 
     /// What a child that does this proves.
-    fn proves(script: &str) -> Verdict {
+    fn proves(script: &str) -> TrialResult {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("cat >/dev/null; echo folding snapshot 3 >&2; echo folding update 7 >&2; {script}")]);
@@ -350,33 +350,33 @@ mod tests {
     #[test]
     fn only_a_child_that_dies_of_what_it_folds_convicts() {
         for signal in ["SEGV", "ABRT", "BUS"] {
-            assert_eq!(proves(&format!("kill -{signal} $$")), Verdict::Died(Folding::Update(7)), "{signal}");
+            assert_eq!(proves(&format!("kill -{signal} $$")), TrialResult::Died(Folding::Update(7)), "{signal}");
         }
-        assert_eq!(proves("kill -XCPU $$"), Verdict::Overran(Folding::Update(7)));
-        assert!(matches!(proves("echo folded >&2; kill -XCPU $$"), Verdict::Unknown(_)), "it lived through that");
+        assert_eq!(proves("kill -XCPU $$"), TrialResult::Overran(Folding::Update(7)));
+        assert!(matches!(proves("echo folded >&2; kill -XCPU $$"), TrialResult::Unknown(_)), "it lived through that");
         assert_eq!(
             proves("echo folded >&2; kill -SEGV $$"),
-            Verdict::Died(Folding::Update(7)),
+            TrialResult::Died(Folding::Update(7)),
             "what it broke showed late"
         );
-        assert_eq!(proves("exit 0"), Verdict::Sound);
+        assert_eq!(proves("exit 0"), TrialResult::Sound);
         for nothing in [
             "kill -KILL $$",
             "kill -TERM $$",
             "exit 1",
             "echo 'memory allocation of 17179869184 bytes failed' >&2; kill -ABRT $$",
         ] {
-            assert!(matches!(proves(nothing), Verdict::Unknown(_)), "{nothing}");
+            assert!(matches!(proves(nothing), TrialResult::Unknown(_)), "{nothing}");
         }
         let absent = run(Command::new("/nowhere/contextnexus"), &stored(), Duration::from_secs(1));
-        assert!(matches!(absent, Verdict::Unknown(_)));
+        assert!(matches!(absent, TrialResult::Unknown(_)));
     }
 
     #[test]
     fn a_child_that_died_before_it_folded_anything_convicts_nobody() {
         let mut command = Command::new("sh");
         command.args(["-c", "kill -SEGV $$"]);
-        assert!(matches!(run(command, &stored(), Duration::from_secs(30)), Verdict::Unknown(_)));
+        assert!(matches!(run(command, &stored(), Duration::from_secs(30)), TrialResult::Unknown(_)));
     }
 
     #[test]
@@ -384,6 +384,6 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "exec sleep 60"]);
         let verdict = run(command, &stored(), Duration::from_millis(20));
-        assert!(matches!(verdict, Verdict::Unknown(_)), "{verdict:?}");
+        assert!(matches!(verdict, TrialResult::Unknown(_)), "{verdict:?}");
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Grant, Role, Scope, Token};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId};
-use contextnexus_actors::ports::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
+use contextnexus_actors::ports::{AccessDenied, Authority, Rechecked, RightInUse, RoomName, Standing};
 use contextnexus_actors::report;
 use contextnexus_actors::room::{self, NameRefused};
 use std::collections::{BTreeSet, HashMap};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 mod lookup;
 
-use super::gather::Gather;
+use super::batcher::Batcher;
 use lookup::{Found, Places, Room, Sessions};
 
 /// A room whose name another node takes at the same moment is looked up again so often.
@@ -30,8 +30,8 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 pub struct PostgresAuthority {
     database: Database,
     clock: Arc<dyn Clock>,
-    sessions: Arc<Gather<Sessions>>,
-    places: Arc<Gather<Places>>,
+    sessions: Arc<Batcher<Sessions>>,
+    places: Arc<Batcher<Places>>,
     /// When the sessions with open documents were last noted as active, by tenant.
     noted: Arc<Mutex<HashMap<TenantId, Instant>>>,
 }
@@ -39,20 +39,21 @@ pub struct PostgresAuthority {
 impl PostgresAuthority {
     /// Over this database; `clock` gives new documents their ids.
     pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
-        let sessions = Arc::new(Gather::new(Sessions(database.clone())));
-        let places = Arc::new(Gather::new(Places { database: database.clone(), clock: clock.clone() }));
+        let sessions = Arc::new(Batcher::new(Sessions(database.clone())));
+        let places = Arc::new(Batcher::new(Places { database: database.clone(), clock: clock.clone() }));
         Self { database, clock, sessions, places, noted: Arc::default() }
     }
 
     /// The sessions among `held`, when it is time to note that they are active.
-    fn to_note(&self, tenant: TenantId, held: &[Held]) -> Vec<Uuid> {
+    fn to_note(&self, tenant: TenantId, rights: &[RightInUse]) -> Vec<Uuid> {
         let now = self.clock.instant();
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is_empty() || noted.get(&tenant).is_some_and(|at| now.saturating_duration_since(*at) < NOTE_INTERVAL) {
+        if rights.is_empty() || noted.get(&tenant).is_some_and(|at| now.saturating_duration_since(*at) < NOTE_INTERVAL)
+        {
             return Vec::new();
         }
         noted.insert(tenant, now);
-        held.iter().map(|held| held.session.0).collect::<BTreeSet<_>>().into_iter().collect()
+        rights.iter().map(|right| right.user_session.0).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
@@ -199,7 +200,8 @@ impl Authority for PostgresAuthority {
     }
 
     async fn open(&self, caller: &Caller, room: &RoomName) -> Result<Grant, AccessDenied> {
-        let asked = Room { session: caller.session, user: caller.user, scope: caller.scope, room: room.clone() };
+        let asked =
+            Room { user_session: caller.user_session, user: caller.user, scope: caller.scope, room: room.clone() };
         let found = self.places.ask(caller.tenant, asked.clone()).await.ok_or(AccessDenied::Unavailable)?;
         if let Decision::Answer(answer) = decide(caller, room, &found) {
             return answer;
@@ -219,18 +221,23 @@ impl Authority for PostgresAuthority {
         Err(AccessDenied::Unavailable)
     }
 
-    async fn recheck(&self, tenant: TenantId, since: Option<u64>, held: &[Held]) -> Result<Rechecked, AccessDenied> {
+    async fn recheck(
+        &self,
+        tenant: TenantId,
+        since: Option<u64>,
+        rights: &[RightInUse],
+    ) -> Result<Rechecked, AccessDenied> {
         // First the number, then what it stands for: a change in between is found twice, and never missed.
         let epoch = epoch(&self.database, tenant).await.map_err(unavailable)?;
-        let standings = if since == Some(epoch) || held.is_empty() {
+        let standings = if since == Some(epoch) || rights.is_empty() {
             Vec::new()
         } else {
             let at = self.clock.instant();
             let mut db = begin_planned_once(&self.database, tenant).await.map_err(unavailable)?;
-            standings(&mut db, held, at).await.map_err(unavailable)?
+            standings(&mut db, rights, at).await.map_err(unavailable)?
         };
         // Whoever has a document open is there, also without presenting a token again.
-        let active = self.to_note(tenant, held);
+        let active = self.to_note(tenant, rights);
         if !active.is_empty() {
             self.note_active(tenant, &active).await.ok();
         }
@@ -287,16 +294,20 @@ async fn redeem(db: &mut TenantTx, hash: &tokens::TokenHash) -> Result<bool, Sto
 
 /// 0 for a tenant that is not there.
 async fn epoch(database: &Database, tenant: TenantId) -> Result<u64, StoreError> {
-    let rows = database.looks.ask(sqlx::query!("select access_epoch($1) as epoch", tenant.0)).await?;
+    let rows = database.pinned.ask(sqlx::query!("select access_epoch($1) as epoch", tenant.0)).await?;
     Ok(rows.first().and_then(|row| row.epoch).unwrap_or_default().unsigned_abs())
 }
 
 /// Where every held right stands, in one query, which was asked no earlier than `at`.
-#[tracing::instrument(name = "pg.authority.standings", skip_all, fields(held = held.len()), err(level = "debug"))]
-async fn standings(db: &mut TenantTx, held: &[Held], at: Instant) -> Result<Vec<(Held, Standing)>, StoreError> {
-    let sessions: Vec<Uuid> = held.iter().map(|held| held.session.0).collect();
-    let users: Vec<Uuid> = held.iter().map(|held| held.user.0).collect();
-    let documents: Vec<Uuid> = held.iter().map(|held| held.document.0).collect();
+#[tracing::instrument(name = "pg.authority.standings", skip_all, fields(rights = rights.len()), err(level = "debug"))]
+async fn standings(
+    db: &mut TenantTx,
+    rights: &[RightInUse],
+    at: Instant,
+) -> Result<Vec<(RightInUse, Standing)>, StoreError> {
+    let sessions: Vec<Uuid> = rights.iter().map(|right| right.user_session.0).collect();
+    let users: Vec<Uuid> = rights.iter().map(|right| right.user.0).collect();
+    let documents: Vec<Uuid> = rights.iter().map(|right| right.document.0).collect();
     let rows = sqlx::query!(
         r#"select held.n as "n!", s.id as "session?", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
                   extract(epoch from s.expires_at - now())::float8 as "lasts_s?",
@@ -321,7 +332,7 @@ async fn standings(db: &mut TenantTx, held: &[Held], at: Instant) -> Result<Vec<
     .await?;
     let mut standings = HashMap::with_capacity(rows.len());
     for row in rows {
-        let Some(&right) = usize::try_from(row.n - 1).ok().and_then(|place| held.get(place)) else { continue };
+        let Some(&right) = usize::try_from(row.n - 1).ok().and_then(|place| rights.get(place)) else { continue };
         let standing = if row.session.is_none() {
             Standing::SessionEnded
         } else {

@@ -154,7 +154,7 @@ async fn apply_missing(
 
 /// Whether the schema is exactly the one that this build needs. For `serve` and `doctor`.
 pub async fn check(database: &Database) -> Result<(), SchemaError> {
-    look(database).await.map_err(|error| match &error {
+    compare_with(database).await.map_err(|error| match &error {
         SchemaError::Store(StoreError::Database(sqlx::Error::Database(denied)))
             if denied.code().as_deref() == Some("42501") =>
         {
@@ -164,7 +164,7 @@ pub async fn check(database: &Database) -> Result<(), SchemaError> {
     })
 }
 
-async fn look(database: &Database) -> Result<(), SchemaError> {
+async fn compare_with(database: &Database) -> Result<(), SchemaError> {
     let needed = version_needed();
     let exists: bool =
         sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&database.pool).await?;

@@ -2,7 +2,7 @@
 //!
 //! A tenant's table can only be asked through a [`TenantTx`], which exists only bound to its tenant: [`begin`] opens the transaction
 //! and binds it in one round trip, and the binding ends with the transaction. A few functions of the schema bind their own (the log's
-//! appends, and what [`looks`] asks). The pool itself is private to this folder.
+//! appends, and what is asked over [`pinned`] ones). The pool itself is private to this folder.
 //! Row-level security holds beneath it, for the owner of the tables too.
 
 use contextnexus_actors::ids::TenantId;
@@ -13,26 +13,26 @@ use std::time::Duration;
 
 pub mod authority;
 pub mod backup;
+mod batcher;
 pub mod bus_keys;
 pub mod documents;
 mod error;
-mod gather;
 pub mod isolation;
-pub mod looks;
 pub mod migrate;
 pub mod operation_log;
+pub mod pinned;
 pub mod probe;
 pub mod projects;
 pub mod quarantine;
 pub mod roles;
-pub mod sessions;
 pub mod tenants;
 pub mod upkeep;
+pub mod user_sessions;
 pub mod users;
 
 pub use error::{NoWrite, StoreError};
 
-use looks::Looks;
+use pinned::PinnedConnections;
 
 /// A pooled connection that nobody used for so long may be broken.
 const ASK_AFTER: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ impl Default for DatabaseSettings {
 pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
-    looks: Looks,
+    pinned: PinnedConnections,
 }
 
 impl Database {
@@ -79,7 +79,7 @@ impl Database {
             // A request that hangs between two statements must not keep its locks.
             ("idle_in_transaction_session_timeout", "30000".to_owned()),
         ]);
-        let looks = Looks::new(bounded.clone(), settings.acquire_timeout + settings.statement_timeout);
+        let pinned = PinnedConnections::new(bounded.clone(), settings.acquire_timeout + settings.statement_timeout);
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections_max)
             .acquire_timeout(settings.acquire_timeout)
@@ -95,12 +95,12 @@ impl Database {
                 })
             })
             .connect_lazy_with(bounded);
-        Ok(Self { pool, options, looks })
+        Ok(Self { pool, options, pinned })
     }
 
     /// Whether PostgreSQL answers at this moment, which it has `within` this time to do. For `/ready`.
     pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
-        let answer = self.looks.ask(sqlx::query!("select 1 as one"));
+        let answer = self.pinned.ask(sqlx::query!("select 1 as one"));
         match tokio::time::timeout(within, answer).await {
             Ok(done) => done.map(drop),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
@@ -124,7 +124,7 @@ impl Database {
 
     /// Closes all connections, waiting for those in use.
     pub async fn close(&self) {
-        self.looks.close();
+        self.pinned.close();
         self.pool.close().await;
     }
 }

@@ -4,13 +4,13 @@
 //! connections of its own. [`hold`] has one more, the only one that may wait for a lock. Reads go through the pool, each in one
 //! snapshot of the database, and documents that are opened at once share one. Whatever is read is checked before it is believed.
 
-use super::gather::Gather;
+use super::batcher::Batcher;
 use super::{Database, StoreError, begin, begin_snapshot};
 use async_trait::async_trait;
 pub use audit::{Audit, audit, documents};
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Damage, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, AppendRequest, Damage, Head, LockedHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
 };
 use contextnexus_actors::report;
 pub use damage::{BROKEN_FOLDS, Mended, reopen};
@@ -20,11 +20,11 @@ use std::time::Duration;
 mod append;
 mod audit;
 mod damage;
-pub(super) mod frames;
-mod hold;
 mod load;
+mod lock_head;
 mod quarantine;
 mod read;
+pub(super) mod row_codec;
 mod snapshots;
 mod writer;
 
@@ -68,18 +68,18 @@ impl Default for LogSettings {
 #[derive(Debug)]
 pub struct PostgresLog {
     database: Database,
-    loads: Gather<Loads>,
+    loads: Batcher<Loads>,
     writer: writer::Writer,
-    holder: hold::Holder,
+    locks: lock_head::HeadLocks,
 }
 
 impl PostgresLog {
     /// Nothing is appended before it [runs](Self::run).
     pub fn new(database: Database, settings: LogSettings) -> Self {
-        let holder = hold::Holder::new(&database, settings.answer_timeout);
+        let holder = lock_head::HeadLocks::new(&database, settings.answer_timeout);
         let writer = writer::Writer::new(&database, settings);
-        let loads = Gather::new(Loads(database.clone()));
-        Self { database, loads, writer, holder }
+        let loads = Batcher::new(Loads(database.clone()));
+        Self { database, loads, writer, locks: holder }
     }
 
     /// Starts the log writer on the running tokio runtime, with which it ends, or when this is dropped.
@@ -98,9 +98,9 @@ impl OperationLog for PostgresLog {
     }
 
     #[tracing::instrument(name = "pg.log.tail", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
-    async fn tail(&self, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
+    async fn tail(&self, key: DocumentKey, base: Position) -> Result<Tail, LogError> {
         let mut db = begin_snapshot(&self.database, key.tenant).await?;
-        read::tail(&mut db.tx, key, held).await
+        read::tail(&mut db.tx, key, base).await
     }
 
     async fn append(&self, request: AppendRequest) -> AppendOutcome {
@@ -108,17 +108,17 @@ impl OperationLog for PostgresLog {
     }
 
     #[tracing::instrument(name = "pg.log.hold", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]
-    async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError> {
-        self.holder.hold(key, held).await
+    async fn lock_head(&self, key: DocumentKey, base: Position) -> Result<Box<dyn LockedHead>, LogError> {
+        self.locks.lock_head(key, base).await
     }
 
     #[tracing::instrument(name = "pg.log.changed_heads", skip_all, fields(tenant.id = %tenant), err(level = "debug"))]
     async fn changed_heads(
         &self,
         tenant: TenantId,
-        held: &[(DocumentId, Position)],
+        known: &[(DocumentId, Position)],
     ) -> Result<Vec<(DocumentId, Head)>, LogError> {
-        read::changed_heads(&self.database, tenant, held).await
+        read::changed_heads(&self.database, tenant, known).await
     }
 
     #[tracing::instrument(name = "pg.log.quarantine", skip_all, fields(tenant.id = %key.tenant, document.id = %key.document), err(level = "debug"))]

@@ -1,10 +1,10 @@
 //! Looking at what was quarantined: whose it was and why, and the bytes. Who puts it there is the operation log.
 
-use super::operation_log::frames;
+use super::operation_log::row_codec;
 use super::{StoreError, TenantTx};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
+use contextnexus_actors::ids::{DocumentId, UserId, UserSessionId};
 
 /// BLAKE3 of the bytes: by it a resend is known, and this is its name.
 pub type UpdateHash = [u8; 32];
@@ -21,7 +21,7 @@ pub struct Quarantined {
     /// Its size.
     pub bytes: u64,
     /// Which session sent it, where that is known.
-    pub session: Option<SessionId>,
+    pub user_session: Option<UserSessionId>,
     /// Whose it is, where that is known.
     pub user: Option<UserId>,
     /// When it was put there.
@@ -59,7 +59,7 @@ pub async fn list(
             seq: row.seq.map(i64::unsigned_abs),
             reason: row.reason,
             bytes: u64::from(row.raw_bytes.unsigned_abs()),
-            session: row.session_id.map(SessionId),
+            user_session: row.session_id.map(UserSessionId),
             user: row.user_id.map(UserId),
             created_at: row.created_at,
         })
@@ -85,7 +85,7 @@ pub async fn bytes(
     .fetch_optional(&mut *db.tx)
     .await?
     .ok_or(StoreError::NotFound { entity: "quarantined update" })?;
-    let bytes = frames::unpack(row.codec, row.raw_bytes, row.update)
+    let bytes = row_codec::decompress(row.codec, row.raw_bytes, row.update)
         .ok_or_else(|| StoreError::Database(sqlx::Error::Decode("a quarantined update does not unpack".into())))?;
     Ok(bytes.into())
 }

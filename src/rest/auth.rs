@@ -5,13 +5,13 @@ use super::limits::{Account, Known};
 use super::{ApiError, Problem, Rest, validate};
 use crate::origins::Refusal;
 use crate::passwords::{PASSWORD_BYTES_MAX, Password};
-use crate::postgres::{sessions, tenants, users};
+use crate::postgres::{tenants, user_sessions, users};
 use crate::proxies::network;
 use crate::{cookies, tokens};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use chrono::{DateTime, Utc};
 use contextnexus_actors::access::Scope;
-use contextnexus_actors::ids::{SessionId, TenantId};
+use contextnexus_actors::ids::{TenantId, UserSessionId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -83,9 +83,9 @@ impl From<users::User> for UserBody {
 
 /// Signs in with e-mail and password.
 ///
-/// The answer's token is shown this once. Each login is a session of its own, which `/v1/sessions` lists and ends.
+/// The answer's token is shown this once. Each login is a session of its own, which `/v1/user-sessions` lists and ends.
 #[utoipa::path(
-    operation_id = "log_in", tag = "Sessions",
+    operation_id = "log_in", tag = "User sessions",
     request_body = Login,
     responses(
         (status = 200, body = LoggedIn),
@@ -143,19 +143,19 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
 
     let token = tokens::fresh(tenant.id)?;
     let lasts = Duration::from_secs(rest.settings.login_days.unsigned_abs() * 86_400);
-    let session = SessionId(rest.clock.fresh_id());
+    let session = UserSessionId(rest.clock.fresh_id());
     let mut db = rest.begin(tenant.id).await?;
-    let times = sessions::create(
+    let times = user_sessions::create(
         &mut db,
-        sessions::NewSession {
+        user_sessions::NewUserSession {
             id: session,
             user: credentials.id,
-            kind: sessions::Kind::Login,
+            kind: user_sessions::Kind::Login,
             name: None,
             token_hash: tokens::hash(&token),
             created_by: None,
             parent: None,
-            end: sessions::End::After(lasts),
+            end: user_sessions::End::After(lasts),
             network: Some(network),
         },
     )
@@ -163,7 +163,7 @@ async fn login(request: HttpRequest, rest: web::Data<Rest>, body: web::Json<Logi
     users::signed_in(&mut db, credentials.id).await?;
     let user = users::get(&mut db, credentials.id).await?;
     db.commit().await?;
-    tracing::info!(tenant.id = %tenant.id, user.id = %user.id, session.id = %session, "user {} signed in", user.id);
+    tracing::info!(tenant.id = %tenant.id, user.id = %user.id, user_session.id = %session, "user {} signed in", user.id);
 
     let mut response = HttpResponse::Ok();
     response.insert_header(("cache-control", "no-store"));
@@ -208,14 +208,14 @@ async fn find_tenant(
 
 /// Ends the session of this request, and the tickets and document tokens that were made with it.
 #[utoipa::path(
-    operation_id = "log_out", tag = "Sessions",
+    operation_id = "log_out", tag = "User sessions",
     security(("token" = [])),
     responses((status = 204, description = "Ended; open sockets of it close within a second."))
 )]
 #[post("/v1/auth/logout")]
 async fn logout(request: HttpRequest, rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
     let mut db = rest.begin(caller.tenant).await?;
-    sessions::revoke(&mut db, caller.user, caller.session).await?;
+    user_sessions::revoke(&mut db, caller.user, caller.user_session).await?;
     db.commit().await?;
     rest.documents.access_changed(caller.tenant).await;
     let mut response = HttpResponse::NoContent();
@@ -246,7 +246,7 @@ struct MySession {
 }
 
 /// Who the token belongs to.
-#[utoipa::path(operation_id = "get_me", tag = "Sessions", security(("token" = [])), responses((status = 200, body = Me)))]
+#[utoipa::path(operation_id = "get_me", tag = "User sessions", security(("token" = [])), responses((status = 200, body = Me)))]
 #[get("/v1/me")]
 async fn me(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse, ApiError> {
     let mut db = rest.begin(caller.tenant).await?;
@@ -259,7 +259,7 @@ async fn me(rest: web::Data<Rest>, caller: Authenticated) -> Result<HttpResponse
     Ok(HttpResponse::Ok().json(Me {
         user: user.into(),
         tenant: tenant_body(caller.tenant, tenant),
-        session: MySession { id: caller.session.0, expires_at: caller.expires_at, document_id, role },
+        session: MySession { id: caller.user_session.0, expires_at: caller.expires_at, document_id, role },
     }))
 }
 

@@ -18,11 +18,11 @@ mod methods;
 mod paging;
 mod projects;
 mod quarantine;
-mod sessions;
 mod shell;
 mod tickets;
 mod tokens;
 mod update;
+mod user_sessions;
 mod validate;
 mod versions;
 mod ysweet;
@@ -152,7 +152,7 @@ pub fn mount(config: &mut web::ServiceConfig, rest: &web::Data<Rest>) {
 /// The one list of resources.
 fn resources(config: &mut ServiceConfig<'_>) {
     auth::resources(config);
-    sessions::resources(config);
+    user_sessions::resources(config);
     tokens::resources(config);
     projects::resources(config);
     members::resources(config);

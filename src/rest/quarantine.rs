@@ -50,7 +50,7 @@ impl From<Quarantined> for QuarantinedBody {
             reason: update.reason,
             bytes: update.bytes,
             user_id: update.user.map(|user| user.0),
-            session_id: update.session.map(|session| session.0),
+            session_id: update.user_session.map(|session| session.0),
             created_at: update.created_at,
         }
     }

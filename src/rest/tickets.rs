@@ -5,14 +5,14 @@ use super::documents::living;
 use super::members::RoleBody;
 use super::{ApiError, Problem, Rest, validate};
 use crate::postgres::documents::Document;
-use crate::postgres::sessions::{self, End};
+use crate::postgres::user_sessions::{self, End};
 use crate::postgres::{TenantTx, users};
 use crate::tokens;
 use actix_web::{HttpResponse, post, web};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use contextnexus_actors::access::{Caller, Role};
-use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
+use contextnexus_actors::ids::{DocumentId, UserId, UserSessionId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -98,17 +98,21 @@ async fn issue(
         None => own(caller, &document, &wanted)?,
     };
     let token = tokens::fresh(caller.tenant)?;
-    let id = SessionId(rest.clock.fresh_id());
-    let times = sessions::create(
+    let id = UserSessionId(rest.clock.fresh_id());
+    let times = user_sessions::create(
         &mut db,
-        sessions::NewSession {
+        user_sessions::NewUserSession {
             id,
             user: bearer.user,
-            kind: sessions::Kind::Ticket { document: document.id, role: bearer.role, redeem_within: REDEEM_WITHIN },
+            kind: user_sessions::Kind::Ticket {
+                document: document.id,
+                role: bearer.role,
+                redeem_within: REDEEM_WITHIN,
+            },
             name: None,
             token_hash: tokens::hash(&token),
             created_by: Some(caller.user),
-            parent: Some(caller.session),
+            parent: Some(caller.user_session),
             end: bearer.end,
             network: None,
         },

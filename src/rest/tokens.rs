@@ -2,13 +2,13 @@
 
 use super::caller::Authenticated;
 use super::paging::{self, Page, Paging};
-use super::sessions::SessionBody;
+use super::user_sessions::UserSessionBody;
 use super::{ApiError, Problem, Rest, validate};
-use crate::postgres::{sessions, users};
+use crate::postgres::{user_sessions, users};
 use crate::tokens;
 use actix_web::{HttpResponse, delete, get, post, web};
 use chrono::{DateTime, Utc};
-use contextnexus_actors::ids::{SessionId, UserId};
+use contextnexus_actors::ids::{UserId, UserSessionId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -49,7 +49,7 @@ struct CreatedToken {
 #[utoipa::path(
     operation_id = "list_tokens", tag = "API tokens", security(("token" = [])), params(Paging),
     responses(
-        (status = 200, body = Page<SessionBody>),
+        (status = 200, body = Page<UserSessionBody>),
         (status = 403, body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -62,8 +62,8 @@ async fn list(
     let caller = caller.tenant_admin()?;
     let rows = paging::rows(paging.limit)?;
     let mut db = rest.begin(caller.tenant).await?;
-    let found = sessions::list_api_tokens(&mut db, paging.cursor.map(SessionId), rows).await?;
-    Ok(HttpResponse::Ok().json(Page::new(found, rows, |session| session.id.to_string(), SessionBody::from)))
+    let found = user_sessions::list_api_tokens(&mut db, paging.cursor.map(UserSessionId), rows).await?;
+    Ok(HttpResponse::Ok().json(Page::new(found, rows, |session| session.id.to_string(), UserSessionBody::from)))
 }
 
 /// Makes an API token. For administrators of the tenant.
@@ -96,24 +96,24 @@ async fn create(
         None => caller.user,
     };
     let token = tokens::fresh(caller.tenant)?;
-    let id = SessionId(rest.clock.fresh_id());
-    let times = sessions::create(
+    let id = UserSessionId(rest.clock.fresh_id());
+    let times = user_sessions::create(
         &mut db,
-        sessions::NewSession {
+        user_sessions::NewUserSession {
             id,
             user,
-            kind: sessions::Kind::Api,
+            kind: user_sessions::Kind::Api,
             name: Some(&name),
             token_hash: tokens::hash(&token),
             created_by: Some(caller.user),
             parent: None,
-            end: sessions::End::After(Duration::from_secs(u64::from(ttl_s))),
+            end: user_sessions::End::After(Duration::from_secs(u64::from(ttl_s))),
             network: None,
         },
     )
     .await?;
     db.commit().await?;
-    tracing::info!(session.id = %id, user.id = %user, "made an API token {id}");
+    tracing::info!(user_session.id = %id, user.id = %user, "made an API token {id}");
     Ok(HttpResponse::Created().insert_header(("cache-control", "no-store")).json(CreatedToken {
         id: id.0,
         token: token.0,
@@ -136,7 +136,7 @@ async fn create(
 async fn revoke(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
     let caller = caller.tenant_admin()?;
     let mut db = rest.begin(caller.tenant).await?;
-    sessions::revoke_api_token(&mut db, SessionId(*id)).await?;
+    user_sessions::revoke_api_token(&mut db, UserSessionId(*id)).await?;
     db.commit().await?;
     rest.documents.access_changed(caller.tenant).await;
     Ok(HttpResponse::NoContent().finish())

@@ -87,7 +87,7 @@ pub(super) async fn write_update(
             None => {}
         }
     }
-    let by = Writer { session: caller.session, user: caller.user, role: grant.role, until: grant.until };
+    let by = Writer { user_session: caller.user_session, user: caller.user, role: grant.role, until: grant.until };
     Ok(rest.documents.write(document, by, update, idempotency).await?.seq)
 }
 

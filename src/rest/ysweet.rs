@@ -10,13 +10,13 @@ use super::documents::require_writable;
 use super::update::write_update;
 use super::{ApiError, Problem, Rest, tickets, validate};
 use crate::postgres::documents::{Document, NewDocument};
-use crate::postgres::{StoreError, TenantTx, documents, projects, sessions};
+use crate::postgres::{StoreError, TenantTx, documents, projects, user_sessions};
 use crate::{paths, tokens};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, post, routes, web};
 use bytes::Bytes;
 use contextnexus_actors::access::{Caller, Role, Scope};
-use contextnexus_actors::ids::{DocumentId, DocumentKey, SessionId, UserId};
+use contextnexus_actors::ids::{DocumentId, DocumentKey, UserId, UserSessionId};
 use contextnexus_actors::ports::RoomName;
 use contextnexus_actors::room;
 use serde::{Deserialize, Serialize};
@@ -177,17 +177,17 @@ async fn authorize(
         None => caller.user,
     };
     let token = tokens::fresh(caller.tenant)?;
-    sessions::create(
+    user_sessions::create(
         &mut db,
-        sessions::NewSession {
-            id: SessionId(rest.clock.fresh_id()),
+        user_sessions::NewUserSession {
+            id: UserSessionId(rest.clock.fresh_id()),
             user,
-            kind: sessions::Kind::Document(document.id, role),
+            kind: user_sessions::Kind::Document(document.id, role),
             name: None,
             token_hash: tokens::hash(&token),
             created_by: Some(caller.user),
-            parent: Some(caller.session),
-            end: sessions::End::After(Duration::from_secs(u64::from(valid_s))),
+            parent: Some(caller.user_session),
+            end: user_sessions::End::After(Duration::from_secs(u64::from(valid_s))),
             network: None,
         },
     )

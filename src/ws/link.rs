@@ -12,7 +12,7 @@ use crate::proxies::Transport;
 use actix::Recipient;
 use actix_web::dev::Extensions;
 use contextnexus_actors::causes::Cause;
-use contextnexus_actors::ids::ConnectionId;
+use contextnexus_actors::ids::SessionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::report;
@@ -50,7 +50,7 @@ impl Slot {
 /// One WebSocket connection. Lives on one thread, held by the task that reads and the task that writes.
 pub struct Link {
     /// Its name in logs.
-    pub connection: ConnectionId,
+    pub session: SessionId,
     /// What waits to be written.
     pub outbox: Arc<Outbox>,
     /// The session says here that a token was good.
@@ -62,7 +62,7 @@ pub struct Link {
     socket: Arc<Socket>,
     sockets: Arc<Sockets>,
     watch: Watch,
-    session: OnceCell<Recipient<Disconnected>>,
+    actor: OnceCell<Recipient<Disconnected>>,
     facts: Cell<Facts>,
     peer: Cell<Peer>,
     /// The writing half, when it waits for the reading half's end.
@@ -136,7 +136,7 @@ impl Facts {
 impl Link {
     /// Takes the connection over, and has it watched.
     pub fn new(
-        (connection, dialect): (ConnectionId, Dialect),
+        (session, dialect): (SessionId, Dialect),
         outbox: Arc<Outbox>,
         (socket, seat): (Socket, Seat),
         sockets: Arc<Sockets>,
@@ -149,7 +149,7 @@ impl Link {
         let _ = socket.options().set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
         metrics::gauge!("contextnexus_ws_connections", "dialect" => label(dialect)).increment(1.0);
         let link = Rc::new(Self {
-            connection,
+            session,
             outbox,
             authentication: Arc::default(),
             over: Notify::new(),
@@ -157,7 +157,7 @@ impl Link {
             socket: Arc::new(socket),
             sockets,
             watch: watch.clone(),
-            session: OnceCell::new(),
+            actor: OnceCell::new(),
             facts: Cell::new(Facts::new(Instant::now())),
             peer: Cell::new(Peer::Open),
             writer: RefCell::default(),
@@ -179,12 +179,12 @@ impl Link {
 
     /// This session answers for it.
     pub fn belongs_to(&self, session: &SessionHandle) {
-        let _ = self.session.set(session.disconnected.clone()); // set once, at the upgrade
+        let _ = self.actor.set(session.disconnected.clone()); // set once, at the upgrade
     }
 
     /// Its session is gone: it ended by itself, or panicked.
     pub fn is_orphaned(&self) -> bool {
-        self.session.get().is_some_and(|session| !session.connected())
+        self.actor.get().is_some_and(|actor| !actor.connected())
     }
 
     /// Counts what was written since this was called last. Not frame by frame: a counter that all threads share costs as much as the rest
@@ -237,7 +237,7 @@ impl Link {
     /// Ends the connection now, whatever its client does.
     pub fn shut(&self, why: &'static str) {
         metrics::counter!("contextnexus_ws_shut_total", "reason" => why).increment(1);
-        report!(Cause::Ended, connection.id = %self.connection, reason = why, "connection shut down: {why}");
+        report!(Cause::Ended, session.id = %self.session, reason = why, "connection shut down: {why}");
         self.note(|facts| facts.is_shut = true);
         if self.socket().is_writing() {
             // What the kernel holds for a client that takes nothing would stay until it takes it, and behind it the client would not see
@@ -265,10 +265,7 @@ impl Drop for Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link")
-            .field("connection", &self.connection)
-            .field("facts", &self.facts.get())
-            .finish_non_exhaustive()
+        f.debug_struct("Link").field("session", &self.session).field("facts", &self.facts.get()).finish_non_exhaustive()
     }
 }
 

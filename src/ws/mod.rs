@@ -33,7 +33,7 @@ use actix::Recipient;
 use admission::{Admission, Seats};
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::Clock;
-use contextnexus_actors::ids::ConnectionId;
+use contextnexus_actors::ids::SessionId;
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::session::messages::{Disconnected, Inbound};
 use contextnexus_actors::session::{self, Opening, Services};
@@ -172,9 +172,9 @@ impl Sockets {
     }
 
     /// The closing wave has reached this connection.
-    fn must_go(&self, connection: ConnectionId, now: Instant) -> bool {
+    fn must_go(&self, session: SessionId, now: Instant) -> bool {
         self.wave.get().is_some_and(|wave| {
-            let share = f64::from(connection.0.as_fields().3[7]) / 256.0; // a random byte of the id
+            let share = f64::from(session.0.as_fields().3[7]) / 256.0; // a random byte of the id
             now.saturating_duration_since(wave.since) >= wave.lasts.mul_f64(share)
         })
     }

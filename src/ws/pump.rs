@@ -10,7 +10,7 @@ use contextnexus_actors::budget::Share;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::protocol::frame::{close_frame, close_frame_empty, pong_frame};
 use contextnexus_actors::report;
-use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
+use contextnexus_actors::session::messages::{ClientMessage, Disconnected, Inbound};
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::convert::Infallible;
 use std::io;
@@ -78,7 +78,7 @@ pub async fn run(mut early: Payload, link: Rc<Link>, session: SessionHandle) {
         }
         End::Refused(refusal) => {
             metrics::counter!("contextnexus_ws_refused_input_total", "reason" => refusal.label()).increment(1);
-            report!(refusal.cause(), connection.id = %link.connection, "connection closed: {refusal}");
+            report!(refusal.cause(), session.id = %link.session, "connection closed: {refusal}");
             outbox.close(close_frame(refusal.code(), &refusal.to_string()));
         }
         End::Over if link.facts().ending_since.is_some() => peer = Peer::Open,
@@ -155,7 +155,7 @@ impl Pump {
                     if !messages.is_empty() {
                         self.count(messages.len());
                         // Sent like this nobody can take it back; a session that is over hears nothing.
-                        let _ = session.inbound.try_send(Inbound { frames: messages, held: None });
+                        let _ = session.inbound.try_send(Inbound { messages, share: None });
                         // Whoever goes does not wait for long until it was heard, which the answer to what comes behind it tells.
                         let _ = tokio::time::timeout(LAST_WORDS, session.inbound.send(Inbound::default())).await;
                     }
@@ -286,17 +286,17 @@ impl Pump {
         self.link.note(|facts| facts.partial_since = None);
     }
 
-    async fn hand_over(&mut self, messages: Vec<Frame>, session: &SessionHandle) -> Result<(), End> {
-        let bytes: usize = messages.iter().map(Frame::bytes).sum();
+    async fn hand_over(&mut self, messages: Vec<ClientMessage>, session: &SessionHandle) -> Result<(), End> {
+        let bytes: usize = messages.iter().map(ClientMessage::bytes).sum();
         // What one read brings is no more than may be read ahead.
         let large = if bytes > READ_BYTES_MAX { bytes } else { 0 };
         self.account(large)?;
         if messages.is_empty() {
             return Ok(());
         }
-        let held = (large > 0).then(|| Arc::new(self.share.split(large)));
+        let share = (large > 0).then(|| Arc::new(self.share.split(large)));
         self.count(messages.len());
-        let taken = session.inbound.send(Inbound { frames: messages, held });
+        let taken = session.inbound.send(Inbound { messages, share: share });
         self.until(taken).await?.map_err(|_| End::SessionLost)
     }
 
@@ -328,13 +328,13 @@ impl Pump {
 
 /// A bucket of control frames.
 struct Allowance {
-    left: f64,
+    remaining: f64,
     at: Instant,
 }
 
 impl Allowance {
     fn new(now: Instant) -> Self {
-        Self { left: CONTROLS_AT_ONCE, at: now }
+        Self { remaining: CONTROLS_AT_ONCE, at: now }
     }
 
     /// Takes so many; how long to wait before more may come.
@@ -342,8 +342,8 @@ impl Allowance {
         const PAUSE_MAX: f64 = 5.0; // the rest of the debt is waited for after the next read
         let earned = now.saturating_duration_since(self.at).as_secs_f64() * CONTROLS_PER_S;
         self.at = now;
-        self.left = (self.left + earned).min(CONTROLS_AT_ONCE) - count as f64;
-        Duration::from_secs_f64((-self.left / CONTROLS_PER_S).clamp(0.0, PAUSE_MAX))
+        self.remaining = (self.remaining + earned).min(CONTROLS_AT_ONCE) - count as f64;
+        Duration::from_secs_f64((-self.remaining / CONTROLS_PER_S).clamp(0.0, PAUSE_MAX))
     }
 }
 

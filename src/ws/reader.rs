@@ -10,7 +10,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use contextnexus_actors::causes::Cause;
 use contextnexus_actors::document::close;
 use contextnexus_actors::protocol::frame::CONTROL_PAYLOAD_MAX;
-use contextnexus_actors::session::messages::Frame;
+use contextnexus_actors::session::messages::ClientMessage;
 use tokio_util::codec::Decoder as _;
 
 /// The last frame of a message has this bit (RFC 6455, 5.2).
@@ -27,7 +27,7 @@ const FRAGMENTS_MAX: usize = 4_096;
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A whole message.
-    Message(Frame),
+    Message(ClientMessage),
     /// Wants a pong with this payload.
     Ping(Bytes),
     /// Lives.
@@ -103,7 +103,7 @@ pub struct Reader {
 struct Past {
     begins: Bytes,
     /// Bytes of its current frame that are still to come.
-    left: usize,
+    remaining: usize,
     is_last: bool,
 }
 
@@ -171,8 +171,8 @@ impl Reader {
             if self.past.is_some() && !self.pass_by()? {
                 return Ok(None);
             }
-            if let Some(past) = self.past.take_if(|past| past.left == 0 && past.is_last) {
-                return Ok(Some(Event::Message(Frame::TooLarge(past.begins))));
+            if let Some(past) = self.past.take_if(|past| past.remaining == 0 && past.is_last) {
+                return Ok(Some(Event::Message(ClientMessage::TooLarge(past.begins))));
             }
             let used: usize = self.fragments.as_ref().map_or(0, |fragments| fragments.length);
             match claimed(&self.buffer) {
@@ -248,17 +248,17 @@ impl Reader {
         };
         self.is_worn = true;
         self.buffer.advance(header);
-        self.past = Some(Past { begins, left: payload, is_last });
+        self.past = Some(Past { begins, remaining: payload, is_last });
     }
 
     /// Discards what has come of a message that is too large. True: something else is at the front now, or the message is over.
     fn pass_by(&mut self) -> Result<bool, Refusal> {
         self.is_worn = true;
         while let Some(past) = &mut self.past {
-            let here = past.left.min(self.buffer.len());
+            let here = past.remaining.min(self.buffer.len());
             self.buffer.advance(here);
-            past.left -= here;
-            if past.left > 0 {
+            past.remaining -= here;
+            if past.remaining > 0 {
                 return Ok(false);
             }
             if past.is_last {
@@ -275,7 +275,7 @@ impl Reader {
                         return Err(Refusal::Invalid); // only its next piece, or a control frame, may come
                     }
                     past.is_last = self.buffer[0] & FIN != 0;
-                    past.left = payload;
+                    past.remaining = payload;
                     self.buffer.advance(header);
                 }
                 Claim::Frame { is_control: true, .. } => return Ok(true),
@@ -287,8 +287,8 @@ impl Reader {
 
     fn event(&mut self, decoded: Decoded) -> Result<Option<Event>, Refusal> {
         Ok(Some(match decoded {
-            Decoded::Binary(payload) => Event::Message(Frame::Binary(own(payload))),
-            Decoded::Text(text) => Event::Message(Frame::Text(text.len())),
+            Decoded::Binary(payload) => Event::Message(ClientMessage::Binary(own(payload))),
+            Decoded::Text(text) => Event::Message(ClientMessage::Text(text.len())),
             Decoded::Ping(payload) => Event::Ping(own(payload)),
             Decoded::Pong(_) => Event::Pong,
             Decoded::Close(reason) => Event::Close(reason.map(|reason| reason.code.into())),
@@ -301,10 +301,10 @@ impl Reader {
                     Some(Fragments { is_text: false, bytes, .. }) => {
                         let mut bytes = Vec::from(bytes);
                         bytes.shrink_to_fit();
-                        Event::Message(Frame::Binary(bytes.into()))
+                        Event::Message(ClientMessage::Binary(bytes.into()))
                     }
-                    Some(Fragments { length, .. }) => Event::Message(Frame::Text(length)),
-                    None => Event::Message(Frame::Text(0)), // the codec refuses it before
+                    Some(Fragments { length, .. }) => Event::Message(ClientMessage::Text(length)),
+                    None => Event::Message(ClientMessage::Text(0)), // the codec refuses it before
                 }
             }
         }))

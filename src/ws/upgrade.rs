@@ -16,7 +16,7 @@ use actix_web::web::{Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::handshake_with_protocols;
 use contextnexus_actors::causes::Cause;
-use contextnexus_actors::ids::ConnectionId;
+use contextnexus_actors::ids::SessionId;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::report;
@@ -100,16 +100,16 @@ fn try_open(
     let watch = request.app_data::<Watch>().ok_or(Refused::NoDescriptor)?;
     let socket = Socket::new(slot.take().ok_or(Refused::NoDescriptor)?);
 
-    let connection = ConnectionId(sockets.clock.fresh_id());
+    let id = SessionId(sockets.clock.fresh_id());
     let outbox = Arc::new(Outbox::new(sockets.settings.outbox_bytes_max));
     let token = credentials::token(request, with_cookie);
     if token.is_none() && !with_cookie {
         tell_of_cookie(request, sockets, dialect);
     }
-    let link = Link::new((connection, dialect), Arc::clone(&outbox), (socket, seat), Arc::clone(&**sockets), watch);
-    tracing::debug!(connection.id = %connection, dialect = label(dialect), "connection opened");
+    let link = Link::new((id, dialect), Arc::clone(&outbox), (socket, seat), Arc::clone(&**sockets), watch);
+    tracing::debug!(session.id = %id, dialect = label(dialect), "connection opened");
     let authentication = Arc::clone(&link.authentication);
-    let session = sockets.sessions.start(Opening { connection, dialect, room, token, outbox, authentication });
+    let session = sockets.sessions.start(Opening { session: id, dialect, room, token, outbox, authentication });
     link.belongs_to(&session);
     let response = handshake.finish();
     let head = head_of(&response);

@@ -63,7 +63,7 @@ impl Default for Deadlines {
 /// What is to be done about a connection. Whatever leads to `Close` or `Shut` makes it restless before it is due, so these come one look
 /// after their deadline at the latest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum WatchVerdict {
     /// Nothing.
     Fine,
     /// Ask whether it lives. Comes in the connection's own turn: up to [`TURNS`] looks late, which its time to answer does not count.
@@ -75,38 +75,38 @@ pub enum Verdict {
 }
 
 /// Decides. `is_closing`: nothing may be added to the outbox any more.
-pub fn judge(now: Instant, facts: &Facts, is_closing: bool, deadlines: &Deadlines) -> Verdict {
+pub fn judge(now: Instant, facts: &Facts, is_closing: bool, deadlines: &Deadlines) -> WatchVerdict {
     let since = |instant: Instant| now.saturating_duration_since(instant);
     if facts.is_shut {
-        return Verdict::Fine;
+        return WatchVerdict::Fine;
     }
     if let Some(ending) = facts.ending_since {
-        return if since(ending) > deadlines.end { Verdict::Shut("end_overdue") } else { Verdict::Fine };
+        return if since(ending) > deadlines.end { WatchVerdict::Shut("end_overdue") } else { WatchVerdict::Fine };
     }
     if facts.closing_since.is_some_and(|closing| since(closing) > deadlines.close) {
-        return Verdict::Shut("close_overdue");
+        return WatchVerdict::Shut("close_overdue");
     }
     if let Some(stuck) = facts.stuck_since {
         if is_closing && since(stuck) >= deadlines.end_stuck {
-            return Verdict::Shut("closed_while_stuck");
+            return WatchVerdict::Shut("closed_while_stuck");
         }
         if since(stuck) >= deadlines.stall {
-            return Verdict::Shut("slow_consumer");
+            return WatchVerdict::Shut("slow_consumer");
         }
     }
     if is_closing || !facts.reading {
-        return Verdict::Fine;
+        return WatchVerdict::Fine;
     }
     if facts.partial_since.is_some() && since(facts.progress_since) > deadlines.message {
-        return Verdict::Close("message took too long");
+        return WatchVerdict::Close("message took too long");
     }
     if facts.unanswered && since(facts.asked_at.max(facts.heard_at)) > deadlines.pong {
-        return Verdict::Shut("no_pong");
+        return WatchVerdict::Shut("no_pong");
     }
     if since(facts.asked_at) >= deadlines.ping {
-        return Verdict::Ping;
+        return WatchVerdict::Ping;
     }
-    Verdict::Fine
+    WatchVerdict::Fine
 }
 
 /// Whether a client that hears nothing for 3 s takes us for dead while it sends one long message.
@@ -151,7 +151,7 @@ struct Watched {
     turn: usize,
     lingering: Vec<(Instant, Arc<Socket>)>,
     /// The task runs.
-    looking: bool,
+    is_checking: bool,
 }
 
 /// Connections that have their turn together.
@@ -178,7 +178,7 @@ impl Watch {
     }
 
     fn start(&self) {
-        if std::mem::replace(&mut self.0.borrow_mut().looking, true) {
+        if std::mem::replace(&mut self.0.borrow_mut().is_checking, true) {
             return;
         }
         let watch = self.clone();
@@ -187,7 +187,7 @@ impl Watch {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                if !watch.look(Instant::now()) {
+                if !watch.check(Instant::now()) {
                     break;
                 }
             }
@@ -195,20 +195,20 @@ impl Watch {
     }
 
     /// Whether there is anything to look at again.
-    fn look(&self, now: Instant) -> bool {
+    fn check(&self, now: Instant) -> bool {
         let (in_turn, restless) = self.0.borrow_mut().due(now);
         let mut sums = Sums::default();
         for link in in_turn {
             if link.is_orphaned() {
                 link.outbox.close(close_frame(1011, "internal error")); // nothing, where the session closed it
             }
-            look_at(&link, now);
+            check_link(&link, now);
             sums.add(&link);
         }
         for link in restless {
-            look_at(&link, now);
+            check_link(&link, now);
         }
-        self.0.borrow_mut().looked(sums)
+        self.0.borrow_mut().checked(sums)
     }
 }
 
@@ -231,12 +231,12 @@ impl Watched {
     }
 
     /// A look is over, with these sums of the share whose turn it was. Whether there is anything to look at again.
-    fn looked(&mut self, sums: Sums) -> bool {
+    fn checked(&mut self, sums: Sums) -> bool {
         if let Some(share) = self.shares.get_mut(self.turn) {
             sums.show(std::mem::replace(&mut share.sums, sums));
         }
-        self.looking = !self.lingering.is_empty() || self.shares.iter().any(|share| !share.links.is_empty());
-        self.looking
+        self.is_checking = !self.lingering.is_empty() || self.shares.iter().any(|share| !share.links.is_empty());
+        self.is_checking
     }
 }
 
@@ -253,7 +253,7 @@ fn is_restless(link: &Link) -> bool {
         || is_waiting(link) // may be stuck, or closing: the close frame waits as all else does
 }
 
-fn look_at(link: &Link, now: Instant) {
+fn check_link(link: &Link, now: Instant) {
     let outbox = &link.outbox;
     let moved = link.socket().written() != link.facts().written;
     let is_waiting = is_waiting(link);
@@ -269,7 +269,7 @@ fn look_at(link: &Link, now: Instant) {
         }
     });
     let sockets = link.sockets();
-    if sockets.must_go(link.connection, now) {
+    if sockets.must_go(link.session, now) {
         outbox.close(close_frame(1012, "server restarts"));
     }
     let deadlines = &sockets.settings.deadlines;
@@ -279,8 +279,8 @@ fn look_at(link: &Link, now: Instant) {
         link.note(|facts| facts.reassured_at = now);
     }
     match judge(now, &link.facts(), outbox.is_closed(), deadlines) {
-        Verdict::Fine => {}
-        Verdict::Ping => {
+        WatchVerdict::Fine => {}
+        WatchVerdict::Ping => {
             // Full, it is stuck, which is seen without a ping.
             let _ = outbox.push_control(ping_frame(b""));
             link.note(|facts| {
@@ -288,11 +288,11 @@ fn look_at(link: &Link, now: Instant) {
                 facts.unanswered = true;
             });
         }
-        Verdict::Close(why) => {
+        WatchVerdict::Close(why) => {
             metrics::counter!("contextnexus_ws_refused_input_total", "reason" => "too_slow").increment(1);
             outbox.close(close_frame(1008, why));
         }
-        Verdict::Shut(why) => link.shut(why),
+        WatchVerdict::Shut(why) => link.shut(why),
     }
 }
 
@@ -305,11 +305,11 @@ mod tests {
     use crate::ws::{SessionHandle, Settings, Sockets, StartSession};
     use contextnexus_actors::budget::Budgets;
     use contextnexus_actors::clock::{Clock as _, SystemClock};
-    use contextnexus_actors::ids::ConnectionId;
+    use contextnexus_actors::ids::SessionId;
     use contextnexus_actors::outbox::{Outbox, Pushed};
     use contextnexus_actors::session::Opening;
 
-    fn facts(change: impl FnOnce(&mut Facts, Instant)) -> impl Fn(u64) -> Verdict {
+    fn facts(change: impl FnOnce(&mut Facts, Instant)) -> impl Fn(u64) -> WatchVerdict {
         let start = Instant::now();
         let mut facts = Facts::new(start);
         change(&mut facts, start);
@@ -337,7 +337,7 @@ mod tests {
             ours.set_nonblocking(true).unwrap();
             let stream = Stream::plain(tokio::net::TcpStream::from_std(ours).unwrap());
             let seat = sockets.admission.admit([127, 0, 0, 1].into()).unwrap();
-            let name = (ConnectionId(SystemClock.fresh_id()), Dialect::YWebsocket);
+            let name = (SessionId(SystemClock.fresh_id()), Dialect::YWebsocket);
             let outbox = Arc::new(Outbox::new(1 << 20));
             let socket = Socket::new(Arc::new(stream));
             (Link::new(name, outbox, (socket, seat), Arc::clone(&sockets), watch), peer)
@@ -351,7 +351,7 @@ mod tests {
         let mut seen = vec![Vec::new(); connections.len()];
         for look in 0..looks {
             let now = start + LOOK_INTERVAL * look as u32;
-            assert!(watch.look(now));
+            assert!(watch.check(now));
             for ((link, _), seen) in connections.iter().zip(&mut seen) {
                 if link.facts().heard_at == now {
                     seen.push(look);
@@ -424,7 +424,7 @@ mod tests {
                 assert_eq!(link.outbox.push(frame.clone()), Pushed::Taken);
             }
             connections[3].0.note(|facts| facts.reading = false);
-            let round = || (0..TURNS).map(|_| watch.look(Instant::now())).fold(true, |_, again| again);
+            let round = || (0..TURNS).map(|_| watch.check(Instant::now())).fold(true, |_, again| again);
             assert!(round());
             assert_eq!(shown(), (7.0 * frame.len() as f64, 1.0));
             connections.drain(..4);
@@ -439,8 +439,8 @@ mod tests {
     #[test]
     fn who_takes_nothing_for_ten_seconds_is_shut_down() {
         let at = facts(|facts, now| facts.stuck_since = Some(now));
-        assert_eq!(at(9_900), Verdict::Fine);
-        assert_eq!(at(10_000), Verdict::Shut("slow_consumer"));
+        assert_eq!(at(9_900), WatchVerdict::Fine);
+        assert_eq!(at(10_000), WatchVerdict::Shut("slow_consumer"));
     }
 
     #[test]
@@ -448,37 +448,37 @@ mod tests {
         let now = Instant::now();
         let stuck = Facts { stuck_since: Some(now), ..Facts::new(now) };
         let at = |ms| judge(now + Duration::from_millis(ms), &stuck, true, &Deadlines::default());
-        assert_eq!(at(299), Verdict::Fine);
-        assert_eq!(at(300), Verdict::Shut("closed_while_stuck"));
+        assert_eq!(at(299), WatchVerdict::Fine);
+        assert_eq!(at(300), WatchVerdict::Shut("closed_while_stuck"));
         let slow = Facts { stuck_since: None, ..stuck };
-        assert_eq!(judge(now + Duration::from_secs(9), &slow, true, &Deadlines::default()), Verdict::Fine);
+        assert_eq!(judge(now + Duration::from_secs(9), &slow, true, &Deadlines::default()), WatchVerdict::Fine);
     }
 
     #[test]
     fn a_closed_connection_that_takes_a_little_now_and_then_is_not_waited_for_either() {
         let at = facts(|facts, now| facts.closing_since = Some(now));
-        assert_eq!(at(10_000), Verdict::Fine);
-        assert_eq!(at(10_001), Verdict::Shut("close_overdue"));
+        assert_eq!(at(10_000), WatchVerdict::Fine);
+        assert_eq!(at(10_001), WatchVerdict::Shut("close_overdue"));
     }
 
     #[test]
     fn the_end_of_a_connection_has_a_deadline() {
         let at = facts(|facts, now| facts.ending_since = Some(now));
-        assert_eq!(at(700), Verdict::Fine);
-        assert_eq!(at(701), Verdict::Shut("end_overdue"));
+        assert_eq!(at(700), WatchVerdict::Fine);
+        assert_eq!(at(701), WatchVerdict::Shut("end_overdue"));
     }
 
     #[test]
     fn half_a_message_is_waited_for_as_long_as_it_makes_progress() {
         let at = facts(|facts, now| facts.partial_since = Some(now));
-        assert_eq!(at(10_000), Verdict::Fine);
-        assert_eq!(at(10_001), Verdict::Close("message took too long"));
+        assert_eq!(at(10_000), WatchVerdict::Fine);
+        assert_eq!(at(10_001), WatchVerdict::Close("message took too long"));
         let slow = facts(|facts, now| {
             facts.partial_since = Some(now);
             facts.progress_since = now + Duration::from_secs(300);
         });
-        assert_eq!(slow(309_000), Verdict::Ping, "it has been coming for five minutes");
-        assert_eq!(slow(310_001), Verdict::Close("message took too long"));
+        assert_eq!(slow(309_000), WatchVerdict::Ping, "it has been coming for five minutes");
+        assert_eq!(slow(310_001), WatchVerdict::Close("message took too long"));
     }
 
     #[test]
@@ -499,12 +499,12 @@ mod tests {
     #[test]
     fn a_peer_is_asked_and_must_say_something() {
         let at = facts(|_, _| {});
-        assert_eq!(at(19_999), Verdict::Fine);
-        assert_eq!(at(20_000), Verdict::Ping);
+        assert_eq!(at(19_999), WatchVerdict::Fine);
+        assert_eq!(at(20_000), WatchVerdict::Ping);
         let at = facts(|facts, _| facts.unanswered = true);
-        assert_eq!(at(20_001), Verdict::Shut("no_pong"));
+        assert_eq!(at(20_001), WatchVerdict::Shut("no_pong"));
         let at = facts(|facts, now| (facts.unanswered, facts.heard_at) = (true, now + Duration::from_secs(15)));
-        assert_eq!(at(20_001), Verdict::Ping, "other bytes are a sign of life too");
+        assert_eq!(at(20_001), WatchVerdict::Ping, "other bytes are a sign of life too");
     }
 
     #[test]
@@ -514,6 +514,6 @@ mod tests {
             facts.unanswered = true;
             facts.partial_since = Some(now);
         });
-        assert_eq!(at(60_000), Verdict::Fine);
+        assert_eq!(at(60_000), WatchVerdict::Fine);
     }
 }

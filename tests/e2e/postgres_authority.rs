@@ -3,13 +3,13 @@
 use crate::support::postgres::{TestDatabase, TestTenant, fresh};
 use contextnexus::postgres::authority::PostgresAuthority;
 use contextnexus::postgres::projects::{self, NewProject};
-use contextnexus::postgres::sessions::{self, End, Kind, NewSession};
+use contextnexus::postgres::user_sessions::{self, End, Kind, NewUserSession};
 use contextnexus::postgres::{self, Database};
 use contextnexus::tokens;
 use contextnexus_actors::access::{Caller, Role, Scope, Token};
 use contextnexus_actors::clock::SystemClock;
-use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, UserId};
-use contextnexus_actors::ports::{AccessDenied, Authority, Held, RoomName, Standing};
+use contextnexus_actors::ids::{DocumentId, ProjectId, UserId, UserSessionId};
+use contextnexus_actors::ports::{AccessDenied, Authority, RightInUse, RoomName, Standing};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,13 +45,13 @@ impl House {
         user
     }
 
-    async fn token(&self, user: UserId, kind: Kind) -> (Token, SessionId) {
+    async fn token(&self, user: UserId, kind: Kind) -> (Token, UserSessionId) {
         self.child(user, kind, None).await
     }
 
-    async fn child(&self, user: UserId, kind: Kind, parent: Option<SessionId>) -> (Token, SessionId) {
-        let (token, id) = (tokens::fresh(self.tenant.id).expect("a token"), SessionId(fresh()));
-        let new = NewSession {
+    async fn child(&self, user: UserId, kind: Kind, parent: Option<UserSessionId>) -> (Token, UserSessionId) {
+        let (token, id) = (tokens::fresh(self.tenant.id).expect("a token"), UserSessionId(fresh()));
+        let new = NewUserSession {
             id,
             user,
             kind,
@@ -63,7 +63,7 @@ impl House {
             network: None,
         };
         let mut db = postgres::begin(&self.database, self.tenant.id).await.expect("begin");
-        sessions::create(&mut db, new).await.expect("create a session");
+        user_sessions::create(&mut db, new).await.expect("create a session");
         db.commit().await.expect("commit");
         (token, id)
     }
@@ -106,11 +106,11 @@ fn named(name: &str) -> RoomName {
 async fn a_token_is_its_users_until_something_ends_it() {
     let house = House::create().await;
     let user = house.member("editor").await;
-    let (token, session) = house.token(user, Kind::Login).await;
+    let (token, user_session) = house.token(user, Kind::Login).await;
     let caller = house.authority.authenticate(&token).await.expect("a fresh token");
     assert_eq!(
-        (caller.tenant, caller.user, caller.session, caller.scope),
-        (house.tenant.id, user, session, Scope::User)
+        (caller.tenant, caller.user, caller.user_session, caller.scope),
+        (house.tenant.id, user, user_session, Scope::User)
     );
 
     let elsewhere = house.test.tenant("two").await;
@@ -157,11 +157,11 @@ async fn a_token_is_its_users_until_something_ends_it() {
 async fn a_ticket_is_redeemed_once_and_in_time() {
     let house = House::create().await;
     let (user, document) = (house.member("editor").await, house.tenant.document().await);
-    let (token, session) = house.token(user, House::ticket(document, Role::Viewer, 60)).await;
+    let (token, user_session) = house.token(user, House::ticket(document, Role::Viewer, 60)).await;
     let tries = join_all((0..10).map(|_| house.authority.authenticate(&token))).await;
     let redeemed: Vec<_> = tries.iter().flatten().collect();
     assert_eq!(redeemed.len(), 1, "{tries:?}");
-    assert_eq!((redeemed[0].session, redeemed[0].scope), (session, Scope::Document(document, Role::Viewer)));
+    assert_eq!((redeemed[0].user_session, redeemed[0].scope), (user_session, Scope::Document(document, Role::Viewer)));
     assert!(tries.iter().all(|tried| !matches!(tried, Err(AccessDenied::Unavailable))), "{tries:?}");
 
     // The row is the connection's session from now on.
@@ -190,12 +190,12 @@ async fn an_applications_own_user_opens_what_its_ticket_says() {
             &[user.0],
         )
         .await;
-    let (token, session) = house.token(user, Kind::Document(document, Role::Editor)).await;
+    let (token, user_session) = house.token(user, Kind::Document(document, Role::Editor)).await;
     for _ in 0..2 {
         let caller = house.authority.authenticate(&token).await.expect("a document token is good again and again");
         assert_eq!(house.authority.open(&caller, &RoomName::Id(document)).await.expect("open").role, Role::Editor);
     }
-    let held = Held { session, user, document };
+    let held = RightInUse { user_session, user, document };
     let rechecked = house.authority.recheck(house.tenant.id, None, &[held]).await.expect("recheck");
     assert!(matches!(rechecked.standings[..], [(_, Standing::Granted(grant))] if grant.role == Role::Editor));
 }
@@ -364,7 +364,7 @@ async fn a_look_reads_a_few_rows_however_many_there_are() {
         house.tenant.sql(insert, &[project]).await;
     }
     let user = house.member("editor").await;
-    let (token, session) = house.token(user, Kind::Login).await;
+    let (token, user_session) = house.token(user, Kind::Login).await;
     let mut superuser = house.test.superuser().await;
     sqlx::query("analyze").execute(&mut superuser).await.expect("analyze");
     let mut read = async || -> Vec<(String, i64)> {
@@ -378,16 +378,16 @@ async fn a_look_reads_a_few_rows_however_many_there_are() {
     };
     let before = read().await;
     let authority = PostgresAuthority::new(house.test.database(), Arc::new(SystemClock));
-    let looks = 10;
-    for _ in 0..looks {
+    let joins = 10;
+    for _ in 0..joins {
         let caller = authority.authenticate(&token).await.expect("a token");
         let grant = authority.open(&caller, &named("document-7")).await.expect("a document");
         authority.open(&caller, &RoomName::Id(grant.document)).await.expect("the same");
-        let held = Held { session, user, document: grant.document };
+        let held = RightInUse { user_session, user, document: grant.document };
         authority.recheck(house.tenant.id, None, &[held]).await.expect("rights");
     }
     for ((table, after), (_, before)) in read().await.into_iter().zip(before) {
-        let rows = (after - before) / looks;
+        let rows = (after - before) / joins;
         assert!((1..many / 200).contains(&rows), "{rows} rows of {table} for one look");
     }
 }
@@ -427,17 +427,21 @@ async fn looks_share_a_connection_and_outlive_it() {
 async fn every_change_of_a_right_in_use_is_seen_once() {
     let house = House::create().await;
     let (editor, document) = (house.member("editor").await, house.tenant.document().await);
-    let session = house.caller(editor).await.session;
+    let user_session = house.caller(editor).await.user_session;
     let admin = house.member("none").await;
     house.tenant.sql("update users set is_tenant_admin = true where tenant_id = $1 and id = $2", &[admin.0]).await;
-    let admins = house.caller(admin).await.session;
-    let held = [Held { session, user: editor, document }, Held { session: admins, user: admin, document }];
+    let admins = house.caller(admin).await.user_session;
+    let held = [
+        RightInUse { user_session, user: editor, document },
+        RightInUse { user_session: admins, user: admin, document },
+    ];
     let mut since = None;
     let mut look = async || -> Option<(Standing, Standing)> {
         let rechecked = house.authority.recheck(house.tenant.id, since, &held).await.expect("recheck");
         since = Some(rechecked.epoch);
-        let of =
-            |wanted: Held| rechecked.standings.iter().find(|(held, _)| *held == wanted).map(|(_, standing)| *standing);
+        let of = |wanted: RightInUse| {
+            rechecked.standings.iter().find(|(held, _)| *held == wanted).map(|(_, standing)| *standing)
+        };
         Some((of(held[0])?, of(held[1])?))
     };
     let granted = |standing: Standing| match standing {
@@ -455,7 +459,7 @@ async fn every_change_of_a_right_in_use_is_seen_once() {
         ),
         ("delete from project_memberships where tenant_id = $1 and coalesce($2, $3) is not null", None, "granted"),
     ] {
-        house.tenant.sql(change, &[editor.0, session.0]).await;
+        house.tenant.sql(change, &[editor.0, user_session.0]).await;
         let (of_editor, of_admin) = look().await.expect(change);
         match editors {
             Some(role) => assert_eq!(granted(of_editor), role, "{change}"),
@@ -466,7 +470,7 @@ async fn every_change_of_a_right_in_use_is_seen_once() {
     }
     house
         .tenant
-        .sql("update user_sessions set revoked_at = now() where tenant_id = $1 and id = $2", &[session.0])
+        .sql("update user_sessions set revoked_at = now() where tenant_id = $1 and id = $2", &[user_session.0])
         .await;
     assert_eq!(look().await.expect("revoked").0, Standing::SessionEnded);
     house

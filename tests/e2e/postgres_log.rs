@@ -6,8 +6,8 @@ use crate::support::process::PATIENCE;
 use async_trait::async_trait;
 use bytes::Bytes;
 use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
-use contextnexus_actors::ids::{AppendId, DocumentKey, Position, SessionId};
-use contextnexus_actors::ports::contract::{SENTENCES, World};
+use contextnexus_actors::ids::{AppendId, DocumentKey, Position, UserSessionId};
+use contextnexus_actors::ports::contract::{Fixture, SENTENCES};
 use contextnexus_actors::ports::log::{
     AppendOutcome, AppendRequest, Extent, IdempotencyKey, LogError, NewRow, OperationLog, Quarantine, QuarantineReason,
 };
@@ -22,14 +22,14 @@ use uuid::Uuid;
 
 const NOBODY: Uuid = Uuid::nil();
 
-struct PostgresWorld {
+struct PostgresFixture {
     log: PostgresLog,
     tenant: TestTenant,
     other: TestTenant,
     _database: TestDatabase,
 }
 
-impl PostgresWorld {
+impl PostgresFixture {
     async fn create() -> Self {
         let database = TestDatabase::create().await;
         Self {
@@ -42,7 +42,7 @@ impl PostgresWorld {
 }
 
 #[async_trait]
-impl World for PostgresWorld {
+impl Fixture for PostgresFixture {
     fn log(&self) -> &dyn OperationLog {
         &self.log
     }
@@ -74,10 +74,10 @@ impl World for PostgresWorld {
 
 #[tokio::test]
 async fn the_log_keeps_its_contract() {
-    let world = PostgresWorld::create().await;
+    let fixture = PostgresFixture::create().await;
     let mut broken = Vec::new();
     for (sentence, holds) in SENTENCES {
-        if AssertUnwindSafe(holds(&world)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(holds(&fixture)).catch_unwind().await.is_err() {
             broken.push(*sentence);
         }
     }
@@ -87,10 +87,10 @@ async fn the_log_keeps_its_contract() {
 fn append(key: DocumentKey, held: Position, updates: &[&[u8]]) -> AppendRequest {
     AppendRequest {
         key,
-        held,
+        base: held,
         append_id: AppendId(fresh()),
         rows: vec![NewRow {
-            session: SessionId(fresh()),
+            user_session: UserSessionId(fresh()),
             author: None,
             relayed_by: None,
             seen_seq: 0,
@@ -106,9 +106,9 @@ async fn run(connection: &mut PgConnection, statement: &str) {
 
 #[tokio::test]
 async fn a_commit_that_fails_at_its_very_end_is_not_taken_for_one() {
-    let world = PostgresWorld::create().await;
-    let key = world.create().await;
-    let mut superuser = world._database.superuser().await;
+    let fixture = PostgresFixture::create().await;
+    let key = fixture.create().await;
+    let mut superuser = fixture._database.superuser().await;
     run(
         &mut superuser,
         "create function fail_late() returns trigger language plpgsql as
@@ -117,22 +117,22 @@ async fn a_commit_that_fails_at_its_very_end_is_not_taken_for_one() {
              for each row execute function fail_late()",
     )
     .await;
-    let outcome = world.log.append(append(key, Position::START, &[b"x"])).await;
+    let outcome = fixture.log.append(append(key, Position::START, &[b"x"])).await;
     assert!(matches!(outcome, AppendOutcome::Refused(_)), "{outcome:?}");
-    assert_eq!(world.log.load(key).await.expect("load").tail.head.position, Position::START);
+    assert_eq!(fixture.log.load(key).await.expect("load").tail.head.position, Position::START);
 }
 
 #[tokio::test]
 async fn what_postgresql_will_never_take_stands_alone() {
-    let world = PostgresWorld::create().await;
-    let keys = join_all((0..20).map(|_| world.create())).await;
+    let fixture = PostgresFixture::create().await;
+    let keys = join_all((0..20).map(|_| fixture.create())).await;
     let outcomes = join_all(keys.iter().enumerate().map(|(place, &key)| {
         let mut request = append(key, Position::START, &[b"x"]);
         if place == 7 {
             // A zero byte in a text.
             request.rows[0].idempotency = Some(IdempotencyKey { key: "a\0b".to_owned(), body_hash: [0; 32] });
         }
-        world.log.append(request)
+        fixture.log.append(request)
     }))
     .await;
     for (place, outcome) in outcomes.iter().enumerate() {
@@ -146,9 +146,9 @@ async fn what_postgresql_will_never_take_stands_alone() {
 /// The tables have no check constraints, which cost too much: these functions are what keeps such numbers out.
 #[tokio::test]
 async fn an_append_whose_numbers_make_no_sense_is_refused_and_changes_nothing() {
-    let world = PostgresWorld::create().await;
-    let key = world.create().await;
-    let mut superuser = world._database.superuser().await;
+    let fixture = PostgresFixture::create().await;
+    let key = fixture.create().await;
+    let mut superuser = fixture._database.superuser().await;
     let (tenant, document) = (key.tenant.0, key.document.0);
     // Where it is held, where that ends, codec, size, and where its only row begins and ends.
     let one = |held: i64, to: i64, codec: i16, size: i32, _: (i64, i64)| {
@@ -180,7 +180,7 @@ async fn an_append_whose_numbers_make_no_sense_is_refused_and_changes_nothing() 
         let code = answer.err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()));
         assert!(matches!(code.as_deref(), Some("23514" | "23502")), "{statement}: {code:?}");
     }
-    assert_eq!(world.log.load(key).await.expect("load").tail.head.position, Position::START);
+    assert_eq!(fixture.log.load(key).await.expect("load").tail.head.position, Position::START);
     // The statements themselves are sound.
     run(&mut superuser, &many(0, 1, 0, 0, (1, 1))).await;
     run(&mut superuser, &one(1, 2, 0, 0, (2, 2))).await;
@@ -191,10 +191,10 @@ async fn an_append_whose_numbers_make_no_sense_is_refused_and_changes_nothing() 
 
 #[tokio::test]
 async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
-    let world = PostgresWorld::create().await;
-    let key = world.create().await;
-    let mut superuser = world._database.superuser().await;
-    let name = world._database.name.clone();
+    let fixture = PostgresFixture::create().await;
+    let key = fixture.create().await;
+    let mut superuser = fixture._database.superuser().await;
+    let name = fixture._database.name.clone();
     run(
         &mut superuser,
         &format!(
@@ -206,7 +206,7 @@ async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
         ),
     )
     .await;
-    assert!(matches!(world.log.append(append(key, Position::START, &[b"x"])).await, AppendOutcome::Committed(_)));
+    assert!(matches!(fixture.log.append(append(key, Position::START, &[b"x"])).await, AppendOutcome::Committed(_)));
     let seen: Vec<String> =
         sqlx::query_scalar("select setting from seen").fetch_all(&mut superuser).await.expect("look");
     assert_eq!(seen, ["on"]);
@@ -214,14 +214,14 @@ async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
 
 #[tokio::test]
 async fn a_snapshot_of_the_log_is_taken_in_one_instant() {
-    let world = Arc::new(PostgresWorld::create().await);
-    let key = world.create().await;
+    let fixture = Arc::new(PostgresFixture::create().await);
+    let key = fixture.create().await;
     let writing = {
-        let world = Arc::clone(&world);
+        let fixture = Arc::clone(&fixture);
         tokio::spawn(async move {
             let mut at = Position::START;
             for _ in 0..300 {
-                match world.log.append(append(key, at, &[b"x", b"y"])).await {
+                match fixture.log.append(append(key, at, &[b"x", b"y"])).await {
                     AppendOutcome::Committed(position) => at = position,
                     other => panic!("{other:?}"),
                 }
@@ -230,32 +230,32 @@ async fn a_snapshot_of_the_log_is_taken_in_one_instant() {
     };
     while !writing.is_finished() {
         // A row without its head, or a head without its rows, would be called corrupt.
-        world.log.load(key).await.expect("load while somebody writes");
+        fixture.log.load(key).await.expect("load while somebody writes");
     }
     writing.await.expect("the writer");
 }
 
 #[tokio::test]
 async fn quarantined_bytes_are_kept_for_their_author() {
-    let world = PostgresWorld::create().await;
-    let key = world.create().await;
-    let user = world.tenant.user().await;
+    let fixture = PostgresFixture::create().await;
+    let key = fixture.create().await;
+    let user = fixture.tenant.user().await;
     let mut request = append(key, Position::START, &[b"poison"]);
     request.rows[0].author = Some(user);
-    let AppendOutcome::Committed(at) = world.log.append(request).await else { panic!("not committed") };
+    let AppendOutcome::Committed(at) = fixture.log.append(request).await else { panic!("not committed") };
     let what = Quarantine {
         seq_from: 1,
         extent: Extent::Row,
         new_tip: contextnexus_actors::ids::Tip(fresh()),
         reason: QuarantineReason::FoldPanicked,
         update: Bytes::new(),
-        session: None,
+        user_session: None,
         user: None,
     };
-    world.log.quarantine(key, what).await.expect("quarantine");
-    let stored = world.log.load(key).await.expect("load");
+    fixture.log.quarantine(key, what).await.expect("quarantine");
+    let stored = fixture.log.load(key).await.expect("load");
     assert_eq!(stored.quarantined, [Bytes::from_static(b"poison")]);
-    let mut superuser = world._database.superuser().await;
+    let mut superuser = fixture._database.superuser().await;
     let (update, owner, seq): (Vec<u8>, uuid::Uuid, i64) =
         sqlx::query_as("select update, user_id, seq from quarantine").fetch_one(&mut superuser).await.expect("look");
     assert_eq!((&update[..], owner, seq as u64), (&b"poison"[..], user.0, at.seq));
@@ -290,11 +290,11 @@ async fn write_through(log: &PostgresLog, key: DocumentKey, is_enough: &AtomicBo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_connections_break() {
-    let world = PostgresWorld::create().await;
-    let keys = join_all((0..8).map(|_| world.create())).await;
+    let fixture = PostgresFixture::create().await;
+    let keys = join_all((0..8).map(|_| fixture.create())).await;
     let (until, is_enough) = (Instant::now() + Duration::from_secs(3), AtomicBool::new(false));
     let breaking = async {
-        let mut superuser = world._database.superuser().await;
+        let mut superuser = fixture._database.superuser().await;
         let mut broken = 0_i64;
         while Instant::now() < until || broken <= 20 {
             broken += sqlx::query_scalar::<_, i64>(
@@ -308,13 +308,13 @@ async fn nothing_acknowledged_is_lost_when_connections_break() {
         }
         is_enough.store(true, Ordering::Relaxed);
     };
-    let writing = join_all(keys.iter().map(|&key| write_through(&world.log, key, &is_enough)));
+    let writing = join_all(keys.iter().map(|&key| write_through(&fixture.log, key, &is_enough)));
     let ((), finished) = tokio::join!(breaking, writing);
     for (key, at) in keys.into_iter().zip(finished) {
         // The pool may still hold connections that were broken at the very end.
         let patience = Instant::now() + PATIENCE;
         let tail = loop {
-            match world.log.tail(key, Position::START).await {
+            match fixture.log.tail(key, Position::START).await {
                 Err(LogError::Unavailable(_)) if Instant::now() < patience => {
                     tokio::time::sleep(Duration::from_millis(20)).await
                 }

@@ -6,7 +6,7 @@ use crate::support::postgres::{TestDatabase, TestTenant, fresh};
 use crate::support::process::cpu_of;
 use bytes::Bytes;
 use contextnexus::postgres::operation_log::{LogSettings, PostgresLog};
-use contextnexus_actors::ids::{AppendId, DocumentKey, Position, SessionId};
+use contextnexus_actors::ids::{AppendId, DocumentKey, Position, UserSessionId};
 use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest, NewRow, OperationLog};
 use futures_util::future::join_all;
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ const UPDATE: &[u8] = b"\x01\x01\xd2\x85\xd8\xcc\x07\x00\x04\x01\x07content\x01a
 async fn append(log: &PostgresLog, key: DocumentKey, held: Position) -> Position {
     let request = AppendRequest {
         key,
-        held,
+        base: held,
         append_id: AppendId(fresh()),
         rows: vec![NewRow {
-            session: SessionId(fresh()),
+            user_session: UserSessionId(fresh()),
             author: None,
             relayed_by: None,
             seen_seq: held.seq,

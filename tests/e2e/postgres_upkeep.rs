@@ -5,7 +5,7 @@ use crate::support::rest::{Company, TestApp, typing};
 use contextnexus::config::Retention;
 use contextnexus::workers::upkeep::{self, Removed};
 use contextnexus_actors::ids::DocumentId;
-use contextnexus_actors::ports::Held;
+use contextnexus_actors::ports::RightInUse;
 use serde_json::Value;
 
 const RETENTION: Retention = Retention { idempotency_keys_h: 24, ended_sessions_days: 30, upkeep_interval_s: 3600 };
@@ -81,8 +81,11 @@ async fn a_session_with_an_open_document_is_active_and_its_row_is_written_once_a
     let db = TestDatabase::create().await;
     let company = Company::found(&db, "acme").await;
     let app = TestApp::start(db.database());
-    let held =
-        Held { session: company.editor.session, user: company.editor.user, document: DocumentId(company.document) };
+    let held = RightInUse {
+        user_session: company.editor.user_session,
+        user: company.editor.user,
+        document: DocumentId(company.document),
+    };
     let written = "select count(*) from user_sessions where last_activity_at > now() - interval '1 minute'";
     assert_eq!(count(&db, written).await, 0);
     let tenant = company.tenant.id;
@@ -101,6 +104,6 @@ async fn a_session_with_an_open_document_is_active_and_its_row_is_written_once_a
     assert_eq!(company.tenant.sql(aged, &[]).await, 1);
     TestApp::start(db.database()).authority.recheck(tenant, Some(epoch), &[held]).await.unwrap();
     assert_eq!(count(&db, written).await, 1, "and again after a minute, also where no right has changed");
-    let strange = Held { session: contextnexus_actors::ids::SessionId(fresh()), ..held };
+    let strange = RightInUse { user_session: contextnexus_actors::ids::UserSessionId(fresh()), ..held };
     TestApp::start(db.database()).authority.recheck(tenant, None, &[strange]).await.unwrap();
 }

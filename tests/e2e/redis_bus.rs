@@ -10,7 +10,7 @@ use contextnexus::postgres::bus_keys::TenantBusKeys;
 use contextnexus::redis::{BusKey, BusKeys, RedisBus};
 use contextnexus_actors::ids::{NodeId, TenantId};
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage};
-use contextnexus_actors::ports::contract_bus::{self, World, committed, key};
+use contextnexus_actors::ports::contract_bus::{self, Fixture, committed, key};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,7 +60,7 @@ struct OverRedis {
 }
 
 #[async_trait]
-impl World for OverRedis {
+impl Fixture for OverRedis {
     async fn node(&self) -> (NodeId, Arc<dyn Bus>) {
         let url = self.redis.lock().unwrap().url();
         let (node, bus) = connected(&url, self.next.fetch_add(1, Ordering::Relaxed).into()).await;

@@ -62,7 +62,7 @@ fn filled(path: &str, victim: &Company, id: Uuid) -> String {
 fn own_id(path: &str, victim: &Company) -> Uuid {
     match path {
         path if path.starts_with("/v1/projects") => victim.project().0,
-        path if path.starts_with("/v1/sessions") || path.starts_with("/v1/tokens") => victim.editor.session.0,
+        path if path.starts_with("/v1/user-sessions") || path.starts_with("/v1/tokens") => victim.editor.user_session.0,
         _ => victim.document,
     }
 }
@@ -112,7 +112,7 @@ async fn another_tenant_sees_and_changes_nothing() {
     let before = everything(&db, victim.tenant.id.0).await;
     assert!(before.contains("editor@acme.example"));
     for (method, path) in routes() {
-        if path == "/v1/auth/logout" || (method == "DELETE" && path == "/v1/sessions") {
+        if path == "/v1/auth/logout" || (method == "DELETE" && path == "/v1/user-sessions") {
             continue; // about the caller alone, and the caller is needed further on
         }
         if path == "/doc/new" {
@@ -181,7 +181,7 @@ async fn hostile_text_in_every_parameter_is_no_defect() {
     let app = TestApp::start(db.database());
     let nasty = ["'%20or%201=1--", "%00", "%ff", "..%2f..", "%7b%7b", "%F0%9F%98%80", "a%0d%0ab"];
     for (method, path) in routes() {
-        if path == "/v1/auth/logout" || (method == "DELETE" && path == "/v1/sessions") {
+        if path == "/v1/auth/logout" || (method == "DELETE" && path == "/v1/user-sessions") {
             continue;
         }
         for text in nasty {

@@ -17,7 +17,7 @@ async fn refuse(log: &PostgresLog, company: &Company, user: Option<UserId>, upda
         extent: Extent::Row,
         reason: QuarantineReason::Fork,
         update: Bytes::from_static(update),
-        session: None,
+        user_session: None,
         user,
         new_tip: Tip(Uuid::nil()),
     };
@@ -141,7 +141,7 @@ async fn rows_that_break_a_fold_close_a_document_when_they_come_within_ten_minut
         let key = DocumentKey { tenant: company.tenant.id, document: DocumentId(company.document) };
         let new_tip = Tip(Uuid::from_u128(u128::from(seq_from)));
         let (extent, update) = (Extent::Row, Bytes::new());
-        let what = Quarantine { seq_from, extent, reason, update, session: None, user: None, new_tip };
+        let what = Quarantine { seq_from, extent, reason, update, user_session: None, user: None, new_tip };
         log.quarantine(key, what).await.expect("quarantine");
     };
     let is_open = async || {

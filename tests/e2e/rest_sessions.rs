@@ -272,24 +272,24 @@ async fn sessions_are_seen_and_ended_by_their_own_user() {
         tokens.push(login(&app, &company, &company.editor).await["token"].as_str().unwrap().to_owned());
     }
     let mine = &company.editor.token;
-    let page = app.get("/v1/sessions?limit=3").token(mine).send().await.expect(200).json();
+    let page = app.get("/v1/user-sessions?limit=3").token(mine).send().await.expect(200).json();
     assert_eq!(page["items"].as_array().unwrap().len(), 3);
-    let next = format!("/v1/sessions?limit=3&cursor={}", page["next_cursor"].as_str().unwrap());
+    let next = format!("/v1/user-sessions?limit=3&cursor={}", page["next_cursor"].as_str().unwrap());
     let rest = app.get(&next).token(mine).send().await.expect(200).json();
     assert_eq!((rest["items"].as_array().unwrap().len(), rest["next_cursor"].is_null()), (1, true));
 
     let newest = page["items"][0]["id"].as_str().unwrap();
-    let path = format!("/v1/sessions/{newest}");
+    let path = format!("/v1/user-sessions/{newest}");
     assert_eq!(app.delete(&path).token(&company.boss.token).send().await.expect(404).code(), "not_found");
     app.delete(&path).token(mine).send().await.expect(204);
     app.get("/v1/me").token(&tokens[2]).send().await.expect(401);
     app.get("/v1/me").token(&tokens[1]).send().await.expect(200);
 
-    let ended = app.delete("/v1/sessions").token(mine).send().await.expect(200).json();
+    let ended = app.delete("/v1/user-sessions").token(mine).send().await.expect(200).json();
     assert_eq!(ended["revoked"], 2);
     app.get("/v1/me").token(&tokens[1]).send().await.expect(401);
     app.get("/v1/me").token(mine).send().await.expect(200);
-    app.delete("/v1/sessions?keep_current=false").token(mine).send().await.expect(200);
+    app.delete("/v1/user-sessions?keep_current=false").token(mine).send().await.expect(200);
     app.get("/v1/me").token(mine).send().await.expect(401);
 }
 

@@ -67,7 +67,7 @@ async fn a_ticket_opens_its_own_document_and_no_other() {
     for path in [
         "/v1/documents".to_owned(),
         "/v1/projects".into(),
-        "/v1/sessions".into(),
+        "/v1/user-sessions".into(),
         format!("/v1/documents/{}", company.document),
         format!("/v1/documents/{other}/content"),
         "/d/some-name/as-update".into(),
@@ -112,7 +112,7 @@ async fn an_applications_own_users_need_no_account() {
     let one = app.authority.authenticate(&Token(first["ticket"].as_str().unwrap().to_owned())).await.unwrap();
     let two = app.authority.authenticate(&Token(second["ticket"].as_str().unwrap().to_owned())).await.unwrap();
     assert_eq!(one.user, two.user, "one subject, one user");
-    assert_ne!(one.session, two.session);
+    assert_ne!(one.user_session, two.user_session);
     let grant = app.authority.open(&one, &RoomName::Id(DocumentId(company.document))).await.unwrap();
     assert_eq!(grant.role, Role::Editor, "a member of nothing, and yet");
     let rows = "select from users where tenant_id = $1 and id = $2 and kind = 'external' and name = 'Jane Doe'

@@ -1,7 +1,7 @@
 //! Updates that kill whoever folds them, as yrs' own defects would if the gate let them through: each by a mark in its text. The gate admits
 //! them, because to it, and to yrs, they are ordinary text.
 
-use contextnexus_actors::document::witness::{Fold, Witness};
+use contextnexus_actors::ports::witness::{Fold, Witness};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, TenantId};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Damage, Head, HeldHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
+    AppendOutcome, AppendRequest, Damage, Head, LockedHead, LogError, OperationLog, Quarantine, Snapshot, Stored, Tail,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -83,9 +83,9 @@ impl OperationLog for Liar {
         self.honest.tail(key, held).await
     }
 
-    async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError> {
+    async fn lock_head(&self, key: DocumentKey, held: Position) -> Result<Box<dyn LockedHead>, LogError> {
         self.settle(key).await;
-        self.honest.hold(key, held).await
+        self.honest.lock_head(key, held).await
     }
 
     async fn changed_heads(

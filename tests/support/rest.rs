@@ -12,18 +12,18 @@ use contextnexus::origins::Origins;
 use contextnexus::passwords::{self, Passwords};
 use contextnexus::postgres::authority::PostgresAuthority;
 use contextnexus::postgres::operation_log::LogSettings;
-use contextnexus::postgres::{self, Database, sessions, users};
+use contextnexus::postgres::{self, Database, user_sessions, users};
 use contextnexus::rest::{self, LoginLimits, Rest, RestSettings};
 use contextnexus::tokens;
 use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::{Clock, SystemClock};
 use contextnexus_actors::directory::{self, Documents};
-use contextnexus_actors::ids::{NodeId, ProjectId, SessionId, TenantId, UserId};
+use contextnexus_actors::ids::{NodeId, ProjectId, TenantId, UserId, UserSessionId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::ports::Authority;
+use contextnexus_actors::ports::Ports;
 use contextnexus_actors::ports::memory_bus::MemoryBus;
-use contextnexus_actors::world::World;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,13 +133,13 @@ impl TestApp {
         let limits = Limits { update_bytes_max: settings.update_bytes_max, ..Limits::default() };
         let authority: Arc<dyn Authority> = Arc::new(PostgresAuthority::new(database.clone(), clock.clone()));
         let node = NodeId(clock.fresh_id());
-        let world = World {
+        let world = Ports {
             node,
             log: Arc::new(running_log(database.clone(), LogSettings::default())),
             authority: Arc::clone(&authority),
             bus: Arc::new(MemoryBus::alone(node)),
             clock: clock.clone(),
-            witness: Arc::new(contextnexus_actors::document::witness::Nobody),
+            witness: Arc::new(contextnexus_actors::ports::witness::Nobody),
             aside: Arc::new(contextnexus_actors::aside::Inline),
             budgets: Budgets::of(&limits),
             limits: Arc::new(limits),
@@ -188,7 +188,7 @@ impl TestApp {
 #[derive(Clone, Debug)]
 pub struct Person {
     pub user: UserId,
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     pub email: String,
     pub token: String,
 }
@@ -236,29 +236,29 @@ impl Company {
 pub async fn person(database: &Database, tenant: TenantId, email: &str, is_tenant_admin: bool) -> Person {
     let hash = passwords::hash_now(PASSWORD).unwrap();
     let user = UserId(SystemClock.fresh_id());
-    let session = SessionId(SystemClock.fresh_id());
+    let session = UserSessionId(SystemClock.fresh_id());
     let token = tokens::fresh(tenant).unwrap();
     let mut db = postgres::begin(database, tenant).await.unwrap();
     let new = users::NewPerson { id: user, email, name: "Somebody", password_hash: Some(&hash), is_tenant_admin };
     users::create_person(&mut db, new).await.unwrap();
-    sessions::create(
+    user_sessions::create(
         &mut db,
-        sessions::NewSession {
+        user_sessions::NewUserSession {
             id: session,
             user,
-            kind: sessions::Kind::Api,
+            kind: user_sessions::Kind::Api,
             name: Some("test"),
             token_hash: tokens::hash(&token),
             created_by: None,
             parent: None,
-            end: sessions::End::After(Duration::from_secs(3600)),
+            end: user_sessions::End::After(Duration::from_secs(3600)),
             network: None,
         },
     )
     .await
     .unwrap();
     db.commit().await.unwrap();
-    Person { user, session, email: email.to_owned(), token: token.0 }
+    Person { user, user_session: session, email: email.to_owned(), token: token.0 }
 }
 
 /// A v1 update of one client that types `text` into the root `text` from `clock` on, behind what it typed before.

@@ -1,13 +1,13 @@
 //! The directory's shell. What it decides is small enough to stand here: a map, counts, and who is asked about.
 
-use super::Desk;
+use super::Noticeboard;
 use super::messages::{Census, CheckNow, Count, DrainAll, Host, Resign, Resigned, Route};
 use crate::document::actor::DocumentActor;
 use crate::document::messages::{Drain, HeadMoved, Regrant, Unload};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
-use crate::ports::authority::{Held, Standing};
+use crate::ports::Ports;
+use crate::ports::authority::{RightInUse, Standing};
 use crate::ports::log::Head;
-use crate::world::World;
 use actix::prelude::*;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -17,49 +17,49 @@ use std::time::Duration;
 
 /// Joins of a reconnect storm come at once, one from each session.
 const MAILBOX_CAPACITY: usize = 4_096;
-/// Heads are compared at every second look: once a second by default.
+/// Heads are compared at every second poll: once a second by default.
 const HEADS_EVERY: u64 = 2;
 
 /// The documents of this node.
 #[derive(Debug)]
 pub struct Directory {
-    world: World,
+    ports: Ports,
     arbiters: Vec<ArbiterHandle>,
     open: HashMap<DocumentKey, Entry>,
-    /// Access epoch at the last look.
+    /// Access epoch at the last poll.
     epochs: HashMap<TenantId, u64>,
-    /// Tenants that are being asked about right now: one look at a time.
-    looking: HashSet<TenantId>,
-    /// Asked for while looking.
-    look_again: HashSet<TenantId>,
-    looks: u64,
+    /// Tenants that are being asked about right now: one poll at a time.
+    polling: HashSet<TenantId>,
+    /// Asked for while polling.
+    poll_again: HashSet<TenantId>,
+    polls: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     address: Addr<DocumentActor>,
-    desk: Arc<Desk>,
+    noticeboard: Arc<Noticeboard>,
     routed: u64,
 }
 
-/// What one look at a tenant brought.
+/// What one poll of a tenant brought.
 struct News {
     epoch: Option<u64>,
-    standings: Vec<(Held, Standing)>,
+    standings: Vec<(RightInUse, Standing)>,
     heads: Vec<(DocumentId, Head)>,
 }
 
 impl Directory {
     /// Nothing is open.
-    pub(super) fn new(world: World, arbiters: Vec<ArbiterHandle>) -> Self {
+    pub(super) fn new(ports: Ports, arbiters: Vec<ArbiterHandle>) -> Self {
         Self {
-            world,
+            ports: ports,
             arbiters,
             open: HashMap::new(),
             epochs: HashMap::new(),
-            looking: HashSet::new(),
-            look_again: HashSet::new(),
-            looks: 0,
+            polling: HashSet::new(),
+            poll_again: HashSet::new(),
+            polls: 0,
         }
     }
 
@@ -70,8 +70,8 @@ impl Directory {
             entry.routed += 1;
             return entry.address.clone();
         }
-        let desk = Arc::new(Desk::default());
-        let document = DocumentActor::new(key, self.world.clone(), directory, desk.clone());
+        let noticeboard = Arc::new(Noticeboard::default());
+        let document = DocumentActor::new(key, self.ports.clone(), directory, noticeboard.clone());
         let address = match self.arbiters.len() {
             0 => document.start(),
             many => {
@@ -79,31 +79,31 @@ impl Directory {
                 DocumentActor::start_in_arbiter(&self.arbiters[place], |_| document)
             }
         };
-        self.open.insert(key, Entry { address: address.clone(), desk, routed: 1 });
+        self.open.insert(key, Entry { address: address.clone(), noticeboard: noticeboard, routed: 1 });
         address
     }
 
-    fn look(&mut self, tenant: TenantId, with_heads: bool, ctx: &mut Context<Self>) {
-        if !self.looking.insert(tenant) {
-            self.look_again.insert(tenant);
+    fn poll(&mut self, tenant: TenantId, with_heads: bool, ctx: &mut Context<Self>) {
+        if !self.polling.insert(tenant) {
+            self.poll_again.insert(tenant);
             return;
         }
-        let mut held = Vec::new();
+        let mut rights = Vec::new();
         let mut positions: Vec<(DocumentId, Position)> = Vec::new();
         let mut since = self.epochs.get(&tenant).copied();
         for (key, entry) in self.open.iter().filter(|(key, _)| key.tenant == tenant) {
-            positions.push((key.document, entry.desk.position()));
-            if entry.desk.take_fresh() {
+            positions.push((key.document, entry.noticeboard.position()));
+            if entry.noticeboard.take_fresh() {
                 since = None;
             }
-            let rights = entry.desk.rights().into_iter();
-            held.extend(rights.map(|(user, session)| Held { session, user, document: key.document }));
+            let here = entry.noticeboard.rights().into_iter();
+            rights.extend(here.map(|(user, user_session)| RightInUse { user_session, user, document: key.document }));
         }
-        let world = self.world.clone();
+        let ports = self.ports.clone();
         let news = async move {
-            let rechecked = world.authority.recheck(tenant, since, &held).await.ok();
+            let rechecked = ports.authority.recheck(tenant, since, &rights).await.ok();
             let heads = match with_heads {
-                true => world.log.changed_heads(tenant, &positions).await.unwrap_or_default(), // away: the next look tells
+                true => ports.log.changed_heads(tenant, &positions).await.unwrap_or_default(), // away: the next poll tells
                 false => Vec::new(),
             };
             let (epoch, standings) = rechecked.map_or((None, Vec::new()), |news| (Some(news.epoch), news.standings));
@@ -113,13 +113,13 @@ impl Directory {
     }
 
     fn tell(&mut self, tenant: TenantId, news: News, ctx: &mut Context<Self>) {
-        self.looking.remove(&tenant);
+        self.polling.remove(&tenant);
         if let Some(epoch) = news.epoch {
             self.epochs.insert(tenant, epoch);
         }
-        let mut by_document: HashMap<DocumentId, Vec<(Held, Standing)>> = HashMap::new();
-        for (held, standing) in news.standings {
-            by_document.entry(held.document).or_default().push((held, standing));
+        let mut by_document: HashMap<DocumentId, Vec<(RightInUse, Standing)>> = HashMap::new();
+        for (right, standing) in news.standings {
+            by_document.entry(right.document).or_default().push((right, standing));
         }
         let mut deliveries = Vec::new();
         for (document, standings) in by_document {
@@ -139,33 +139,33 @@ impl Directory {
             join_all(heads).await;
         };
         ctx.spawn(told.into_actor(self));
-        if self.look_again.remove(&tenant) {
-            self.look(tenant, false, ctx);
+        if self.poll_again.remove(&tenant) {
+            self.poll(tenant, false, ctx);
         }
     }
 
     /// Over the budget, idle documents are asked to unload, as many as it takes.
     fn keep_within_memory(&mut self, ctx: &mut Context<Self>) {
-        let used: usize = self.open.values().map(|entry| entry.desk.bytes()).sum();
-        let waiting: usize = self.open.values().map(|entry| entry.desk.waiting_bytes()).sum();
+        let used: usize = self.open.values().map(|entry| entry.noticeboard.bytes()).sum();
+        let waiting: usize = self.open.values().map(|entry| entry.noticeboard.waiting_bytes()).sum();
         metrics::gauge!("contextnexus_documents").set(self.open.len() as f64);
         metrics::gauge!("contextnexus_documents_bytes").set(used as f64);
         metrics::gauge!("contextnexus_waiting_bytes").set(waiting as f64);
-        let fullest = self.open.values().map(|entry| entry.desk.waiting_bytes()).max().unwrap_or(0);
+        let fullest = self.open.values().map(|entry| entry.noticeboard.waiting_bytes()).max().unwrap_or(0);
         metrics::gauge!("contextnexus_waiting_bytes_of_fullest").set(fullest as f64);
-        let recent: usize = self.open.values().map(|entry| entry.desk.recent_bytes()).sum();
+        let recent: usize = self.open.values().map(|entry| entry.noticeboard.recent_bytes()).sum();
         metrics::gauge!("contextnexus_recent_bytes").set(recent as f64);
-        let budgets = &self.world.budgets;
+        let budgets = &self.ports.budgets;
         metrics::gauge!("contextnexus_arriving_bytes").set(budgets.arriving.used() as f64);
         metrics::gauge!("contextnexus_unauthenticated_bytes").set(budgets.strangers.used() as f64);
         metrics::gauge!("contextnexus_presence_bytes").set(budgets.presence.used() as f64);
-        let mut excess = used.saturating_sub(self.world.limits.documents_bytes_max);
+        let mut excess = used.saturating_sub(self.ports.limits.documents_bytes_max);
         let mut asked = Vec::new();
-        for entry in self.open.values().filter(|entry| entry.desk.is_idle()) {
+        for entry in self.open.values().filter(|entry| entry.noticeboard.is_idle()) {
             if excess == 0 {
                 break;
             }
-            excess = excess.saturating_sub(entry.desk.bytes());
+            excess = excess.saturating_sub(entry.noticeboard.bytes());
             asked.push(entry.address.send(Unload));
         }
         let asked = async move {
@@ -174,14 +174,14 @@ impl Directory {
         ctx.spawn(asked.into_actor(self));
     }
 
-    fn look_at_all(&mut self, ctx: &mut Context<Self>) {
-        self.looks += 1;
-        let with_heads = self.looks.is_multiple_of(HEADS_EVERY);
+    fn poll_all(&mut self, ctx: &mut Context<Self>) {
+        self.polls += 1;
+        let with_heads = self.polls.is_multiple_of(HEADS_EVERY);
         self.keep_within_memory(ctx);
         let tenants: HashSet<TenantId> = self.open.keys().map(|key| key.tenant).collect();
         self.epochs.retain(|tenant, _| tenants.contains(tenant));
         for tenant in tenants {
-            self.look(tenant, with_heads, ctx);
+            self.poll(tenant, with_heads, ctx);
         }
     }
 }
@@ -191,9 +191,9 @@ impl Actor for Directory {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
-        let interval = Duration::from_millis(self.world.limits.check_interval_ms);
-        ctx.run_interval(interval, |actor, ctx| actor.look_at_all(ctx));
-        let bus = self.world.bus.clone();
+        let interval = Duration::from_millis(self.ports.limits.check_interval_ms);
+        ctx.run_interval(interval, |actor, ctx| actor.poll_all(ctx));
+        let bus = self.ports.bus.clone();
         let subscribed = async move { bus.subscribe_access().await }.into_actor(self);
         ctx.spawn(subscribed.map(|mut tenants, _, ctx| {
             ctx.add_stream(stream::poll_fn(move |cx| tenants.poll_recv(cx)));
@@ -203,7 +203,7 @@ impl Actor for Directory {
 
 impl StreamHandler<TenantId> for Directory {
     fn handle(&mut self, tenant: TenantId, ctx: &mut Context<Self>) {
-        self.look(tenant, false, ctx);
+        self.poll(tenant, false, ctx);
     }
 
     /// The bus let go of us: the interval stands in for it.
@@ -231,7 +231,7 @@ impl Handler<Resign> for Directory {
 
     fn handle(&mut self, resign: Resign, _: &mut Context<Self>) -> bool {
         match self.open.get(&resign.key) {
-            Some(entry) if Arc::ptr_eq(&entry.desk, &resign.desk) => {
+            Some(entry) if Arc::ptr_eq(&entry.noticeboard, &resign.noticeboard) => {
                 let agreed = entry.routed == resign.routed;
                 if agreed {
                     self.open.remove(&resign.key);
@@ -247,7 +247,7 @@ impl Handler<Resigned> for Directory {
     type Result = ();
 
     fn handle(&mut self, resigned: Resigned, _: &mut Context<Self>) {
-        if self.open.get(&resigned.key).is_some_and(|entry| Arc::ptr_eq(&entry.desk, &resigned.desk)) {
+        if self.open.get(&resigned.key).is_some_and(|entry| Arc::ptr_eq(&entry.noticeboard, &resigned.noticeboard)) {
             self.open.remove(&resigned.key);
         }
     }
@@ -257,7 +257,7 @@ impl Handler<CheckNow> for Directory {
     type Result = ();
 
     fn handle(&mut self, CheckNow(tenant): CheckNow, ctx: &mut Context<Self>) {
-        self.look(tenant, false, ctx);
+        self.poll(tenant, false, ctx);
     }
 }
 
@@ -265,7 +265,7 @@ impl Handler<Count> for Directory {
     type Result = Census;
 
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Census {
-        let waiting_bytes = self.open.values().map(|entry| entry.desk.waiting_bytes()).sum();
+        let waiting_bytes = self.open.values().map(|entry| entry.noticeboard.waiting_bytes()).sum();
         Census { documents: self.open.len(), waiting_bytes }
     }
 }

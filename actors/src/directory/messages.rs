@@ -1,6 +1,6 @@
 //! What the directory hears.
 
-use super::Desk;
+use super::Noticeboard;
 use crate::document::actor::DocumentActor;
 use crate::ids::{DocumentKey, TenantId};
 use actix::{Addr, ArbiterHandle, Message};
@@ -25,7 +25,7 @@ pub struct Resign {
     /// Which.
     pub key: DocumentKey,
     /// Which instance.
-    pub desk: Arc<Desk>,
+    pub noticeboard: Arc<Noticeboard>,
     /// Routed messages that it has heard.
     pub routed: u64,
 }
@@ -37,10 +37,10 @@ pub struct Resigned {
     /// Which.
     pub key: DocumentKey,
     /// Which instance.
-    pub desk: Arc<Desk>,
+    pub noticeboard: Arc<Noticeboard>,
 }
 
-/// Rights of the tenant changed: look now.
+/// Rights of the tenant changed: poll now.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct CheckNow(pub TenantId);

@@ -4,40 +4,40 @@
 //! since its last turn. Once per interval the directory asks, one query a tenant, which heads moved and which rights changed.
 
 pub mod actor;
-mod desk;
 pub mod messages;
+mod noticeboard;
 
 pub use actor::Directory;
-pub use desk::Desk;
+pub use noticeboard::Noticeboard;
 
 use crate::document::actor::DocumentActor;
 use crate::document::messages::{Read, Write};
 use crate::ids::{DocumentKey, Position, TenantId};
+use crate::ports::Ports;
 use crate::ports::bus::BusMessage;
 use crate::ports::documents::{LiveDocuments, ReadRefused, WriteRefused, Writer, Written};
 use crate::ports::log::IdempotencyKey;
-use crate::world::World;
 use actix::{Actor, Addr, ArbiterHandle};
 use async_trait::async_trait;
 use bytes::Bytes;
 use messages::{CheckNow, Route};
 
 /// Starts the directory on the current arbiter; documents run on `arbiters`, spread by their id, or on its own while there are none.
-pub fn start(world: World, arbiters: Vec<ArbiterHandle>) -> Addr<Directory> {
-    Directory::new(world, arbiters).start()
+pub fn start(ports: Ports, arbiters: Vec<ArbiterHandle>) -> Addr<Directory> {
+    Directory::new(ports, arbiters).start()
 }
 
 /// [`LiveDocuments`] over the directory.
 #[derive(Debug, Clone)]
 pub struct Documents {
     directory: Addr<Directory>,
-    world: World,
+    ports: Ports,
 }
 
 impl Documents {
     /// For HTTP.
-    pub fn new(directory: Addr<Directory>, world: World) -> Self {
-        Self { directory, world }
+    pub fn new(directory: Addr<Directory>, ports: Ports) -> Self {
+        Self { directory, ports: ports }
     }
 
     async fn routed(&self, key: DocumentKey) -> Option<Addr<DocumentActor>> {
@@ -66,7 +66,7 @@ impl LiveDocuments for Documents {
     }
 
     async fn access_changed(&self, tenant: TenantId) {
-        self.world.bus.publish(BusMessage::AccessChanged { tenant, node: self.world.node });
+        self.ports.bus.publish(BusMessage::AccessChanged { tenant, node: self.ports.node });
         let _ = self.directory.try_send(CheckNow(tenant)); // full: the next interval is at hand
     }
 }

@@ -1,22 +1,22 @@
 //! The shell around [`DocumentState`]: performs effects and brings completions back.
 
-use super::line::Line;
-use super::lines::Lines;
-use super::member::Member;
+use super::follower::Follower;
+use super::follower_output::FollowerOutput;
+use super::follower_outputs::FollowerOutputs;
 use super::messages::{
     Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Renew, Unload, Write,
 };
 use super::replica::{ReplicaError, Unverified};
-use super::state::{DocumentState, HeldDecision, Unsound};
+use super::state::{DocumentState, HeadDecision, Unsound};
 use super::{FollowerId, close, storage};
 use crate::directory::messages::{Resign, Resigned};
-use crate::directory::{Desk, Directory};
-use crate::ids::{AppendId, DocumentKey, Position, SessionId, UserId};
-use crate::ports::authority::Held;
+use crate::directory::{Directory, Noticeboard};
+use crate::ids::{AppendId, DocumentKey, Position, UserId, UserSessionId};
+use crate::ports::Ports;
+use crate::ports::authority::RightInUse;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{ReadRefused, WriteRefused, Written};
-use crate::ports::log::{AppendOutcome, AppendRequest, Damage, HeldHead, LogError, NewRow};
-use crate::world::World;
+use crate::ports::log::{AppendOutcome, AppendRequest, Damage, LockedHead, LogError, NewRow};
 use actix::prelude::*;
 use bytes::Bytes;
 use contextnexus_gate::encode_awareness;
@@ -36,15 +36,15 @@ const MAILBOX_CAPACITY: usize = 256;
 /// One open document.
 pub struct DocumentActor {
     key: DocumentKey,
-    world: World,
+    ports: Ports,
     directory: Addr<Directory>,
-    desk: Arc<Desk>,
+    noticeboard: Arc<Noticeboard>,
     /// `None` until loaded, and after loading failed.
     state: Option<DocumentState>,
     failed: Option<JoinRefused>,
-    lines: Lines,
+    outputs: FollowerOutputs,
     /// Under which right each is here, for the directory.
-    rights: BTreeMap<FollowerId, (UserId, SessionId)>,
+    rights: BTreeMap<FollowerId, (UserId, UserSessionId)>,
     /// Connections whose window is full: answered when it is not.
     parked: Vec<(FollowerId, oneshot::Sender<()>)>,
     drained_events: Option<mpsc::Receiver<()>>,
@@ -72,16 +72,16 @@ pub struct DocumentActor {
 
 impl DocumentActor {
     /// Not loaded yet.
-    pub fn new(key: DocumentKey, world: World, directory: Addr<Directory>, desk: Arc<Desk>) -> Self {
+    pub fn new(key: DocumentKey, ports: Ports, directory: Addr<Directory>, noticeboard: Arc<Noticeboard>) -> Self {
         let (drained, events) = mpsc::channel(1); // one wake-up covers all who have drained
         Self {
             key,
-            world,
+            ports: ports,
             directory,
-            desk,
+            noticeboard: noticeboard,
             state: None,
             failed: None,
-            lines: Lines::new(drained),
+            outputs: FollowerOutputs::new(drained),
             rights: BTreeMap::new(),
             parked: Vec::new(),
             drained_events: Some(events),
@@ -107,11 +107,11 @@ impl DocumentActor {
 
     fn perform_one(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
-            Effect::Append { held, rows } => self.append(held, rows, ctx),
-            Effect::Hold(held) => self.hold(held, ctx),
-            Effect::ReadTail(held) => {
-                let (log, key) = (self.world.log.clone(), self.key);
-                let tail = async move { log.tail(key, held).await }.into_actor(self);
+            Effect::Append { base, rows } => self.append(base, rows, ctx),
+            Effect::LockHead(base) => self.lock_head(base, ctx),
+            Effect::ReadTail(base) => {
+                let (log, key) = (self.ports.log.clone(), self.key);
+                let tail = async move { log.tail(key, base).await }.into_actor(self);
                 ctx.spawn(tail.map(|tail, actor, ctx| {
                     actor.when_here(ctx, |actor, ctx| {
                         let effort = actor.effort_to_take_in(tail.as_ref().ok());
@@ -126,57 +126,57 @@ impl DocumentActor {
                 }
                 self.rebuild(ctx);
             }
-            Effect::Send(to, what) => self.lines.send(to, &what),
+            Effect::Send(to, what) => self.outputs.send(to, &what),
             Effect::Welcome(to, update) => {
                 let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
-                self.lines.welcome(to, &update, seq);
+                self.outputs.welcome(to, &update, seq);
             }
-            Effect::TellWhenSent(to) => self.lines.tell_when_sent(to),
+            Effect::TellWhenSent(to) => self.outputs.tell_when_sent(to),
             Effect::Show { update, through, sole_sender } => {
                 if let Some(state) = &mut self.state {
-                    self.fanout.increment(self.lines.show(&update, through, sole_sender, state));
+                    self.fanout.increment(self.outputs.show(&update, through, sole_sender, state));
                 }
             }
             Effect::ShowAnew { state: whole, through } => {
                 if let Some(state) = &mut self.state {
-                    self.fanout.increment(self.lines.show_anew(&whole, through, state));
+                    self.fanout.increment(self.outputs.show_anew(&whole, through, state));
                 }
             }
-            Effect::ShowPresence { entries, except } => self.lines.show_presence(&entries, except),
+            Effect::ShowPresence { entries, except } => self.outputs.show_presence(&entries, except),
             Effect::Publish { from, through, updates, authorship } => {
                 let bytes: usize = updates.iter().map(Bytes::len).sum();
-                let is_too_large = bytes > self.world.limits.bus_message_bytes_max;
+                let is_too_large = bytes > self.ports.limits.bus_message_bytes_max;
                 let (updates, authorship) = if is_too_large { Default::default() } else { (updates, authorship) };
-                let (key, node) = (self.key, self.world.node);
-                self.world.bus.publish(BusMessage::Committed { key, node, from, through, updates, authorship });
+                let (key, node) = (self.key, self.ports.node);
+                self.ports.bus.publish(BusMessage::Committed { key, node, from, through, updates, authorship });
             }
             Effect::PublishPresence(said) => {
                 let (entries, owners): (Vec<_>, Vec<_>) = said.into_iter().unzip();
                 let update = encode_awareness(&entries);
-                let (key, node) = (self.key, self.world.node);
-                self.world.bus.publish(BusMessage::Presence { key, node, update, owners });
+                let (key, node) = (self.key, self.ports.node);
+                self.ports.bus.publish(BusMessage::Presence { key, node, update, owners });
             }
             Effect::QueryPresence => {
-                self.world.bus.publish(BusMessage::PresenceQuery { key: self.key, node: self.world.node });
+                self.ports.bus.publish(BusMessage::PresenceQuery { key: self.key, node: self.ports.node });
             }
             Effect::Answer(to, answer) => {
                 let _ = to.send(answer); // a requester that has gone needs none
             }
             Effect::Close { follower, code, reason, whole_socket } => {
-                if self.lines.close(follower, code, &reason, whole_socket) {
-                    debug!(document.id = %self.key.document, connection.id = %follower.connection, "closed with {code}: {reason}");
+                if self.outputs.close(follower, code, &reason, whole_socket) {
+                    debug!(document.id = %self.key.document, session.id = %follower.session, "closed with {code}: {reason}");
                 }
             }
-            Effect::Snapshot { is_stored } => self.snapshot_due = Some(is_stored),
+            Effect::Snapshot { store: is_stored } => self.snapshot_due = Some(is_stored),
             Effect::Mend(unsound) => self.unsound.push(unsound),
             Effect::QuarantineRefused(what) => {
-                actix::spawn(storage::quarantine_refused(self.world.clone(), self.key, what));
+                actix::spawn(storage::quarantine_refused(self.ports.clone(), self.key, what));
             }
             Effect::Die { code, reason } => self.die(code, reason, ctx),
         }
     }
 
-    /// Bookkeeping after every turn: the desk, the timer, who may speak again, who waits for the drain.
+    /// Bookkeeping after every turn: the noticeboard, the timer, who may speak again, who waits for the drain.
     fn after(&mut self, ctx: &mut Context<Self>) {
         // Of a read that ended the document.
         let left = self.state.as_mut().map(DocumentState::take_effects);
@@ -193,8 +193,8 @@ impl DocumentActor {
         if let Some(is_stored) = self.snapshot_due.take() {
             return self.snapshot(is_stored, ctx); // and then again
         }
-        self.desk.stands_at(state.stands_at());
-        self.desk.counts(state.waiting().1, state.bytes(), state.recent_bytes(), self.lines.is_empty());
+        self.noticeboard.stands_at(state.stands_at());
+        self.noticeboard.counts(state.waiting().1, state.bytes(), state.recent_bytes(), self.outputs.is_empty());
         if !self.parked.is_empty() {
             let parked = std::mem::take(&mut self.parked);
             for (follower, answer) in parked {
@@ -224,7 +224,7 @@ impl DocumentActor {
                 if let Some((_, handle)) = timer {
                     ctx.cancel_future(*handle);
                 }
-                let after = at.saturating_duration_since(self.world.clock.instant());
+                let after = at.saturating_duration_since(self.ports.clock.instant());
                 let handle = ctx.run_later(after, |actor, ctx| {
                     actor.timer = None;
                     actor.decide(ctx, Duration::ZERO, DocumentState::on_time);
@@ -238,7 +238,7 @@ impl DocumentActor {
         if let Some((_, handle)) = self.rights_timer.take() {
             ctx.cancel_future(handle);
         }
-        let after = at.saturating_duration_since(self.world.clock.instant());
+        let after = at.saturating_duration_since(self.ports.clock.instant());
         let handle = ctx.run_later(after, |actor, ctx| {
             actor.rights_timer = None;
             actor.decide(ctx, Duration::ZERO, DocumentState::on_time);
@@ -246,13 +246,13 @@ impl DocumentActor {
         self.rights_timer = Some((at, handle));
     }
 
-    fn append(&mut self, held: Position, rows: Vec<NewRow>, ctx: &mut Context<Self>) {
-        let append_id = AppendId(self.world.clock.fresh_id());
+    fn append(&mut self, base: Position, rows: Vec<NewRow>, ctx: &mut Context<Self>) {
+        let append_id = AppendId(self.ports.clock.fresh_id());
         if let Some(state) = &mut self.state {
             state.dispatched(append_id);
         }
-        let request = AppendRequest { key: self.key, held, append_id, rows };
-        let log = self.world.log.clone();
+        let request = AppendRequest { key: self.key, base: base, append_id, rows };
+        let log = self.ports.log.clone();
         let outcome = async move { log.append(request).await }.into_actor(self);
         ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
     }
@@ -264,13 +264,13 @@ impl DocumentActor {
         });
     }
 
-    fn hold(&mut self, held: Position, ctx: &mut Context<Self>) {
-        let (log, key) = (self.world.log.clone(), self.key);
-        let head = async move { log.hold(key, held).await }.into_actor(self);
-        ctx.spawn(head.map(|head, actor, ctx| actor.when_here(ctx, |actor, ctx| actor.held(head, ctx))));
+    fn lock_head(&mut self, base: Position, ctx: &mut Context<Self>) {
+        let (log, key) = (self.ports.log.clone(), self.key);
+        let head = async move { log.lock_head(key, base).await }.into_actor(self);
+        ctx.spawn(head.map(|head, actor, ctx| actor.when_here(ctx, |actor, ctx| actor.head_locked(head, ctx))));
     }
 
-    fn held(&mut self, head: Result<Box<dyn HeldHead>, LogError>, ctx: &mut Context<Self>) {
+    fn head_locked(&mut self, head: Result<Box<dyn LockedHead>, LogError>, ctx: &mut Context<Self>) {
         let (head, tail) = match head {
             Ok(mut head) => {
                 let tail = head.take_tail();
@@ -280,16 +280,16 @@ impl DocumentActor {
         };
         let effort = self.effort_to_take_in(tail.as_ref().ok());
         let decide = |state: &mut DocumentState, now| {
-            let (decision, effects) = state.held(tail, now);
+            let (decision, effects) = state.head_locked(tail, now);
             (effects, decision)
         };
         self.decide_and(ctx, effort, decide, |actor, decision, ctx| match (decision, head) {
-            (HeldDecision::Append { held, rows }, Some(head)) => {
-                let append_id = AppendId(actor.world.clock.fresh_id());
+            (HeadDecision::Append { base, rows }, Some(head)) => {
+                let append_id = AppendId(actor.ports.clock.fresh_id());
                 if let Some(state) = &mut actor.state {
                     state.dispatched(append_id);
                 }
-                let request = AppendRequest { key: actor.key, held, append_id, rows };
+                let request = AppendRequest { key: actor.key, base: base, append_id, rows };
                 let outcome = async move { head.append(request).await }.into_actor(actor);
                 ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
             }
@@ -299,15 +299,17 @@ impl DocumentActor {
 
     fn recover(&mut self, after: Duration, ctx: &mut Context<Self>) {
         let Some(state) = &self.state else { return };
-        let held: Vec<Held> =
-            state.rights().map(|(user, session)| Held { session, user, document: self.key.document }).collect();
+        let rights: Vec<RightInUse> = state
+            .rights()
+            .map(|(user, session)| RightInUse { user_session: session, user, document: self.key.document })
+            .collect();
         let position = state.position();
-        let (world, key) = (self.world.clone(), self.key);
+        let (ports, key) = (self.ports.clone(), self.key);
         let news = async move {
             tokio::time::sleep(after).await;
             // Revocations first: nothing is appended under a right that ended while PostgreSQL was away.
-            let rechecked = world.authority.recheck(key.tenant, None, &held).await.ok()?;
-            Some((rechecked.standings, world.log.tail(key, position).await))
+            let rechecked = ports.authority.recheck(key.tenant, None, &rights).await.ok()?;
+            Some((rechecked.standings, ports.log.tail(key, position).await))
         };
         ctx.spawn(news.into_actor(self).map(|news, actor, ctx| {
             actor.when_here(ctx, |actor, ctx| {
@@ -319,7 +321,7 @@ impl DocumentActor {
     }
 
     fn catch_up(&mut self, ctx: &mut Context<Self>) {
-        let behind = self.lines.behind_since();
+        let behind = self.outputs.behind_since();
         let effort = self.effort(|state| state.effort_to_catch_up(behind));
         let prepare = move |state: &mut DocumentState, now| match behind {
             Some(seq) => (state.prepare_to_catch_up(seq, now), now),
@@ -327,9 +329,9 @@ impl DocumentActor {
         };
         self.decide_and(ctx, effort, prepare, |actor, now, ctx| {
             if let Some(state) = &mut actor.state {
-                actor.lines.catch_up(state, now);
+                actor.outputs.catch_up(state, now);
             }
-            let arrived = actor.lines.take_arrived();
+            let arrived = actor.outputs.take_arrived();
             if !arrived.is_empty() {
                 let effort = actor.effort(DocumentState::effort_to_encode);
                 actor.decide(ctx, effort, move |state, now| state.states_arrived(&arrived, now));
@@ -343,8 +345,8 @@ impl DocumentActor {
 
     /// The mailbox waits until the document is loaded anew.
     fn rebuild(&mut self, ctx: &mut Context<Self>) {
-        let (world, key) = (self.world.clone(), self.key);
-        let stored = async move { storage::load_again(&world, key).await };
+        let (ports, key) = (self.ports.clone(), self.key);
+        let stored = async move { storage::load_again(&ports, key).await };
         ctx.wait(stored.into_actor(self).map(|stored, actor, ctx| {
             let Ok(stored) = stored else { return actor.die(close::SERVICE_RESTART, "document is rebuilt", ctx) };
             let effort = storage::effort_to_load(&stored);
@@ -363,11 +365,11 @@ impl DocumentActor {
 
     fn snapshot(&mut self, is_stored: bool, ctx: &mut Context<Self>) {
         self.take_snapshot(ctx, move |actor, snapshot, ctx| {
-            let (world, key) = (actor.world.clone(), actor.key);
+            let (ports, key) = (actor.ports.clone(), actor.key);
             let taken = async move {
                 match is_stored {
-                    true => storage::store_snapshot(world, key, snapshot).await,
-                    false => (storage::verify(&world, key, snapshot).await, true),
+                    true => storage::store_snapshot(ports, key, snapshot).await,
+                    false => (storage::verify(&ports, key, snapshot).await, true),
                 }
             };
             ctx.spawn(taken.into_actor(actor).map(|(taken, is_stored), actor, ctx| {
@@ -411,19 +413,19 @@ impl DocumentActor {
 
     fn die(&mut self, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
         info!(document.id = %self.key.document, "document {} ends: {reason}", self.key.document);
-        self.lines.close_all(code, reason, code == close::SERVICE_RESTART);
+        self.outputs.close_all(code, reason, code == close::SERVICE_RESTART);
         self.state = None;
         self.failed = Some(if code == close::NOT_FOUND { JoinRefused::Deleted } else { JoinRefused::Unavailable });
         self.resign_and_stop(ctx);
     }
 
     fn resign_and_stop(&mut self, ctx: &mut Context<Self>) {
-        let resigned = Resigned { key: self.key, desk: self.desk.clone() };
+        let resigned = Resigned { key: self.key, noticeboard: self.noticeboard.clone() };
         let unsound = std::mem::take(&mut self.unsound);
-        let (world, key, directory) = (self.world.clone(), self.key, self.directory.clone());
+        let (ports, key, directory) = (self.ports.clone(), self.key, self.directory.clone());
         let told = async move {
             for unsound in unsound {
-                storage::mend(&world, key, unsound).await;
+                storage::mend(&ports, key, unsound).await;
             }
             directory.send(resigned).await
         };
@@ -434,9 +436,9 @@ impl DocumentActor {
         if let Some(handle) = self.idle_timer.take() {
             ctx.cancel_future(handle);
         }
-        if self.lines.is_empty() {
+        if self.outputs.is_empty() {
             // A damaged one is looked at again by whoever comes next: it may have been mended.
-            let idle_s = if self.damage().is_some() { 1 } else { self.world.limits.document_idle_s };
+            let idle_s = if self.damage().is_some() { 1 } else { self.ports.limits.document_idle_s };
             let after = Duration::from_secs(idle_s);
             self.idle_timer = Some(ctx.run_later(after, |actor, ctx| {
                 actor.idle_timer = None;
@@ -450,13 +452,13 @@ impl DocumentActor {
             return; // it ends already
         }
         let settled = self.state.as_ref().is_some_and(DocumentState::is_settled);
-        if !self.lines.is_empty() || !settled {
+        if !self.outputs.is_empty() || !settled {
             return self.arm_idle(ctx);
         }
         // So that the next one to open it reads little; packed, it is as it was read.
         if self.state.as_ref().is_some_and(|state| state.tail_updates() >= 100 && state.may_be_snapshot()) {
             return self.take_snapshot(ctx, |actor, snapshot, ctx| {
-                actix::spawn(storage::store_snapshot(actor.world.clone(), actor.key, snapshot)); // without us
+                actix::spawn(storage::store_snapshot(actor.ports.clone(), actor.key, snapshot)); // without us
                 actor.resign(ctx);
             });
         }
@@ -464,7 +466,7 @@ impl DocumentActor {
     }
 
     fn resign(&mut self, ctx: &mut Context<Self>) {
-        let resign = Resign { key: self.key, desk: self.desk.clone(), routed: self.routed };
+        let resign = Resign { key: self.key, noticeboard: self.noticeboard.clone(), routed: self.routed };
         let agreed = self.directory.send(resign).into_actor(self);
         ctx.spawn(agreed.map(|agreed, actor, ctx| match agreed {
             _ if actor.failed.is_some() => {} // it stops when it is mended
@@ -478,19 +480,19 @@ impl Actor for DocumentActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX_CAPACITY + 2 * self.world.limits.document_connections_max);
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY + 2 * self.ports.limits.document_connections_max);
         if let Some(mut events) = self.drained_events.take() {
             ctx.add_stream(stream::poll_fn(move |cx| events.poll_recv(cx).map(|event| event.map(|()| Drained))));
         }
-        let (world, key) = (self.world.clone(), self.key);
-        let started = world.clock.instant();
+        let (ports, key) = (self.ports.clone(), self.key);
+        let started = ports.clock.instant();
         let loading = async move {
             // Subscribed before it is read: what is committed in between is heard.
-            let subscription = world.bus.subscribe(key).await;
-            (subscription, storage::load(&world, key).await)
+            let subscription = ports.bus.subscribe(key).await;
+            (subscription, storage::load(&ports, key).await)
         };
         ctx.wait(loading.into_actor(self).map(move |(mut subscription, state), actor, ctx| {
-            metrics::histogram!("contextnexus_load_seconds").record(actor.world.clock.instant() - started);
+            metrics::histogram!("contextnexus_load_seconds").record(actor.ports.clock.instant() - started);
             match state {
                 Ok(state) => {
                     actor.state = Some(state);
@@ -540,17 +542,18 @@ impl Handler<Join> for DocumentActor {
         if let Some(refused) = self.failed {
             return Err(refused);
         }
-        if self.lines.count() >= self.world.limits.document_connections_max {
+        if self.outputs.count() >= self.ports.limits.document_connections_max {
             return Err(JoinRefused::Full);
         }
-        let line = Line::new(join.dialect, join.address, join.outbox, join.detached).with_close(join.knows_close);
-        self.lines.insert(join.follower, line);
-        self.rights.insert(join.follower, (join.user, join.session));
-        self.desk.holds(join.user, join.session);
+        let output =
+            FollowerOutput::new(join.dialect, join.address, join.outbox, join.detached).with_close(join.knows_close);
+        self.outputs.insert(join.follower, output);
+        self.rights.insert(join.follower, (join.user, join.user_session));
+        self.noticeboard.holds(join.user, join.user_session);
         self.arm_idle(ctx);
-        let mut member = Member::new(join.dialect, join.user, join.session, join.role);
-        member.lasts(join.until, self.world.clock.instant());
-        self.decide(ctx, Duration::ZERO, move |state, now| state.join(join.follower, member, now));
+        let mut follower = Follower::new(join.dialect, join.user, join.user_session, join.role);
+        follower.lasts(join.until, self.ports.clock.instant());
+        self.decide(ctx, Duration::ZERO, move |state, now| state.join(join.follower, follower, now));
         Ok(())
     }
 }
@@ -560,9 +563,9 @@ impl Handler<Renew> for DocumentActor {
 
     fn handle(&mut self, renewal: Renew, ctx: &mut Context<Self>) {
         if let Some(right) = self.rights.get_mut(&renewal.follower) {
-            let (user, session) = std::mem::replace(right, (renewal.user, renewal.session));
-            self.desk.releases(user, session);
-            self.desk.holds(renewal.user, renewal.session);
+            let (user, session) = std::mem::replace(right, (renewal.user, renewal.user_session));
+            self.noticeboard.releases(user, session);
+            self.noticeboard.holds(renewal.user, renewal.user_session);
             self.decide(ctx, Duration::ZERO, move |state, now| state.renew(renewal, now));
         }
     }
@@ -573,12 +576,12 @@ impl Handler<Deliver> for DocumentActor {
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
         let follower = deliver.follower;
-        drop(deliver.held); // what waits from here on is counted by the document
+        drop(deliver.share); // what waits from here on is counted by the document
         let joins = deliver.inputs.iter().any(|input| matches!(input, Input::Step1(_)));
-        let joined_at = joins.then(|| self.world.clock.instant());
+        let joined_at = joins.then(|| self.ports.clock.instant());
         let effort = self.effort(|state| state.effort_to_hear(&deliver.inputs));
         let is_asking = deliver.inputs.iter().any(Input::is_question);
-        let is_sending = is_asking && self.lines.is_sending_state(follower);
+        let is_sending = is_asking && self.outputs.is_sending_state(follower);
         let Deliver { inputs, taken, .. } = deliver;
         if self.state.is_none() {
             let _ = taken.send(()); // it ends, and says so itself
@@ -587,7 +590,7 @@ impl Handler<Deliver> for DocumentActor {
         let hear = move |state: &mut DocumentState, now| (state.deliver(follower, inputs, is_sending, now), ());
         self.decide_and(ctx, effort, hear, move |actor, (), _| {
             if let Some(at) = joined_at {
-                metrics::histogram!("contextnexus_join_seconds").record(actor.world.clock.instant() - at);
+                metrics::histogram!("contextnexus_join_seconds").record(actor.ports.clock.instant() - at);
             }
             if actor.state.as_ref().is_some_and(|state| state.is_window_full(follower)) {
                 actor.parked.push((follower, taken));
@@ -602,9 +605,9 @@ impl Handler<Leave> for DocumentActor {
     type Result = ();
 
     fn handle(&mut self, Leave(follower): Leave, ctx: &mut Context<Self>) {
-        self.lines.remove(follower);
+        self.outputs.remove(follower);
         if let Some((user, session)) = self.rights.remove(&follower) {
-            self.desk.releases(user, session);
+            self.noticeboard.releases(user, session);
         }
         self.parked.retain(|(parked, _)| *parked != follower);
         self.decide(ctx, Duration::ZERO, move |state, now| state.leave(follower, now));
@@ -616,7 +619,7 @@ impl Handler<Unload> for DocumentActor {
     type Result = ();
 
     fn handle(&mut self, _: Unload, ctx: &mut Context<Self>) {
-        if self.lines.is_empty() {
+        if self.outputs.is_empty() {
             self.unload_if_idle(ctx);
         }
     }

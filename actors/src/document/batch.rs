@@ -2,7 +2,7 @@
 
 use super::FollowerId;
 use crate::access::Role;
-use crate::ids::{AppendId, Position, SessionId, UserId};
+use crate::ids::{AppendId, Position, UserId, UserSessionId};
 use crate::ports::documents::{WriteRefused, Written};
 use crate::ports::log::{Authorship, IdempotencyKey, NewRow};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub enum Sender {
     /// A connection; the ordinal is its own count of what it sent.
-    Member {
+    Follower {
         /// Which.
         follower: FollowerId,
         /// Its count.
@@ -32,7 +32,7 @@ pub enum Sender {
         /// So that a repetition is recognised.
         idempotency: Option<IdempotencyKey>,
         /// It had a gap, and the log was looked at since: what it builds on is not there.
-        looked: bool,
+        head_was_checked: bool,
     },
 }
 
@@ -42,7 +42,7 @@ pub struct Proposal {
     /// Who waits for it.
     pub sender: Sender,
     /// The session that delivered it.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// Whose session.
     pub user: UserId,
     /// As it came, parsed.
@@ -62,7 +62,7 @@ impl Proposal {
 
 /// What the gate made of a proposal.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Decision {
     /// Something of it is in the batch.
     Admitted {
         /// As it stands in the log.
@@ -78,7 +78,7 @@ pub enum Verdict {
         trimmed: Vec<Known>,
     },
     /// Nothing of it continues what is known: owed.
-    Left {
+    Deferred {
         /// What it repeats.
         trimmed: Vec<Known>,
     },
@@ -90,9 +90,9 @@ pub struct Batch {
     /// Set when the append is dispatched.
     pub append_id: Option<AppendId>,
     /// What it was admitted against.
-    pub held: Position,
+    pub base: Position,
     /// In log order.
-    pub items: Vec<(Proposal, Verdict)>,
+    pub items: Vec<(Proposal, Decision)>,
     /// What the index knows once it is committed.
     pub delta: Delta,
     /// What folding it costs, estimated.
@@ -107,10 +107,10 @@ pub struct Batch {
 
 impl Batch {
     /// Nothing yet.
-    pub fn new(held: Position) -> Self {
+    pub fn new(base: Position) -> Self {
         let (items, described, foreign) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (delta, cost) = (Delta::default(), Cost::default());
-        Self { append_id: None, held, items, delta, cost, weight: 0, described, foreign }
+        Self { append_id: None, base: base, items, delta, cost, weight: 0, described, foreign }
     }
 
     /// Who brought each of the admitted updates.
@@ -122,18 +122,18 @@ impl Batch {
     pub fn rows(&self) -> Vec<NewRow> {
         let mut rows: Vec<NewRow> = Vec::new();
         let admitted = self.items.iter().filter_map(|(proposal, verdict)| match verdict {
-            Verdict::Admitted { admitted, .. } => Some((proposal, admitted)),
+            Decision::Admitted { admitted, .. } => Some((proposal, admitted)),
             _ => None,
         });
         for ((proposal, admitted), row) in admitted.zip(&self.described) {
             let idempotency = match &proposal.sender {
                 Sender::Request { idempotency, .. } => idempotency.clone(),
-                Sender::Member { .. } => None,
+                Sender::Follower { .. } => None,
             };
             let bytes: Bytes = admitted.bytes().clone();
             match rows.last_mut() {
                 Some(last)
-                    if last.session == proposal.session
+                    if last.user_session == proposal.user_session
                         && last.author == row.author
                         && last.relayed_by == row.relayed_by
                         && last.idempotency.is_none()
@@ -142,7 +142,7 @@ impl Batch {
                     last.updates.push(bytes);
                 }
                 _ => rows.push(NewRow {
-                    session: proposal.session,
+                    user_session: proposal.user_session,
                     author: row.author,
                     relayed_by: row.relayed_by,
                     seen_seq: row.seen_seq,
@@ -157,7 +157,7 @@ impl Batch {
     /// The admitted updates, in log order.
     pub fn admitted(&self) -> impl Iterator<Item = &Update> {
         self.items.iter().filter_map(|(_, verdict)| match verdict {
-            Verdict::Admitted { admitted, .. } => Some(admitted),
+            Decision::Admitted { admitted, .. } => Some(admitted),
             _ => None,
         })
     }

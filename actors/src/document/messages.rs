@@ -6,9 +6,9 @@ use super::presence::Local;
 use super::state::Unsound;
 use crate::access::Role;
 use crate::budget::Share;
-use crate::ids::{Position, SessionId, UserId};
+use crate::ids::{Position, UserId, UserSessionId};
 use crate::outbox::Outbox;
-use crate::ports::authority::{Held, Standing};
+use crate::ports::authority::{RightInUse, Standing};
 use crate::ports::documents::{ReadRefused, WriteRefused, Writer, Written};
 use crate::ports::log::{Authorship, Head, IdempotencyKey, NewRow, Quarantine};
 use crate::protocol::Dialect;
@@ -40,7 +40,7 @@ pub struct Join {
     /// Whose session.
     pub user: UserId,
     /// The session.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// What it may do.
     pub role: Role,
     /// When that right ends by itself.
@@ -59,7 +59,7 @@ pub struct Renew {
     /// Whose session the token is.
     pub user: UserId,
     /// The session.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// What it may do.
     pub role: Role,
     /// When that right ends by itself.
@@ -139,7 +139,7 @@ pub struct Deliver {
     /// What.
     pub inputs: Vec<Input>,
     /// What this takes of the node's budget while nobody has heard it.
-    pub held: Option<Arc<Share>>,
+    pub share: Option<Arc<Share>>,
     /// Told when it may say more: at once, or, when too much of it waits for its commit, after that. A document that ends lets go of it.
     pub taken: oneshot::Sender<()>,
 }
@@ -191,7 +191,7 @@ pub struct Unload;
 /// A right in use changed.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "()")]
-pub struct Regrant(pub Vec<(Held, Standing)>);
+pub struct Regrant(pub Vec<(RightInUse, Standing)>);
 
 /// The head in PostgreSQL is not where this document stands.
 #[derive(Message, Debug, Clone, Copy)]
@@ -229,12 +229,12 @@ pub enum Effect {
     /// `OperationLog::append`; completion: [`super::state::DocumentState::appended`].
     Append {
         /// Admitted against this.
-        held: Position,
+        base: Position,
         /// In order.
         rows: Vec<NewRow>,
     },
-    /// `OperationLog::hold`, then [`super::state::DocumentState::held`].
-    Hold(Position),
+    /// `OperationLog::lock_head`, then [`super::state::DocumentState::head_locked`].
+    LockHead(Position),
     /// `OperationLog::tail`; completion: [`super::state::DocumentState::tail_read`].
     ReadTail(Position),
     /// Wait, look at all rights again, read the tail; completion: [`super::state::DocumentState::recovered`].
@@ -307,7 +307,7 @@ pub enum Effect {
     /// [`super::state::DocumentState::snapshot_taken`].
     Snapshot {
         /// It is to be stored, too: there is something after the last.
-        is_stored: bool,
+        store: bool,
     },
     /// Mend the log before anybody loads the document anew; [`Die`](Self::Die) follows. Of a snapshot it holds everything itself.
     Mend(Unsound),

@@ -5,16 +5,16 @@
 //! then is it folded, acknowledged, shown and published, in this order. One append is in flight; what arrives meanwhile is the
 //! next batch.
 //!
-//! Read [`messages`] (what it hears), [`state`] (what it decides), [`actor`] (what it does). [`member`] keeps what is owed to one
+//! Read [`messages`] (what it hears), [`state`] (what it decides), [`actor`] (what it does). [`follower`] keeps what is owed to one
 //! connection, [`batch`] one append, [`pieces`] a large update, [`presence`] who is here, [`writers`] whose client ids they are, [`replica`] the yrs
-//! document, [`weight`] what it takes in memory, [`line`] and [`lines`] the way out, `storage` loads, mends and snapshots. [`witness`] hears of every fold, because one may end the process.
+//! document, [`weight`] what it takes in memory, [`follower_output`] and [`follower_outputs`] the way out, `storage` loads, mends and snapshots.
 //! The document never knows a database, a socket library or a clock.
 
 pub mod actor;
 pub mod batch;
-pub mod line;
-pub mod lines;
-pub mod member;
+pub mod follower;
+pub mod follower_output;
+pub mod follower_outputs;
 pub mod messages;
 pub mod pieces;
 pub mod presence;
@@ -26,16 +26,15 @@ mod storage;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 pub mod weight;
-pub mod witness;
 pub mod writers;
 
-use crate::ids::ConnectionId;
+use crate::ids::SessionId;
 
 /// One document on one connection: a Hocuspocus socket carries many, and even one twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FollowerId {
     /// The connection.
-    pub connection: ConnectionId,
+    pub session: SessionId,
     /// Counts the attachments of the connection.
     pub attachment: u32,
 }
@@ -47,7 +46,7 @@ pub mod close {
     pub const MALFORMED: u16 = 4400;
     /// The token is not valid, or was revoked.
     pub const UNAUTHORIZED: u16 = 4401;
-    /// Not (any more) a member.
+    /// Not (any more) a follower.
     pub const FORBIDDEN: u16 = 4403;
     /// The document was deleted, or never was.
     pub const NOT_FOUND: u16 = 4404;

@@ -2,7 +2,7 @@
 //!
 //! An id belongs to the first live connection that announces it, unless another has a stronger [`Claim`] to it. Honest
 //! clients re-send others' states all the time (docs/protocols.md, "Awareness"), so what a connection says about an id
-//! held elsewhere is dropped silently. States are sent at most once per interval, newest wins, so the cost follows what
+//! known elsewhere is dropped silently. States are sent at most once per interval, newest wins, so the cost follows what
 //! changed and not how often. The interval follows what it costs to send them: few receivers hear of a cursor
 //! immediately, and many take no more than a part of the document's time.
 //!
@@ -219,8 +219,8 @@ impl Presence {
     }
 
     fn hear_farewell(&mut self, from: Announcer, said: &AwarenessEntry, now: Instant) {
-        let held = self.entries.get(&said.client);
-        if held.is_some_and(|held| held.holder == Holder::Here(from.follower) && said.clock >= held.said) {
+        let known = self.entries.get(&said.client);
+        if known.is_some_and(|known| known.holder == Holder::Here(from.follower) && said.clock >= known.said) {
             self.depart(said.client, said.clock, now);
         }
     }
@@ -230,39 +230,39 @@ impl Presence {
         let is_own = from.own == Some(said.client);
         let mut taken_from = None;
         let (clock, owner) = match self.entries.get_mut(&said.client) {
-            Some(held) if held.holder == holder => {
-                if said.clock <= held.said {
+            Some(known) if known.holder == holder => {
+                if said.clock <= known.said {
                     return;
                 }
-                let more = said.state.len().saturating_sub(held.state.len());
+                let more = said.state.len().saturating_sub(known.state.len());
                 if !is_own && more > 0 && !self.has_room(from.follower, more, 0) {
                     self.left_out += 1;
                     return;
                 }
-                let Some(held) = self.entries.get_mut(&said.client) else { return };
-                if held.is_answer(said, now) {
-                    held.said = said.clock;
+                let Some(known) = self.entries.get_mut(&said.client) else { return };
+                if known.is_answer(said, now) {
+                    known.said = said.clock;
                     return;
                 }
-                let owner = held.owner.map(|owner| if is_own { Owner { claim: from.claim, ..owner } } else { owner });
-                (said.clock.max(held.clock + 1), owner)
+                let owner = known.owner.map(|owner| if is_own { Owner { claim: from.claim, ..owner } } else { owner });
+                (said.clock.max(known.clock + 1), owner)
             }
-            Some(held) => {
-                let is_same_user = held.user() == Some(from.user);
+            Some(known) => {
+                let is_same_user = known.user() == Some(from.user);
                 // The same subject on another connection: a reconnect that overtook the end of the old socket. Only the
                 // first announcement of a connection counts at any clock: two that relay each other's states would take
                 // them from each other for ever.
-                let takes_over = is_same_user && (said.clock > held.clock || (is_own && from.is_first));
+                let takes_over = is_same_user && (said.clock > known.clock || (is_own && from.is_first));
                 // Or the owner of what somebody relayed, or claimed with less right, before it came itself.
-                let comes_itself = is_own && held.owner.is_none_or(|owner| owner.claim < from.claim);
+                let comes_itself = is_own && known.owner.is_none_or(|owner| owner.claim < from.claim);
                 if !takes_over && !comes_itself {
                     return;
                 }
-                let clock = said.clock.max(held.clock) + 1;
-                if let Holder::Here(before) = held.holder {
+                let clock = said.clock.max(known.clock) + 1;
+                if let Holder::Here(before) = known.holder {
                     taken_from = Some((before, gone(said.client, clock - 1)));
                 }
-                let owner = held.owner.filter(|_| !is_own);
+                let owner = known.owner.filter(|_| !is_own);
                 (clock, Some(owner.unwrap_or(Owner { user: from.user, claim: from.claim })))
             }
             None => {
@@ -329,30 +329,30 @@ impl Presence {
             let (mut shown_at, mut is_news) = (now, true);
             match self.entries.get_mut(&entry.client) {
                 // Others were told that it is gone, or there: it is here.
-                Some(held) if matches!(held.holder, Holder::Here(_)) && entry.is_null => {
-                    held.clock = held.clock.max(entry.clock + 1).min(CLOCK_MAX);
+                Some(known) if matches!(known.holder, Holder::Here(_)) && entry.is_null => {
+                    known.clock = known.clock.max(entry.clock + 1).min(CLOCK_MAX);
                     self.changed.insert(entry.client);
                     continue;
                 }
-                Some(held) if held.clock > entry.clock => continue,
+                Some(known) if known.clock > entry.clock => continue,
                 Some(_) if entry.is_null => {
                     self.depart(entry.client, entry.clock, now);
                     continue;
                 }
-                Some(held) => {
-                    if let Holder::Here(follower) = held.holder {
+                Some(known) => {
+                    if let Holder::Here(follower) = known.holder {
                         // The same subject, connected there now: the socket here is a dead one. Or whose id it really is.
-                        let took_over = owner.zip(held.owner).is_some_and(|(there, here)| {
-                            (there.user == here.user && entry.clock > held.clock) || there.claim > here.claim
+                        let took_over = owner.zip(known.owner).is_some_and(|(there, here)| {
+                            (there.user == here.user && entry.clock > known.clock) || there.claim > here.claim
                         });
                         if !took_over {
                             continue;
                         }
                         told.push((follower, gone(entry.client, entry.clock.saturating_sub(1))));
-                    } else if held.clock == entry.clock {
-                        (shown_at, is_news) = (held.shown_at, false);
-                    } else if held.state == entry.state && now < held.shown_at + ANSWER {
-                        (shown_at, is_news) = (held.shown_at, false);
+                    } else if known.clock == entry.clock {
+                        (shown_at, is_news) = (known.shown_at, false);
+                    } else if known.state == entry.state && now < known.shown_at + ANSWER {
+                        (shown_at, is_news) = (known.shown_at, false);
                         quiet.push(entry.clone());
                     }
                 }
@@ -361,8 +361,8 @@ impl Presence {
             }
             if !self.reserve(entry.client, entry.state.len(), false) {
                 self.left_out += 1;
-                if let Some(held) = self.entries.get_mut(&entry.client) {
-                    held.renewed_at = now;
+                if let Some(known) = self.entries.get_mut(&entry.client) {
+                    known.renewed_at = now;
                 }
                 continue;
             }
@@ -493,20 +493,20 @@ impl Presence {
         let mut holders = BTreeSet::new();
         for client in std::mem::take(&mut self.changed) {
             let (entry, local) = match self.entries.get(&client) {
-                Some(held) => {
-                    let follower = match held.holder {
+                Some(known) => {
+                    let follower = match known.holder {
                         Holder::Here(follower) => Some(follower),
                         Holder::There(_) => None,
                     };
                     holders.insert(follower);
                     // It was raised for newcomers since its owner said it.
                     if let Some(follower) = follower
-                        && held.owner.is_some()
-                        && held.is_behind()
+                        && known.owner.is_some()
+                        && known.is_behind()
                     {
-                        flush.told.push((follower, gone(client, held.clock - 1)));
+                        flush.told.push((follower, gone(client, known.clock - 1)));
                     }
-                    (said(client, held), follower.map(|_| held.owner))
+                    (said(client, known), follower.map(|_| known.owner))
                 }
                 None => {
                     holders.insert(None);
@@ -579,16 +579,16 @@ impl Presence {
 
     /// A connection may write from now on, or only read.
     pub fn regrant(&mut self, follower: FollowerId, may_write: bool) {
-        let held = self.entries.values_mut().filter(|entry| entry.holder == Holder::Here(follower));
-        for owner in held.filter_map(|entry| entry.owner.as_mut()) {
+        let own = self.entries.values_mut().filter(|entry| entry.holder == Holder::Here(follower));
+        for owner in own.filter_map(|entry| entry.owner.as_mut()) {
             owner.claim = if may_write { owner.claim.max(Claim::Editor) } else { Claim::Reader };
         }
     }
 
     /// Whether a connection may hold so much more that is not its own.
     fn has_room(&self, follower: FollowerId, bytes: usize, ids: usize) -> bool {
-        let held = self.entries.values().filter(|entry| entry.holder == Holder::Here(follower));
-        let (ids, bytes) = held.fold((ids, bytes), |(ids, bytes), entry| {
+        let own = self.entries.values().filter(|entry| entry.holder == Holder::Here(follower));
+        let (ids, bytes) = own.fold((ids, bytes), |(ids, bytes), entry| {
             let relayed = if entry.owner.is_none() { entry.state.len() } else { 0 };
             (ids + 1, bytes + relayed)
         });
@@ -597,13 +597,13 @@ impl Presence {
 
     /// Takes what this client's entry needs for a state of so many bytes. False: there is no room, and its entry stays as it is.
     fn reserve(&mut self, client: u64, state_bytes: usize, is_own: bool) -> bool {
-        let held = self.entries.get(&client).map_or(0, |held| held.state.len() + ENTRY_BYTES);
+        let known = self.entries.get(&client).map_or(0, |known| known.state.len() + ENTRY_BYTES);
         let needed = state_bytes + ENTRY_BYTES;
-        if needed <= held {
-            self.give_back(held - needed);
+        if needed <= known {
+            self.give_back(known - needed);
             return true;
         }
-        let more = needed - held;
+        let more = needed - known;
         let is_least = is_own && state_bytes <= OWN_STATE_BYTES_LEAST;
         if is_least {
             self.budget.take_anyway(more);

@@ -9,9 +9,9 @@
 //! The only module that calls yrs. Every call is made under `catch_unwind`; after a panic the document is never read again.
 
 use super::weight::Weight;
-use super::witness::{Fold, Folding, Nobody, Witness};
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
 use crate::ports::log::Snapshot;
+use crate::ports::witness::{Fold, Folding, Nobody, Witness};
 use bytes::Bytes;
 use contextnexus_gate::{Caps, Index, Order, StateVector as Known, Update as Part, difference};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -41,14 +41,14 @@ pub struct Replica {
 #[derive(Debug)]
 enum Form {
     /// What the log holds, not folded yet.
-    Packed(Packed),
+    Compact(Compact),
     /// The tree.
     Open(Doc),
 }
 
 /// The log from a snapshot on, as it was read.
 #[derive(Debug, Default)]
-struct Packed {
+struct Compact {
     /// The snapshot's number, and its state as one update.
     snapshot: Option<(u64, Bytes)>,
     /// What came after it, in order and without overlaps.
@@ -156,21 +156,25 @@ impl Replica {
     /// nothing of them before the tree is needed.
     pub fn pack(&mut self, snapshot: Option<(u64, Bytes)>, updates: Vec<Unfolded>) {
         let (key, witness) = (self.key, self.witness.clone());
-        *self =
-            Self { form: Form::Packed(Packed { snapshot, updates, parts: Vec::new() }), key, witness, poisoned: false };
+        *self = Self {
+            form: Form::Compact(Compact { snapshot, updates, parts: Vec::new() }),
+            key,
+            witness,
+            poisoned: false,
+        };
     }
 
     /// Makes the tree, where there is none. After an error, which names what cannot be folded, the replica must be dropped.
     pub fn unpack(&mut self) -> Result<(), ReplicaError> {
-        let Form::Packed(packed) = &mut self.form else { return Ok(()) };
+        let Form::Compact(packed) = &mut self.form else { return Ok(()) };
         let packed = std::mem::take(packed);
         self.form = Form::Open(Self::empty());
-        let folded = self.fold_packed(packed);
+        let folded = self.fold_compact(packed);
         self.poisoned |= folded.is_err(); // it is the fold of nothing
         folded
     }
 
-    fn fold_packed(&mut self, packed: Packed) -> Result<(), ReplicaError> {
+    fn fold_compact(&mut self, packed: Compact) -> Result<(), ReplicaError> {
         let mut parts = packed.parts.into_iter(); // all of them, or none
         let mut part = |bytes| parts.next().map_or_else(|| parsed(bytes), Ok);
         if let Some((seq, state)) = packed.snapshot {
@@ -191,7 +195,7 @@ impl Replica {
 
     /// What the tree will take in memory, where there is none.
     pub fn weigh(&mut self) -> Result<Option<Weight>, ReplicaError> {
-        let Form::Packed(packed) = &mut self.form else { return Ok(None) };
+        let Form::Compact(packed) = &mut self.form else { return Ok(None) };
         let mut weight = Weight::default();
         packed.parts()?.iter().for_each(|part| weight.add(part));
         Ok(Some(weight))
@@ -203,26 +207,26 @@ impl Replica {
     }
 
     /// Whether there is no tree.
-    pub fn is_packed(&self) -> bool {
-        matches!(self.form, Form::Packed(_))
+    pub fn is_compact(&self) -> bool {
+        matches!(self.form, Form::Compact(_))
     }
 
     /// Whether the parts are kept as the gate parsed them, which only makes the next [`state`](Self::state) or [`diff`](Self::diff) quicker: 16 bytes a
     /// block.
     pub fn has_parsed(&self) -> bool {
-        matches!(&self.form, Form::Packed(packed) if !packed.parts.is_empty())
+        matches!(&self.form, Form::Compact(packed) if !packed.parts.is_empty())
     }
 
     /// Lets go of them.
     pub fn forget_parsed(&mut self) {
-        if let Form::Packed(packed) = &mut self.form {
+        if let Form::Compact(packed) = &mut self.form {
             packed.parts = Vec::new();
         }
     }
 
     /// Whether there are updates that yrs has not folded yet.
     pub fn has_unfolded(&self) -> bool {
-        matches!(&self.form, Form::Packed(packed) if !packed.updates.is_empty())
+        matches!(&self.form, Form::Compact(packed) if !packed.updates.is_empty())
     }
 
     fn fold_in(&mut self, what: Folding, update: &Part) -> Result<(), ReplicaError> {
@@ -249,7 +253,7 @@ impl Replica {
 
     /// What somebody at `state_vector` (v1 encoding, checked by the gate) lacks, as one update.
     pub fn diff(&mut self, state_vector: &[u8]) -> Result<Bytes, ReplicaError> {
-        if let Form::Packed(packed) = &mut self.form {
+        if let Form::Compact(packed) = &mut self.form {
             let known = Known::parse(state_vector).map_err(|_| ReplicaError::Undecodable)?;
             return Ok(contextnexus_gate::diff(packed.parts()?, &known));
         }
@@ -258,7 +262,7 @@ impl Replica {
 
     /// The whole state as one update.
     pub fn state(&mut self) -> Result<Bytes, ReplicaError> {
-        if let Form::Packed(packed) = &mut self.form {
+        if let Form::Compact(packed) = &mut self.form {
             return packed.state();
         }
         self.encoded(&StateVector::default())
@@ -333,7 +337,7 @@ impl Replica {
     fn guarded<T>(&mut self, call: impl FnOnce(&Doc) -> Result<T, ReplicaError>) -> Result<T, ReplicaError> {
         let doc = match &self.form {
             _ if self.poisoned => return Err(ReplicaError::Panicked),
-            Form::Packed(_) => return Err(ReplicaError::Packed),
+            Form::Compact(_) => return Err(ReplicaError::Packed),
             Form::Open(doc) => doc,
         };
         catch_unwind(AssertUnwindSafe(|| call(doc))).unwrap_or_else(|_| {
@@ -360,7 +364,7 @@ fn parsed(update: Bytes) -> Result<Part, ReplicaError> {
     Part::parse(update, &Caps::of_the_log()).map_err(|_| ReplicaError::Undecodable)
 }
 
-impl Packed {
+impl Compact {
     fn state(&mut self) -> Result<Bytes, ReplicaError> {
         match &self.snapshot {
             Some((_, state)) if self.updates.is_empty() => Ok(state.clone()),
@@ -382,7 +386,7 @@ impl Drop for Replica {
     fn drop(&mut self) {
         if self.poisoned {
             // Dropping walks the blocks, and after a panic some of them may be freed already. A leak is the safe loss.
-            std::mem::forget(std::mem::replace(&mut self.form, Form::Packed(Packed::default())));
+            std::mem::forget(std::mem::replace(&mut self.form, Form::Compact(Compact::default())));
         } else {
             let _ = self.guarded(let_go_of_subdocuments); // what fails is leaked, as it would be without
         }

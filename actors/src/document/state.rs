@@ -2,10 +2,10 @@
 //!
 //! The life of an update: [`hear`](DocumentState::hear) parses it and lets it wait; [`advance`](DocumentState::advance) admits all
 //! that waits as one batch; [`appended`](DocumentState::appended) folds, acknowledges, shows and publishes it. The other entries
-//! bring news of the log (`tail_read`, `held`, `recovered`, `rebuilt`), of rights, of other nodes, and of time.
+//! bring news of the log (`tail_read`, `head_locked`, `recovered`, `rebuilt`), of rights, of other nodes, and of time.
 
-use super::batch::{Batch, Proposal, RowOf, Sender, Verdict};
-use super::member::{Gap, HeldPresence, Member, Receipts};
+use super::batch::{Batch, Decision, Proposal, RowOf, Sender};
+use super::follower::{DelayedPresence, Follower, Gap, Receipts};
 use super::messages::{Effect, Input, Outgoing, Renew};
 use super::pieces::InPieces;
 use super::presence::{self, Announcer, Presence, ToldGone};
@@ -15,9 +15,9 @@ use super::writers::Writers;
 use super::{FollowerId, close};
 use crate::access::Role;
 use crate::budget::Budgets;
-use crate::ids::{AppendId, ConnectionId, Position, SessionId, Tip, UserId};
+use crate::ids::{AppendId, Position, SessionId, Tip, UserId, UserSessionId};
 use crate::limits::Limits;
-use crate::ports::authority::{Held, Standing};
+use crate::ports::authority::{RightInUse, Standing};
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
 use crate::ports::log::{
@@ -50,7 +50,7 @@ mod writing;
 pub use answering::Questions;
 pub(in crate::document) use following::trim;
 use log::LogWork;
-pub use log::{HeldDecision, News, Unsound};
+pub use log::{HeadDecision, News, Unsound};
 use showing::{Encoded, EncodedInPieces, TailSinceSnapshot};
 
 /// The appends that a document may lose to other nodes before it takes the head's lock.
@@ -98,7 +98,7 @@ pub struct DocumentState {
     /// Memory of the index, when there was no tree last.
     index_bytes: usize,
     quarantined: Vec<Update>,
-    members: BTreeMap<FollowerId, Member>,
+    followers: BTreeMap<FollowerId, Follower>,
     presence: Presence,
     waiting: VecDeque<Proposal>,
     waiting_bytes: usize,
@@ -110,7 +110,7 @@ pub struct DocumentState {
     /// 1 while a batch that PostgreSQL refused is tried update by update.
     batch_updates_max: usize,
     /// Somebody said that the head moved while the log was busy.
-    look_again: bool,
+    tail_is_stale: bool,
     tail: TailSinceSnapshot,
     /// How much of a tail there was when the state was too dear to be a snapshot.
     too_dear: Option<TailSinceSnapshot>,
@@ -125,13 +125,13 @@ pub struct DocumentState {
     /// A snapshot is being read back, or stored.
     reading_back: bool,
     slow_at: Option<Instant>,
-    hold_until: Option<Instant>,
+    presence_due: Option<Instant>,
     /// The first time at which a right ends by itself, or a fresh token is asked for.
     rights_due: Option<Instant>,
     /// The first time at which a question that waits may be answered.
     answers_due: Option<Instant>,
     /// Connections that have left and may come again, and until when they are not answered.
-    pauses: Vec<(ConnectionId, Instant)>,
+    pauses: Vec<(SessionId, Instant)>,
     /// Dropped for lack of room, since it was last asked.
     dropped: u64,
     dead: bool,
@@ -181,7 +181,7 @@ impl DocumentState {
             weight_since: Weight::default(),
             index_bytes: 0,
             quarantined: Vec::new(),
-            members: BTreeMap::new(),
+            followers: BTreeMap::new(),
             presence,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -190,7 +190,7 @@ impl DocumentState {
             in_flight: None,
             lost_races: 0,
             batch_updates_max: BATCH_UPDATES_MAX,
-            look_again: false,
+            tail_is_stale: false,
             tail: TailSinceSnapshot::default(),
             too_dear: None,
             tree_cost: Duration::ZERO,
@@ -199,7 +199,7 @@ impl DocumentState {
             used_at: None,
             reading_back: false,
             slow_at: None,
-            hold_until: None,
+            presence_due: None,
             rights_due: None,
             answers_due: None,
             pauses: Vec::new(),
@@ -274,17 +274,17 @@ impl DocumentState {
     /// not fit is dropped and asked for again.
     pub fn is_window_full(&self, follower: FollowerId) -> bool {
         !self.is_log_away()
-            && self.members.get(&follower).is_some_and(|m| m.waiting_bytes > self.limits.connection_window_bytes)
+            && self.followers.get(&follower).is_some_and(|m| m.waiting_bytes > self.limits.connection_window_bytes)
     }
 
     /// Rights in use here.
-    pub fn rights(&self) -> impl Iterator<Item = (UserId, SessionId)> + '_ {
-        self.members.values().map(|member| (member.user, member.session))
+    pub fn rights(&self) -> impl Iterator<Item = (UserId, UserSessionId)> + '_ {
+        self.followers.values().map(|follower| (follower.user, follower.user_session))
     }
 
     /// There is no tree.
-    pub fn is_packed(&self) -> bool {
-        self.replica.is_packed()
+    pub fn is_compact(&self) -> bool {
+        self.replica.is_compact()
     }
 
     /// Makes the tree now, where the document was loaded packed.
@@ -303,7 +303,7 @@ impl DocumentState {
 
     /// When [`on_time`](Self::on_time) is wanted next.
     pub fn deadline(&self) -> Option<Instant> {
-        [self.presence.deadline(), self.hold_until, self.slow_at, self.answers_due].into_iter().flatten().min()
+        [self.presence.deadline(), self.presence_due, self.slow_at, self.answers_due].into_iter().flatten().min()
     }
 
     /// When [`on_time`](Self::on_time) is wanted for a right that ends by itself: rarely, and mostly days ahead.
@@ -313,29 +313,29 @@ impl DocumentState {
 
     /// Lets a connection in. y-websocket and Y-Sweet clients get our step 1 and who is here; Hocuspocus clients get
     /// them when they ask.
-    pub fn join(&mut self, follower: FollowerId, mut member: Member, now: Instant) -> Vec<Effect> {
-        let dialect = member.dialect;
-        self.right_due(member.right_due());
-        member.since = Some(now);
-        self.members.insert(follower, member);
-        self.remember_pause(follower, now);
+    pub fn join(&mut self, id: FollowerId, mut follower: Follower, now: Instant) -> Vec<Effect> {
+        let dialect = follower.dialect;
+        self.right_due(follower.right_due());
+        follower.since = Some(now);
+        self.followers.insert(id, follower);
+        self.remember_pause(id, now);
         if dialect != Dialect::Hocuspocus {
-            self.doubt(follower);
-            self.ask(&[follower], now);
-            self.greet(follower, now);
+            self.doubt(id);
+            self.ask(&[id], now);
+            self.greet(id, now);
         }
         self.take_effects()
     }
 
     /// The connection is gone; its clients vanish at once, its updates are still committed.
-    pub fn leave(&mut self, follower: FollowerId, now: Instant) -> Vec<Effect> {
-        self.keep_pause(follower, now);
-        self.presence.leave(follower, now);
+    pub fn leave(&mut self, id: FollowerId, now: Instant) -> Vec<Effect> {
+        self.keep_pause(id, now);
+        self.presence.leave(id, now);
         self.flush_presence(now);
-        if let Some(member) = self.members.get_mut(&follower) {
-            member.leave();
-            if member.waiting == 0 {
-                self.members.remove(&follower);
+        if let Some(follower) = self.followers.get_mut(&id) {
+            follower.leave();
+            if follower.waiting == 0 {
+                self.followers.remove(&id);
             }
         }
         self.take_effects()
@@ -343,7 +343,7 @@ impl DocumentState {
 
     /// One message of a connection. Call [`advance`](Self::advance) after the last that is at hand.
     pub fn hear(&mut self, from: FollowerId, input: Input, now: Instant) -> Vec<Effect> {
-        if self.dead || self.members.get(&from).is_none_or(|member| member.left) {
+        if self.dead || self.followers.get(&from).is_none_or(|follower| follower.is_gone) {
             return Vec::new();
         }
         match input {
@@ -354,8 +354,8 @@ impl DocumentState {
             Input::QueryAwareness => self.hear_query(from, now),
             Input::TooLarge => self.close(from, close::TOO_LARGE, "message too large (step2_bytes_max)"),
             Input::Mark(payload) => {
-                if let Some(member) = self.members.get_mut(&from) {
-                    let receipts = member.marked(payload, now);
+                if let Some(follower) = self.followers.get_mut(&from) {
+                    let receipts = follower.marked(payload, now);
                     self.wake_slowly(now);
                     self.send_receipts(from, receipts);
                 }
@@ -398,9 +398,22 @@ impl DocumentState {
             Err((_, refusal)) => self.effects.push(Effect::Answer(answer, Err(refusal))),
             Ok(update) => {
                 if self.has_room(update.bytes().len()) {
-                    let sender = Sender::Request { role: by.role, until: by.until, answer, idempotency, looked: false };
-                    let (session, user) = (by.session, by.user);
-                    self.enqueue(Proposal { sender, session, user, update, is_step2: false, is_checked: false });
+                    let sender = Sender::Request {
+                        role: by.role,
+                        until: by.until,
+                        answer,
+                        idempotency,
+                        head_was_checked: false,
+                    };
+                    let (session, user) = (by.user_session, by.user);
+                    self.enqueue(Proposal {
+                        sender,
+                        user_session: session,
+                        user,
+                        update,
+                        is_step2: false,
+                        is_checked: false,
+                    });
                 } else {
                     self.dropped += 1;
                     let refusal = WriteRefused::Unavailable { retry_after_s: 1 };
@@ -421,7 +434,7 @@ impl DocumentState {
     pub fn hear_bus(&mut self, event: BusEvent, now: Instant) -> Vec<Effect> {
         match event {
             BusEvent::Gap => {
-                self.look_at_the_log();
+                self.request_tail();
                 self.effects.push(Effect::QueryPresence);
                 let local = self.presence.local();
                 self.publish_presence(&local);
@@ -438,7 +451,7 @@ impl DocumentState {
                         self.die(close::SERVICE_RESTART, "document is rebuilt");
                     }
                 } else {
-                    self.look_at_the_log();
+                    self.request_tail();
                 }
             }
             BusEvent::Message(BusMessage::Presence { node, update, owners, .. }) => {
@@ -466,15 +479,15 @@ impl DocumentState {
     /// The client presented a fresh token: what it may do from now on. A client that may write now, and might not before, is asked for what
     /// it wrote meanwhile. The session tells it its new scope.
     pub fn renew(&mut self, renewal: Renew, now: Instant) -> Vec<Effect> {
-        if let Some(member) = self.members.get_mut(&renewal.follower).filter(|member| !member.left) {
-            (member.user, member.session) = (renewal.user, renewal.session);
+        if let Some(follower) = self.followers.get_mut(&renewal.follower).filter(|follower| !follower.is_gone) {
+            (follower.user, follower.user_session) = (renewal.user, renewal.user_session);
             self.grant(renewal.follower, renewal.role, renewal.until, now);
         }
         self.take_effects()
     }
 
     /// Rights changed.
-    pub fn regrant(&mut self, standings: &[(Held, Standing)], now: Instant) -> Vec<Effect> {
+    pub fn regrant(&mut self, standings: &[(RightInUse, Standing)], now: Instant) -> Vec<Effect> {
         self.regrant_all(standings, now);
         self.load_damaged_again(); // an administrator may have opened it again
         self.take_effects()
@@ -485,7 +498,7 @@ impl DocumentState {
         if self.rights_due.is_some_and(|at| now >= at) {
             self.end_rights(now);
         }
-        if self.hold_until.is_some_and(|at| now >= at) {
+        if self.presence_due.is_some_and(|at| now >= at) {
             self.release_presence(now);
         }
         if self.answers_due.is_some_and(|at| now >= at) {
@@ -524,8 +537,8 @@ impl DocumentState {
 
     /// A connection takes nothing at the moment: what it has seen does not grow.
     pub fn fell_behind(&mut self, follower: FollowerId, seen_seq: u64) {
-        if let Some(member) = self.members.get_mut(&follower) {
-            member.seen_seq = seen_seq;
+        if let Some(follower) = self.followers.get_mut(&follower) {
+            follower.seen_seq = seen_seq;
         }
     }
 
@@ -538,11 +551,11 @@ impl DocumentState {
     fn enqueue(&mut self, proposal: Proposal) {
         let bytes = proposal.bytes();
         self.waiting_bytes += bytes;
-        if let Sender::Member { follower, .. } = &proposal.sender
-            && let Some(member) = self.members.get_mut(follower)
+        if let Sender::Follower { follower, .. } = &proposal.sender
+            && let Some(follower) = self.followers.get_mut(follower)
         {
-            member.waiting += 1;
-            member.waiting_bytes += bytes;
+            follower.waiting += 1;
+            follower.waiting_bytes += bytes;
         }
         self.waiting.push_back(proposal);
     }
@@ -551,27 +564,27 @@ impl DocumentState {
         let bytes = proposal.bytes();
         self.waiting_bytes -= bytes;
         self.budgets.waiting.give_back(bytes);
-        if let Sender::Member { follower, .. } = &proposal.sender
-            && let Some(member) = self.members.get_mut(follower)
+        if let Sender::Follower { follower: id, .. } = &proposal.sender
+            && let Some(follower) = self.followers.get_mut(id)
         {
-            member.waiting -= 1;
-            member.waiting_bytes -= bytes;
-            if member.left && member.waiting == 0 {
-                self.members.remove(follower); // the last thing it had sent is settled
+            follower.waiting -= 1;
+            follower.waiting_bytes -= bytes;
+            if follower.is_gone && follower.waiting == 0 {
+                self.followers.remove(id); // the last thing it had sent is settled
             }
         }
     }
 
     fn reassure(&mut self, now: Instant) {
         let mut due = Vec::new();
-        for (follower, member) in &mut self.members {
-            if member.reassure_at().is_some_and(|at| now >= at) {
-                member.reassured();
-                due.push(*follower);
+        for (id, follower) in &mut self.followers {
+            if follower.reassure_at().is_some_and(|at| now >= at) {
+                follower.reassured();
+                due.push(*id);
             }
         }
-        for follower in due {
-            self.send(follower, Outgoing::KeepAlive);
+        for id in due {
+            self.send(id, Outgoing::KeepAlive);
         }
     }
 
@@ -582,7 +595,7 @@ impl DocumentState {
             || self.replica.has_parsed()
             || self.used_at.is_some()
             || self.presence.has_remote()
-            || self.members.values().any(|member| member.gap.is_some() || member.reassure_at().is_some())
+            || self.followers.values().any(|follower| follower.gap.is_some() || follower.reassure_at().is_some())
     }
 
     fn wake_slowly(&mut self, now: Instant) {
@@ -590,7 +603,7 @@ impl DocumentState {
     }
 
     fn receiving(&self) -> Vec<FollowerId> {
-        self.members.iter().filter(|(_, member)| member.receiving).map(|(follower, _)| *follower).collect()
+        self.followers.iter().filter(|(_, follower)| follower.receiving).map(|(id, _)| *id).collect()
     }
 
     fn send(&mut self, to: FollowerId, what: Outgoing) {
@@ -599,7 +612,7 @@ impl DocumentState {
 
     /// A connection that has just come is told who is here.
     fn greet(&mut self, newcomer: FollowerId, now: Instant) {
-        let Some(user) = self.members.get(&newcomer).map(|member| member.user) else { return };
+        let Some(user) = self.followers.get(&newcomer).map(|follower| follower.user) else { return };
         let (everybody, ask) = self.presence.greet(newcomer, user, now);
         if !everybody.is_empty() {
             self.send(newcomer, Outgoing::Awareness(everybody));
@@ -613,7 +626,7 @@ impl DocumentState {
     }
 
     fn send_siblings(&mut self, to: FollowerId) {
-        let own = self.members.get(&to).and_then(|member| member.own_client);
+        let own = self.followers.get(&to).and_then(|follower| follower.own_client);
         let siblings = self.presence.siblings(to, own);
         if !siblings.is_empty() {
             self.send(to, Outgoing::Awareness(siblings));
@@ -650,8 +663,8 @@ impl DocumentState {
     }
 
     fn close(&mut self, follower: FollowerId, code: u16, reason: impl Into<Cow<'static, str>>) {
-        if let Some(member) = self.members.get_mut(&follower) {
-            member.leave();
+        if let Some(follower) = self.followers.get_mut(&follower) {
+            follower.leave();
         }
         self.effects.push(Effect::Close { follower, code, reason: reason.into(), whole_socket: false });
     }

@@ -8,9 +8,9 @@ use crate::aside::{ASIDE_FROM, done_aside};
 use crate::causes::Cause;
 use crate::counted::Counted;
 use crate::ids::{DocumentId, DocumentKey, Tip};
+use crate::ports::Ports;
 use crate::ports::log::{Damage, LogError, Quarantine, Snapshot, Stored};
 use crate::report;
-use crate::world::World;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -33,9 +33,9 @@ pub(super) fn effort_to_load(stored: &Stored) -> Duration {
 }
 
 /// Loads a document. What the gate does not take is mended first: a row moves into quarantine, a snapshot is discarded.
-pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentState, JoinRefused> {
+pub(super) async fn load(ports: &Ports, key: DocumentKey) -> Result<DocumentState, JoinRefused> {
     for _ in 0..QUARANTINES_PER_LOAD_MAX {
-        let stored = match world.log.load(key).await {
+        let stored = match ports.log.load(key).await {
             Ok(stored) if stored.tail.head.deleted => return Err(JoinRefused::Deleted),
             Ok(stored) => stored,
             Err(LogError::NoSuchDocument) => return Err(JoinRefused::Deleted),
@@ -44,23 +44,23 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
                 return Err(JoinRefused::Unavailable);
             }
         };
-        let now = world.clock.instant();
+        let now = ports.clock.instant();
         let effort = effort_to_load(&stored);
-        let (witness, limits, budgets) = (world.witness.clone(), world.limits.clone(), world.budgets.clone());
+        let (witness, limits, budgets) = (ports.witness.clone(), ports.limits.clone(), ports.budgets.clone());
         let load = move || DocumentState::load_into(Replica::witnessed(key, witness), stored, limits, budgets, now);
         let loaded = if effort < ASIDE_FROM {
             load()
         } else {
-            done_aside(world.aside.as_ref(), key.tenant, load).await.ok_or(JoinRefused::Unavailable)?
+            done_aside(ports.aside.as_ref(), key.tenant, load).await.ok_or(JoinRefused::Unavailable)?
         };
         match loaded {
             Ok(state) => {
-                close_if_damaged(world, key, state.damage()).await;
+                close_if_damaged(ports, key, state.damage()).await;
                 return Ok(state);
             }
             Err(unsound) => {
-                let unsound = named(world, key, unsound);
-                try_to_mend(world, key, &unsound).await.map_err(|_| JoinRefused::Unavailable)?;
+                let unsound = named(ports, key, unsound);
+                try_to_mend(ports, key, &unsound).await.map_err(|_| JoinRefused::Unavailable)?;
             }
         }
     }
@@ -68,36 +68,36 @@ pub(super) async fn load(world: &World, key: DocumentKey) -> Result<DocumentStat
 }
 
 /// Moves updates of the log into quarantine, or deletes the snapshots from a number on. What cannot be done now is left to whoever meets it again.
-pub(super) async fn mend(world: &World, key: DocumentKey, unsound: Unsound) {
-    let unsound = named(world, key, unsound);
+pub(super) async fn mend(ports: &Ports, key: DocumentKey, unsound: Unsound) {
+    let unsound = named(ports, key, unsound);
     for _ in 0..ATTEMPTS_MAX {
-        let Err(error) = try_to_mend(world, key, &unsound).await else { return };
+        let Err(error) = try_to_mend(ports, key, &unsound).await else { return };
         report!(Cause::Outage, document.id = %key.document, "document {} is not mended: {error}", key.document);
         let LogError::Unavailable(_) = error else { return };
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn try_to_mend(world: &World, key: DocumentKey, unsound: &Unsound) -> Result<(), LogError> {
+async fn try_to_mend(ports: &Ports, key: DocumentKey, unsound: &Unsound) -> Result<(), LogError> {
     match unsound {
         Unsound::Log(all) => {
             for what in all {
-                world.log.quarantine(key, what.clone()).await?;
+                ports.log.quarantine(key, what.clone()).await?;
             }
             Ok(())
         }
-        Unsound::Snapshot { seq } => world.log.discard_snapshots(key, *seq).await,
+        Unsound::Snapshot { seq } => ports.log.discard_snapshots(key, *seq).await,
     }
 }
 
 /// The same with the tips that the log will have after it; said and counted here.
-fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
+fn named(ports: &Ports, key: DocumentKey, unsound: Unsound) -> Unsound {
     match unsound {
         Unsound::Log(all) => {
             let named = all.into_iter().map(|what| {
                 let seq = what.seq();
                 report!(Cause::Damage, document.id = %key.document, seq, "update {seq} of the log quarantined: {}", what.reason);
-                Quarantine { new_tip: Tip(world.clock.fresh_id()), ..what }
+                Quarantine { new_tip: Tip(ports.clock.fresh_id()), ..what }
             });
             Unsound::Log(named.collect())
         }
@@ -109,13 +109,13 @@ fn named(world: &World, key: DocumentKey, unsound: Unsound) -> Unsound {
 }
 
 /// Reads the log for a document that is open, for as long as that takes.
-pub(super) async fn load_again(world: &World, key: DocumentKey) -> Result<Stored, LogError> {
+pub(super) async fn load_again(ports: &Ports, key: DocumentKey) -> Result<Stored, LogError> {
     loop {
-        match world.log.load(key).await {
+        match ports.log.load(key).await {
             Err(LogError::Unavailable(_)) => tokio::time::sleep(PAUSE).await,
             other => {
                 let damage = other.as_ref().ok().and_then(|stored| stored.damage);
-                close_if_damaged(world, key, damage).await;
+                close_if_damaged(ports, key, damage).await;
                 return other;
             }
         }
@@ -123,9 +123,9 @@ pub(super) async fn load_again(world: &World, key: DocumentKey) -> Result<Stored
 }
 
 /// Has everybody know that a damaged document is only read. It is only read here whether they do or not.
-async fn close_if_damaged(world: &World, key: DocumentKey, damage: Option<Damage>) {
+async fn close_if_damaged(ports: &Ports, key: DocumentKey, damage: Option<Damage>) {
     let Some(damage) = damage else { return };
-    if let Err(error) = world.log.close_for_writing(key, damage).await {
+    if let Err(error) = ports.log.close_for_writing(key, damage).await {
         report!(
             Cause::Outage, document.id = %key.document,
             "document {} is damaged ({damage}), and that cannot be noted: {error}", key.document
@@ -134,28 +134,28 @@ async fn close_if_damaged(world: &World, key: DocumentKey, damage: Option<Damage
 }
 
 /// Keeps bytes that never entered the log, for as long as that takes.
-pub(super) async fn quarantine_refused(world: World, key: DocumentKey, what: Quarantine) {
+pub(super) async fn quarantine_refused(ports: Ports, key: DocumentKey, what: Quarantine) {
     report!(Cause::Ended, document.id = %key.document, "update quarantined: {}", what.reason);
-    while let Err(LogError::Unavailable(_)) = world.log.quarantine_refused(key, what.clone()).await {
+    while let Err(LogError::Unavailable(_)) = ports.log.quarantine_refused(key, what.clone()).await {
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// The snapshot, once it was read back aside, and what it takes as a tree.
 pub(super) async fn verify(
-    world: &World,
+    ports: &Ports,
     key: DocumentKey,
     snapshot: Unverified,
 ) -> Result<(Snapshot, Weight), ReplicaError> {
     let position = snapshot.position();
     let _waits = Counted::in_gauge("contextnexus_read_backs_waiting");
     let _turn = READ_BACKS.acquire().await; // never closed
-    let integration_ms_max = world.limits.integration_ms_max;
+    let integration_ms_max = ports.limits.integration_ms_max;
     let verify = move || {
         let weight = snapshot.weigh(integration_ms_max)?;
         Ok((snapshot.verify()?, weight))
     };
-    let verified = done_aside(world.aside.as_ref(), key.tenant, verify).await;
+    let verified = done_aside(ports.aside.as_ref(), key.tenant, verify).await;
     let verified = verified.unwrap_or(Err(ReplicaError::Panicked));
     verified.inspect_err(|error| match error {
         ReplicaError::TooDear => metrics::counter!("contextnexus_snapshots_total", "result" => "too_dear").increment(1),
@@ -177,20 +177,20 @@ pub(super) fn say_too_dear(document: DocumentId) {
 
 /// Stores a snapshot once it was read back. Answers it, and whether it is stored: the log alone would do.
 pub(super) async fn store_snapshot(
-    world: World,
+    ports: Ports,
     key: DocumentKey,
     snapshot: Unverified,
 ) -> (Result<(Snapshot, Weight), ReplicaError>, bool) {
-    let started = world.clock.instant();
-    let (snapshot, weight) = match verify(&world, key, snapshot).await {
+    let started = ports.clock.instant();
+    let (snapshot, weight) = match verify(&ports, key, snapshot).await {
         Ok(verified) => verified,
         Err(error) => return (Err(error), false),
     };
-    if let Err(error) = world.log.save_snapshot(key, snapshot.clone()).await {
+    if let Err(error) = ports.log.save_snapshot(key, snapshot.clone()).await {
         report!(Cause::Outage, document.id = %key.document, "snapshot not stored: {error}");
         return (Ok((snapshot, weight)), false);
     }
     metrics::counter!("contextnexus_snapshots_total", "result" => "stored").increment(1);
-    metrics::histogram!("contextnexus_snapshot_seconds").record(world.clock.instant() - started);
+    metrics::histogram!("contextnexus_snapshot_seconds").record(ports.clock.instant() - started);
     (Ok((snapshot, weight)), true)
 }

@@ -1,7 +1,7 @@
 //! Who a token belongs to, and what it may do.
 
 use crate::access::{Caller, Grant, Token};
-use crate::ids::{DocumentId, SessionId, TenantId, UserId};
+use crate::ids::{DocumentId, TenantId, UserId, UserSessionId};
 use crate::room::NameRefused;
 use async_trait::async_trait;
 
@@ -18,14 +18,19 @@ pub trait Authority: Send + Sync + 'static {
 
     /// Of the rights in use in one tenant, those that changed or ended. Reads nothing but a counter when no membership,
     /// session, user, project or document of the tenant changed since the last call with the same `since`.
-    async fn recheck(&self, tenant: TenantId, since: Option<u64>, held: &[Held]) -> Result<Rechecked, AccessDenied>;
+    async fn recheck(
+        &self,
+        tenant: TenantId,
+        since: Option<u64>,
+        rights: &[RightInUse],
+    ) -> Result<Rechecked, AccessDenied>;
 }
 
 /// A right in use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Held {
+pub struct RightInUse {
     /// By which session.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// Whose session.
     pub user: UserId,
     /// In which document.
@@ -38,7 +43,7 @@ pub struct Rechecked {
     /// Pass it as `since` next time.
     pub epoch: u64,
     /// Where every held right stands now; empty when the epoch did not move.
-    pub standings: Vec<(Held, Standing)>,
+    pub standings: Vec<(RightInUse, Standing)>,
 }
 
 /// Where a right stands.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// How an implementation is put to the test.
 #[async_trait]
-pub trait World: Sync {
+pub trait Fixture: Sync {
     /// A further node of the deployment, connected.
     async fn node(&self) -> (NodeId, Arc<dyn Bus>);
     /// Takes the transport away from all nodes.
@@ -28,19 +28,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// The whole suite.
-pub async fn all(world: &impl World) {
-    a_message_reaches_the_other_nodes_and_not_its_sender(world).await;
-    nobody_hears_of_another_document_or_tenant(world).await;
-    every_kind_of_message_arrives_as_it_was_sent(world).await;
-    messages_of_one_sender_keep_their_order(world).await;
-    subscriptions_of_one_node_end_one_by_one(world).await;
-    access_changes_are_heard_where_the_tenant_has_documents(world).await;
-    who_does_not_take_its_messages_finds_a_gap(world).await;
-    a_lost_transport_is_a_gap_and_blocks_nobody(world).await;
+pub async fn all(fixture: &impl Fixture) {
+    a_message_reaches_the_other_nodes_and_not_its_sender(fixture).await;
+    nobody_hears_of_another_document_or_tenant(fixture).await;
+    every_kind_of_message_arrives_as_it_was_sent(fixture).await;
+    messages_of_one_sender_keep_their_order(fixture).await;
+    subscriptions_of_one_node_end_one_by_one(fixture).await;
+    access_changes_are_heard_where_the_tenant_has_documents(fixture).await;
+    who_does_not_take_its_messages_finds_a_gap(fixture).await;
+    a_lost_transport_is_a_gap_and_blocks_nobody(fixture).await;
 }
 
-async fn a_message_reaches_the_other_nodes_and_not_its_sender(world: &impl World) {
-    let ((a, bus_a), (b, bus_b), (_, bus_c)) = (world.node().await, world.node().await, world.node().await);
+async fn a_message_reaches_the_other_nodes_and_not_its_sender(fixture: &impl Fixture) {
+    let ((a, bus_a), (b, bus_b), (_, bus_c)) = (fixture.node().await, fixture.node().await, fixture.node().await);
     let key = key(1, 1);
     let mut at_a = bus_a.subscribe(key).await.events;
     let mut at_b = bus_b.subscribe(key).await.events;
@@ -53,8 +53,8 @@ async fn a_message_reaches_the_other_nodes_and_not_its_sender(world: &impl World
     silent(&mut at_b, "b hears itself").await;
 }
 
-async fn nobody_hears_of_another_document_or_tenant(world: &impl World) {
-    let ((a, bus_a), (_, bus_b)) = (world.node().await, world.node().await);
+async fn nobody_hears_of_another_document_or_tenant(fixture: &impl Fixture) {
+    let ((a, bus_a), (_, bus_b)) = (fixture.node().await, fixture.node().await);
     let mut at_b = bus_b.subscribe(key(2, 1)).await.events;
     bus_a.publish(committed(key(2, 2), a, 1, b"another document"));
     bus_a.publish(committed(key(3, 1), a, 1, b"another tenant's document of the same id"));
@@ -62,8 +62,8 @@ async fn nobody_hears_of_another_document_or_tenant(world: &impl World) {
     assert_eq!(message(&mut at_b).await, committed(key(2, 1), a, 1, b"its own"));
 }
 
-async fn every_kind_of_message_arrives_as_it_was_sent(world: &impl World) {
-    let ((node, bus_a), (_, bus_b)) = (world.node().await, world.node().await);
+async fn every_kind_of_message_arrives_as_it_was_sent(fixture: &impl Fixture) {
+    let ((node, bus_a), (_, bus_b)) = (fixture.node().await, fixture.node().await);
     let key = key(4, 1);
     let mut at_b = bus_b.subscribe(key).await.events;
     let large = Bytes::from((0..1_000_000_u32).map(|n| n as u8).collect::<Vec<_>>());
@@ -93,8 +93,8 @@ async fn every_kind_of_message_arrives_as_it_was_sent(world: &impl World) {
     }
 }
 
-async fn messages_of_one_sender_keep_their_order(world: &impl World) {
-    let ((a, bus_a), (_, bus_b)) = (world.node().await, world.node().await);
+async fn messages_of_one_sender_keep_their_order(fixture: &impl Fixture) {
+    let ((a, bus_a), (_, bus_b)) = (fixture.node().await, fixture.node().await);
     let key = key(5, 1);
     let mut at_b = bus_b.subscribe(key).await.events;
     for seq in 1..=500 {
@@ -105,8 +105,8 @@ async fn messages_of_one_sender_keep_their_order(world: &impl World) {
     }
 }
 
-async fn subscriptions_of_one_node_end_one_by_one(world: &impl World) {
-    let ((a, bus_a), (_, bus_b)) = (world.node().await, world.node().await);
+async fn subscriptions_of_one_node_end_one_by_one(fixture: &impl Fixture) {
+    let ((a, bus_a), (_, bus_b)) = (fixture.node().await, fixture.node().await);
     let key = key(6, 1);
     let mut first = bus_b.subscribe(key).await.events;
     let mut second = bus_b.subscribe(key).await.events;
@@ -122,8 +122,8 @@ async fn subscriptions_of_one_node_end_one_by_one(world: &impl World) {
     assert_eq!(message(&mut third).await, committed(key, a, 3, b"again"));
 }
 
-async fn access_changes_are_heard_where_the_tenant_has_documents(world: &impl World) {
-    let ((a, bus_a), (b, bus_b)) = (world.node().await, world.node().await);
+async fn access_changes_are_heard_where_the_tenant_has_documents(fixture: &impl Fixture) {
+    let ((a, bus_a), (b, bus_b)) = (fixture.node().await, fixture.node().await);
     let mut access_a = bus_a.subscribe_access().await;
     let mut access_b = bus_b.subscribe_access().await;
     let of_seven = bus_b.subscribe(key(7, 1)).await;
@@ -143,8 +143,8 @@ async fn access_changes_are_heard_where_the_tenant_has_documents(world: &impl Wo
     assert!(timeout(SILENCE, access_a.recv()).await.is_err(), "a has no document at all");
 }
 
-async fn who_does_not_take_its_messages_finds_a_gap(world: &impl World) {
-    let ((a, bus_a), (_, bus_b)) = (world.node().await, world.node().await);
+async fn who_does_not_take_its_messages_finds_a_gap(fixture: &impl Fixture) {
+    let ((a, bus_a), (_, bus_b)) = (fixture.node().await, fixture.node().await);
     let key = key(10, 1);
     let mut at_b = bus_b.subscribe(key).await.events;
     let size = 500_000;
@@ -169,20 +169,20 @@ async fn who_does_not_take_its_messages_finds_a_gap(world: &impl World) {
     assert_eq!(message(&mut at_b).await, committed(key, a, 200, b"after"));
 }
 
-async fn a_lost_transport_is_a_gap_and_blocks_nobody(world: &impl World) {
-    let ((a, bus_a), (_, bus_b)) = (world.node().await, world.node().await);
+async fn a_lost_transport_is_a_gap_and_blocks_nobody(fixture: &impl Fixture) {
+    let ((a, bus_a), (_, bus_b)) = (fixture.node().await, fixture.node().await);
     let (old, new) = (key(11, 1), key(11, 2));
     let mut at_b = bus_b.subscribe(old).await.events;
     bus_a.publish(committed(old, a, 1, b"before"));
     assert_eq!(message(&mut at_b).await, committed(old, a, 1, b"before"));
-    world.take_away().await;
+    fixture.take_away().await;
     let start = Instant::now();
     for seq in 2..10_000 {
         bus_a.publish(committed(old, a, seq, &[0; 100]));
     }
     let mut at_b_new = bus_b.subscribe(new).await.events;
     assert!(start.elapsed() < PATIENCE, "{:?} for what nobody can hear", start.elapsed());
-    world.bring_back().await;
+    fixture.bring_back().await;
     assert_eq!(next(&mut at_b).await, BusEvent::Gap);
     assert_eq!(next(&mut at_b_new).await, BusEvent::Gap, "subscribed while the transport was away");
     for (events, key) in [(&mut at_b, old), (&mut at_b_new, new)] {

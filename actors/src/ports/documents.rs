@@ -5,7 +5,7 @@
 
 use super::log::IdempotencyKey;
 use crate::access::Role;
-use crate::ids::{DocumentKey, Position, SessionId, TenantId, UserId};
+use crate::ids::{DocumentKey, Position, TenantId, UserId, UserSessionId};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::time::Instant;
@@ -37,7 +37,7 @@ pub trait LiveDocuments: Send + Sync + 'static {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Writer {
     /// By which session.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// Whose.
     pub user: UserId,
     /// The caller's role in the document, looked up for this request.

@@ -1,6 +1,6 @@
 //! The durable, ordered log of each document.
 
-use crate::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId, TenantId, Tip, UserId};
+use crate::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip, UserId, UserSessionId};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ pub trait OperationLog: Send + Sync + 'static {
 
     /// Every row after `held`, and the head, of one instant. [`LogError::Diverged`] when `held` is not a prefix of the log:
     /// the head is below it, or the row that ends at `held.seq` carries another tip.
-    async fn tail(&self, key: DocumentKey, held: Position) -> Result<Tail, LogError>;
+    async fn tail(&self, key: DocumentKey, base: Position) -> Result<Tail, LogError>;
 
     /// Appends if the head is exactly `request.held`, durably and whole, in one transaction (with those of other
     /// documents of the tenant, or alone). Waits for no lock that another node holds.
@@ -32,14 +32,14 @@ pub trait OperationLog: Send + Sync + 'static {
 
     /// Locks the head (waiting at most 1 s for another node), for a document that lost its appends to others three times.
     /// The answer holds every row after `held`; the lock ends when it is used or dropped, and after 2 s at the latest.
-    async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError>;
+    async fn lock_head(&self, key: DocumentKey, base: Position) -> Result<Box<dyn LockedHead>, LogError>;
 
     /// Of the documents given, those whose head differs from the position given or which are deleted. One query. A document that the log has
     /// never heard of (its database was restored, or a replica promoted) stands at the start, as far as this question goes.
     async fn changed_heads(
         &self,
         tenant: TenantId,
-        held: &[(DocumentId, Position)],
+        known: &[(DocumentId, Position)],
     ) -> Result<Vec<(DocumentId, Head)>, LogError>;
 
     /// Moves the row that starts at `seq_from`, or [so much of it](Extent) as must go, into quarantine, in one transaction under the head's
@@ -63,7 +63,7 @@ pub trait OperationLog: Send + Sync + 'static {
 
 /// A head under lock.
 #[async_trait]
-pub trait HeldHead: Send {
+pub trait LockedHead: Send {
     /// The rows after the position that was given to [`OperationLog::hold`], and the head. Empty the second time.
     fn take_tail(&mut self) -> Tail;
     /// Appends under the lock; `request.held` is the head of [`take_tail`](Self::take_tail).
@@ -76,7 +76,7 @@ pub struct AppendRequest {
     /// The document.
     pub key: DocumentKey,
     /// The position against which everything here was admitted.
-    pub held: Position,
+    pub base: Position,
     /// Fresh for each batch, the same for each attempt at it; becomes the new tip.
     pub append_id: AppendId,
     /// In order; never empty; each with at least one update.
@@ -87,7 +87,7 @@ impl AppendRequest {
     /// Where the log stands once this is committed.
     pub fn position_after(&self) -> Position {
         let updates: usize = self.rows.iter().map(|row| row.updates.len()).sum();
-        Position { seq: self.held.seq + updates as u64, tip: Tip(self.append_id.0) }
+        Position { seq: self.base.seq + updates as u64, tip: Tip(self.append_id.0) }
     }
 
     /// Bytes of all updates.
@@ -100,7 +100,7 @@ impl AppendRequest {
 #[derive(Clone, Debug)]
 pub struct NewRow {
     /// The session that delivered them.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// Who wrote them; `None` when the client ids in them belong to nobody who is connected.
     pub author: Option<UserId>,
     /// Who delivered them, where that is not known to be the author.
@@ -285,7 +285,7 @@ pub struct Snapshot {
     pub writers: Bytes,
 }
 
-pub use super::quarantine::{Extent, Left, Quarantine, QuarantineReason};
+pub use super::quarantine::{Extent, Quarantine, QuarantineReason, TakenOut};
 
 /// Why the log gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -297,7 +297,7 @@ pub enum LogError {
     #[error("no such document")]
     NoSuchDocument,
     /// The held position is not a prefix of the log: drop the instance and rebuild.
-    #[error("the held position is not a prefix of the log")]
+    #[error("the base position is not a prefix of the log")]
     Diverged,
     /// What was asked for does not read back. Loading the document says what does.
     #[error("the log cannot be read: {0}")]

@@ -1,9 +1,9 @@
 //! Tokens and grants in memory: for simulations, and for tests of whoever uses the port. They keep the contract to the letter and
 //! nothing for longer than the process lives.
 
-use super::authority::{AccessDenied, Authority, Held, Rechecked, RoomName, Standing};
+use super::authority::{AccessDenied, Authority, Rechecked, RightInUse, RoomName, Standing};
 use crate::access::{Caller, Grant, Role, Scope, Token};
-use crate::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
+use crate::ids::{DocumentId, ProjectId, TenantId, UserId, UserSessionId};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::Instant;
 /// Tokens and grants, in memory.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryAuthority {
-    held: Arc<Mutex<Grants>>,
+    grants: Arc<Mutex<Grants>>,
 }
 
 #[derive(Debug, Default)]
@@ -21,8 +21,8 @@ struct Grants {
     callers: HashMap<String, Caller>,
     rooms: HashMap<(TenantId, RoomName), (DocumentId, ProjectId)>,
     roles: HashMap<(UserId, DocumentId), Role>,
-    ended: Vec<SessionId>,
-    until: HashMap<SessionId, Instant>,
+    ended: Vec<UserSessionId>,
+    until: HashMap<UserSessionId, Instant>,
 }
 
 impl MemoryAuthority {
@@ -43,79 +43,79 @@ impl MemoryAuthority {
 
     /// Gives or changes a right; `None` takes it.
     pub fn grant(&self, user: UserId, document: DocumentId, role: Option<Role>) {
-        let mut held = self.lock();
-        held.epoch += 1;
+        let mut grants = self.lock();
+        grants.epoch += 1;
         match role {
-            Some(role) => held.roles.insert((user, document), role),
-            None => held.roles.remove(&(user, document)),
+            Some(role) => grants.roles.insert((user, document), role),
+            None => grants.roles.remove(&(user, document)),
         };
     }
 
     /// Revokes a session.
-    pub fn end(&self, session: SessionId) {
-        let mut held = self.lock();
-        held.epoch += 1;
-        held.ended.push(session);
+    pub fn end(&self, user_session: UserSessionId) {
+        let mut grants = self.lock();
+        grants.epoch += 1;
+        grants.ended.push(user_session);
     }
 
     /// Has a session end by itself at this time.
-    pub fn expire(&self, session: SessionId, until: Instant) {
-        let mut held = self.lock();
-        held.epoch += 1;
-        held.until.insert(session, until);
+    pub fn expire(&self, user_session: UserSessionId, until: Instant) {
+        let mut grants = self.lock();
+        grants.epoch += 1;
+        grants.until.insert(user_session, until);
     }
 
     fn lock(&self) -> MutexGuard<'_, Grants> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl Authority for MemoryAuthority {
     async fn authenticate(&self, token: &Token) -> Result<Caller, AccessDenied> {
-        let held = self.lock();
-        let caller = held.callers.get(&token.0).ok_or(AccessDenied::BadToken)?;
-        if held.ended.contains(&caller.session) { Err(AccessDenied::BadToken) } else { Ok(caller.clone()) }
+        let grants = self.lock();
+        let caller = grants.callers.get(&token.0).ok_or(AccessDenied::BadToken)?;
+        if grants.ended.contains(&caller.user_session) { Err(AccessDenied::BadToken) } else { Ok(caller.clone()) }
     }
 
     async fn open(&self, caller: &Caller, room: &RoomName) -> Result<Grant, AccessDenied> {
-        let held = self.lock();
+        let grants = self.lock();
         let by_id = match room {
             RoomName::Named { project: None, name } => crate::room::id_in(name).map(RoomName::Id),
             _ => None,
         };
-        let found = by_id.and_then(|id| held.rooms.get(&(caller.tenant, id)));
-        let found = found.or_else(|| held.rooms.get(&(caller.tenant, room.clone())));
+        let found = by_id.and_then(|id| grants.rooms.get(&(caller.tenant, id)));
+        let found = found.or_else(|| grants.rooms.get(&(caller.tenant, room.clone())));
         let (document, project) = found.ok_or(AccessDenied::NoSuchDocument)?;
-        let role = held.roles.get(&(caller.user, *document)).ok_or(AccessDenied::NoSuchDocument)?;
+        let role = grants.roles.get(&(caller.user, *document)).ok_or(AccessDenied::NoSuchDocument)?;
         let role = match caller.scope {
             Scope::User => *role,
             Scope::Document(only, most) if only == *document => (*role).min(most),
             Scope::Document(..) => return Err(AccessDenied::NoSuchDocument),
         };
-        let until = held.until.get(&caller.session).copied();
+        let until = grants.until.get(&caller.user_session).copied();
         Ok(Grant { document: *document, project: *project, role, until })
     }
 
-    async fn recheck(&self, _: TenantId, since: Option<u64>, asked: &[Held]) -> Result<Rechecked, AccessDenied> {
-        let held = self.lock();
-        if since == Some(held.epoch) {
-            return Ok(Rechecked { epoch: held.epoch, standings: Vec::new() });
+    async fn recheck(&self, _: TenantId, since: Option<u64>, asked: &[RightInUse]) -> Result<Rechecked, AccessDenied> {
+        let grants = self.lock();
+        if since == Some(grants.epoch) {
+            return Ok(Rechecked { epoch: grants.epoch, standings: Vec::new() });
         }
-        let standing = |right: &Held| {
-            if held.ended.contains(&right.session) {
+        let standing = |right: &RightInUse| {
+            if grants.ended.contains(&right.user_session) {
                 return Standing::SessionEnded;
             }
-            let project = held.rooms.values().find(|(document, _)| *document == right.document).map(|(_, p)| *p);
-            match (held.roles.get(&(right.user, right.document)), project) {
+            let project = grants.rooms.values().find(|(document, _)| *document == right.document).map(|(_, p)| *p);
+            match (grants.roles.get(&(right.user, right.document)), project) {
                 (Some(role), Some(project)) => {
-                    let until = held.until.get(&right.session).copied();
+                    let until = grants.until.get(&right.user_session).copied();
                     Standing::Granted(Grant { document: right.document, project, role: *role, until })
                 }
                 _ => Standing::Forbidden,
             }
         };
         let standings = asked.iter().map(|right| (*right, standing(right))).collect();
-        Ok(Rechecked { epoch: held.epoch, standings })
+        Ok(Rechecked { epoch: grants.epoch, standings })
     }
 }

@@ -143,7 +143,7 @@ impl Bus for MemoryBus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::contract_bus::{self, World};
+    use crate::ports::contract_bus::{self, Fixture};
     use std::sync::atomic::{AtomicU64, Ordering};
     use uuid::Uuid;
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl World for InMemory {
+    impl Fixture for InMemory {
         async fn node(&self) -> (NodeId, Arc<dyn Bus>) {
             let node = NodeId(Uuid::from_u128(self.next.fetch_add(1, Ordering::Relaxed).into()));
             self.nodes.lock().unwrap_or_else(PoisonError::into_inner).push(node);

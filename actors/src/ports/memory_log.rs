@@ -2,7 +2,7 @@
 //! `contract` runs over it) and nothing for longer than the process lives.
 
 use super::log::{
-    AppendOutcome, AppendRequest, Damage, DamageKind, Head, HeldHead, LogError, LogRow, NewRow, OperationLog,
+    AppendOutcome, AppendRequest, Damage, DamageKind, Head, LockedHead, LogError, LogRow, NewRow, OperationLog,
     Quarantine, Snapshot, Stored, Tail,
 };
 use crate::ids::{DocumentId, DocumentKey, Position, TenantId};
@@ -120,8 +120,8 @@ impl MemoryLog {
     }
 
     /// [`OperationLog::tail`].
-    pub fn tail_now(&self, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
-        self.lock().get(&key).ok_or(LogError::NoSuchDocument)?.tail(held)
+    pub fn tail_now(&self, key: DocumentKey, base: Position) -> Result<Tail, LogError> {
+        self.lock().get(&key).ok_or(LogError::NoSuchDocument)?.tail(base)
     }
 
     /// [`OperationLog::load`].
@@ -130,13 +130,13 @@ impl MemoryLog {
     }
 
     /// [`OperationLog::hold`] at that time. Whoever comes second does not wait, but is told so at once.
-    pub fn hold_now(&self, key: DocumentKey, held: Position, now: Instant) -> Result<MemoryHead, LogError> {
+    pub fn lock_head_now(&self, key: DocumentKey, base: Position, now: Instant) -> Result<MemoryHead, LogError> {
         let mut documents = self.lock();
         let document = documents.get_mut(&key).ok_or(LogError::NoSuchDocument)?;
         if document.is_locked(None, now) {
             return Err(LogError::Unavailable("another node holds the head".into()));
         }
-        let tail = document.tail(held)?;
+        let tail = document.tail(base)?;
         document.locks += 1;
         let lock = Lock { number: document.locks, until: now + HELD_MAX };
         document.lock = Some(lock);
@@ -144,17 +144,17 @@ impl MemoryLog {
     }
 
     /// [`OperationLog::changed_heads`].
-    pub fn changed_heads_now(&self, tenant: TenantId, held: &[(DocumentId, Position)]) -> Vec<(DocumentId, Head)> {
+    pub fn changed_heads_now(&self, tenant: TenantId, known: &[(DocumentId, Position)]) -> Vec<(DocumentId, Head)> {
         let documents = self.lock();
         let head_of = |document: DocumentId| {
             let gone = Head { position: Position::START, deleted: false };
             documents.get(&DocumentKey { tenant, document }).and_then(|found| found.head).unwrap_or(gone)
         };
-        let changed = |(document, held): &(DocumentId, Position)| {
+        let changed = |(document, at): &(DocumentId, Position)| {
             let head = head_of(*document);
-            (head.deleted || head.position != *held).then_some((*document, head))
+            (head.deleted || head.position != *at).then_some((*document, head))
         };
-        held.iter().filter_map(changed).collect()
+        known.iter().filter_map(changed).collect()
     }
 
     /// [`OperationLog::quarantine`].
@@ -195,7 +195,7 @@ impl Document {
     fn append(&mut self, request: &AppendRequest, mine: Option<u64>, now: Instant) -> AppendOutcome {
         let Some(head) = self.head else { return AppendOutcome::Behind };
         let mut keys = HashMap::new();
-        let mut seq = request.held.seq;
+        let mut seq = request.base.seq;
         for row in &request.rows {
             seq += row.updates.len() as u64;
             let Some(key) = &row.idempotency else { continue };
@@ -206,7 +206,7 @@ impl Document {
         }
         for (key, (body_hash, _)) in &keys {
             match self.keys.get(key) {
-                Some((held, seq)) if held == body_hash => return AppendOutcome::AlreadyDone(*seq),
+                Some((hash, seq)) if hash == body_hash => return AppendOutcome::AlreadyDone(*seq),
                 Some(_) => return AppendOutcome::IdempotencyConflict,
                 None => {}
             }
@@ -217,11 +217,11 @@ impl Document {
         if head.deleted {
             return AppendOutcome::Deleted;
         }
-        if head.position != request.held {
+        if head.position != request.base {
             return AppendOutcome::Behind;
         }
         let position = request.position_after();
-        let mut seq = request.held.seq;
+        let mut seq = request.base.seq;
         for row in &request.rows {
             let (seq_from, seq_to) = (seq + 1, seq + row.updates.len() as u64);
             let (append_id, tip, authorship) = (request.append_id, position.tip, row.authorship());
@@ -233,15 +233,15 @@ impl Document {
         AppendOutcome::Committed(position)
     }
 
-    fn tail(&self, held: Position) -> Result<Tail, LogError> {
+    fn tail(&self, base: Position) -> Result<Tail, LogError> {
         let head = self.head.ok_or(LogError::NoSuchDocument)?;
-        if held == head.position {
+        if base == head.position {
             return Ok(Tail { rows: Vec::new(), head });
         }
-        if head.position.seq <= held.seq || !self.has(held) {
+        if head.position.seq <= base.seq || !self.has(base) {
             return Err(LogError::Diverged);
         }
-        match self.rows_after(held.seq) {
+        match self.rows_after(base.seq) {
             (rows, None) => Ok(Tail { rows, head }),
             (_, Some(damage)) => Err(LogError::Damaged(damage)),
         }
@@ -306,12 +306,12 @@ impl Document {
         let position = snapshot.position;
         if position == Position::START
             || !self.has(position)
-            || self.snapshots.iter().any(|held| held.position.seq == position.seq)
+            || self.snapshots.iter().any(|kept| kept.position.seq == position.seq)
         {
             return;
         }
         self.snapshots.push(snapshot);
-        self.snapshots.sort_by_key(|held| held.position.seq);
+        self.snapshots.sort_by_key(|kept| kept.position.seq);
         let excess = self.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
         self.snapshots.drain(..excess);
     }
@@ -319,7 +319,7 @@ impl Document {
 
 /// Keys are their sender's, so that nobody meets another's.
 fn sender(row: &NewRow) -> Uuid {
-    row.relayed_by.or(row.author).map_or(row.session.0, |user| user.0)
+    row.relayed_by.or(row.author).map_or(row.user_session.0, |user| user.0)
 }
 
 #[async_trait]
@@ -328,24 +328,24 @@ impl OperationLog for MemoryLog {
         self.load_now(key)
     }
 
-    async fn tail(&self, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
-        self.tail_now(key, held)
+    async fn tail(&self, key: DocumentKey, base: Position) -> Result<Tail, LogError> {
+        self.tail_now(key, base)
     }
 
     async fn append(&self, request: AppendRequest) -> AppendOutcome {
         self.append_now(&request, Instant::now())
     }
 
-    async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError> {
-        Ok(Box::new(self.hold_now(key, held, Instant::now())?))
+    async fn lock_head(&self, key: DocumentKey, base: Position) -> Result<Box<dyn LockedHead>, LogError> {
+        Ok(Box::new(self.lock_head_now(key, base, Instant::now())?))
     }
 
     async fn changed_heads(
         &self,
         tenant: TenantId,
-        held: &[(DocumentId, Position)],
+        known: &[(DocumentId, Position)],
     ) -> Result<Vec<(DocumentId, Head)>, LogError> {
-        Ok(self.changed_heads_now(tenant, held))
+        Ok(self.changed_heads_now(tenant, known))
     }
 
     async fn quarantine(&self, key: DocumentKey, what: Quarantine) -> Result<(), LogError> {
@@ -383,7 +383,7 @@ pub struct MemoryHead {
 impl MemoryHead {
     /// [`HeldHead::append`] at that time.
     pub fn append_now(self, request: &AppendRequest, now: Instant) -> AppendOutcome {
-        if request.key != self.key || request.held != self.head.position {
+        if request.key != self.key || request.base != self.head.position {
             return AppendOutcome::Behind;
         }
         let mut documents = self.log.lock();
@@ -402,7 +402,7 @@ impl Drop for MemoryHead {
 }
 
 #[async_trait]
-impl HeldHead for MemoryHead {
+impl LockedHead for MemoryHead {
     fn take_tail(&mut self) -> Tail {
         self.tail.take().unwrap_or(Tail { rows: Vec::new(), head: self.head })
     }
@@ -416,7 +416,7 @@ impl HeldHead for MemoryHead {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::ports::contract::{SENTENCES, World};
+    use crate::ports::contract::{Fixture, SENTENCES};
     use futures_util::FutureExt as _;
     use std::panic::AssertUnwindSafe;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl World for InMemory {
+    impl Fixture for InMemory {
         fn log(&self) -> &dyn OperationLog {
             &self.log
         }
@@ -464,10 +464,10 @@ mod tests {
 
     #[tokio::test]
     async fn it_keeps_the_contract_of_the_log() {
-        let world = InMemory::default();
+        let memory = InMemory::default();
         let mut broken = Vec::new();
         for (sentence, holds) in SENTENCES {
-            if AssertUnwindSafe(holds(&world)).catch_unwind().await.is_err() {
+            if AssertUnwindSafe(holds(&memory)).catch_unwind().await.is_err() {
                 broken.push(*sentence);
             }
         }
@@ -476,15 +476,15 @@ mod tests {
 
     #[test]
     fn a_lock_ends_after_two_seconds() {
-        let world = InMemory::default();
-        let (key, start) = (world.create_for(1), Instant::now());
-        let first = world.log.hold_now(key, Position::START, start).unwrap();
+        let memory = InMemory::default();
+        let (key, start) = (memory.create_for(1), Instant::now());
+        let first = memory.log.lock_head_now(key, Position::START, start).unwrap();
         let almost = start + HELD_MAX - Duration::from_millis(1);
-        assert!(world.log.hold_now(key, Position::START, almost).is_err());
-        let second = world.log.hold_now(key, Position::START, start + HELD_MAX).unwrap();
+        assert!(memory.log.lock_head_now(key, Position::START, almost).is_err());
+        let second = memory.log.lock_head_now(key, Position::START, start + HELD_MAX).unwrap();
         drop(first); // takes nothing from the second
-        assert!(world.log.hold_now(key, Position::START, start + HELD_MAX).is_err());
+        assert!(memory.log.lock_head_now(key, Position::START, start + HELD_MAX).is_err());
         drop(second);
-        world.log.hold_now(key, Position::START, start + HELD_MAX).unwrap();
+        memory.log.lock_head_now(key, Position::START, start + HELD_MAX).unwrap();
     }
 }

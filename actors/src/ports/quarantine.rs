@@ -1,6 +1,6 @@
 //! Why and how much of a log moves into quarantine with what must not be folded: as little as can be, because others have written around it.
 
-use crate::ids::{SessionId, Tip, UserId};
+use crate::ids::{Tip, UserId, UserSessionId};
 use bytes::Bytes;
 use contextnexus_gate::{Caps, Update, hollow};
 
@@ -65,7 +65,7 @@ pub struct Quarantine {
     /// The update as it was read, where known. Kept are the stored bytes of what was in the log.
     pub update: Bytes,
     /// Who delivered it, where known.
-    pub session: Option<SessionId>,
+    pub user_session: Option<UserSessionId>,
     /// Whose it is, where known: who may download it.
     pub user: Option<UserId>,
 }
@@ -84,7 +84,7 @@ pub enum Extent {
 
 /// What a row becomes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Left {
+pub struct TakenOut {
     /// What stays in the row.
     pub updates: Vec<Bytes>,
     /// What is kept in quarantine, with its number.
@@ -93,12 +93,12 @@ pub struct Left {
 
 impl Quarantine {
     /// What becomes of the row that holds these updates. `None`: it was done before, or is no longer what was read.
-    pub fn leave(&self, updates: &[Bytes]) -> Option<Left> {
+    pub fn leave(&self, updates: &[Bytes]) -> Option<TakenOut> {
         let seq = match self.extent {
             Extent::Row if updates.is_empty() => return None,
             Extent::Row => {
                 let kept = (self.seq_from..).zip(updates.iter().cloned()).collect();
-                return Some(Left { updates: Vec::new(), kept });
+                return Some(TakenOut { updates: Vec::new(), kept });
             }
             Extent::Content(seq) | Extent::Rest(seq, _) => seq,
         };
@@ -114,7 +114,7 @@ impl Quarantine {
         }
         let mut left = updates.to_vec();
         *left.get_mut(at)? = stays;
-        Some(Left { updates: left, kept: is_kept.then(|| (seq, update.clone())).into_iter().collect() })
+        Some(TakenOut { updates: left, kept: is_kept.then(|| (seq, update.clone())).into_iter().collect() })
     }
 
     /// What stays of a stored update without its content, and whether it is to be kept.
@@ -165,14 +165,14 @@ mod tests {
     /// Client 1's first unit is deleted.
     const DELETE: &[u8] = &[0, 1, 1, 1, 0, 1];
 
-    fn taken(update: &'static [u8]) -> Option<Left> {
+    fn taken(update: &'static [u8]) -> Option<TakenOut> {
         let what = Quarantine {
             seq_from: 1,
             extent: Extent::Content(1),
             new_tip: Tip(Uuid::nil()),
             reason: QuarantineReason::FoldDied,
             update: Bytes::from_static(update),
-            session: None,
+            user_session: None,
             user: None,
         };
         what.leave(&[Bytes::from_static(update)])
@@ -182,7 +182,7 @@ mod tests {
     fn whatever_goes_is_kept_also_where_there_is_no_content() {
         for update in [TYPE, DELETE, b"unreadable"] {
             let kept = vec![(1, Bytes::from_static(update))];
-            assert_eq!(taken(update), Some(Left { updates: vec![Bytes::from_static(NOTHING)], kept }));
+            assert_eq!(taken(update), Some(TakenOut { updates: vec![Bytes::from_static(NOTHING)], kept }));
         }
         assert_eq!(taken(NOTHING), None, "nothing goes");
         let left = taken(FILLED).unwrap();

@@ -9,10 +9,10 @@ use crate::budget::Share;
 use crate::counted::Counted;
 use crate::directory::messages::Route;
 use crate::document::actor::DocumentActor;
-use crate::document::line::scope;
+use crate::document::follower_output::scope;
 use crate::document::messages::{Attachments, Deliver, Detached, Join, JoinRefused, Leave, Renew};
 use crate::document::{FollowerId, close};
-use crate::ids::{ConnectionId, DocumentKey, UserId};
+use crate::ids::{DocumentKey, SessionId, UserId};
 use crate::outbox::Outbox;
 use crate::ports::authority::{AccessDenied, RoomName};
 use crate::protocol::Dialect;
@@ -32,8 +32,8 @@ const MAILBOX_CAPACITY: usize = 16;
 
 /// One connection.
 #[derive(Debug)]
-pub struct Session {
-    connection: ConnectionId,
+pub struct SessionActor {
+    session: SessionId,
     dialect: Dialect,
     /// y-websocket and Y-Sweet: the room of the path.
     asked: Option<String>,
@@ -45,18 +45,18 @@ pub struct Session {
     authentication: Arc<Authentication>,
     services: Arc<Services>,
     state: SessionState,
-    attached: HashMap<Bytes, Attached>,
+    attached: HashMap<Bytes, Attachment>,
     /// What documents and this session know of them together.
     attachments: Arc<Attachments>,
     /// What was delivered last. Whoever speaks again waits until that was taken, so that nobody has to be woken to hear of it.
     under_way: Vec<oneshot::Receiver<()>>,
     /// What is being heard takes so much of the node's budget.
-    held: Option<Arc<Share>>,
+    share: Option<Arc<Share>>,
     keep_alive: KeepAlive,
 }
 
 #[derive(Debug)]
-struct Attached {
+struct Attachment {
     key: DocumentKey,
     follower: FollowerId,
     document: Addr<DocumentActor>,
@@ -84,10 +84,10 @@ struct Asked {
 }
 
 /// Starts the session of a new connection on the current arbiter.
-pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
-    let state = SessionState::new(opening.dialect, services.world.limits.clone());
-    Session {
-        connection: opening.connection,
+pub fn start(opening: Opening, services: Arc<Services>) -> Addr<SessionActor> {
+    let state = SessionState::new(opening.dialect, services.ports.limits.clone());
+    SessionActor {
+        session: opening.session,
         dialect: opening.dialect,
         asked: opening.room,
         token: opening.token,
@@ -100,22 +100,22 @@ pub fn start(opening: Opening, services: Arc<Services>) -> Addr<Session> {
         attached: HashMap::new(),
         attachments: Arc::default(),
         under_way: Vec::new(),
-        held: None,
+        share: None,
         keep_alive: KeepAlive::default(),
     }
     .start()
 }
 
-impl Session {
+impl SessionActor {
     /// Performs what the state wants. What it delivers is under way until its document has taken it.
     fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         for effect in effects {
             match effect {
                 Effect::Deliver { address, inputs } => {
-                    let Some(Attached { follower, document, .. }) = self.attached.get(&address) else { continue };
+                    let Some(Attachment { follower, document, .. }) = self.attached.get(&address) else { continue };
                     let (taken, is_taken) = oneshot::channel();
-                    let held = self.held.clone();
-                    match document.try_send(Deliver { follower: *follower, inputs, held, taken }) {
+                    let share = self.share.clone();
+                    match document.try_send(Deliver { follower: *follower, inputs, share, taken }) {
                         Ok(()) => self.under_way.push(is_taken),
                         // There is room for two of everybody's, and nobody has more under way.
                         Err(SendError::Full(_)) => self.close(close::TRY_AGAIN_LATER, "try again later"),
@@ -155,17 +155,17 @@ impl Session {
     fn open(&mut self, asked: Asked, ctx: &mut Context<Self>) {
         let Asked { address, token, room, attachment, knows_close } = asked;
         let token = self.presented(token);
-        let now = self.services.world.clock.instant();
+        let now = self.services.ports.clock.instant();
         let after = self.services.closes.remaining(self.place(&token, &address), now);
         if !after.is_zero() {
             return self.open_later(address, attachment, after, ctx);
         }
         let checked = match (&self.checked, &token) {
-            (Some((held, caller)), Some(token)) if held == token => Some(caller.clone()),
+            (Some((checked, caller)), Some(token)) if checked == token => Some(caller.clone()),
             _ => None,
         };
         let services = self.services.clone();
-        let follower = FollowerId { connection: self.connection, attachment };
+        let follower = FollowerId { session: self.session, attachment };
         let detached = Arc::new(Detached::new(self.attachments.clone()));
         let join = Join {
             follower,
@@ -175,7 +175,7 @@ impl Session {
             detached: detached.clone(),
             // Filled in when the caller is known.
             user: UserId(uuid::Uuid::nil()),
-            session: crate::ids::SessionId(uuid::Uuid::nil()),
+            user_session: crate::ids::UserSessionId(uuid::Uuid::nil()),
             role: crate::access::Role::Viewer,
             until: None,
             knows_close,
@@ -221,9 +221,9 @@ impl Session {
     ) -> Vec<Effect> {
         let Opened { caller, key, document, may_write } = opened;
         let user = caller.user;
-        debug!(connection.id = %self.connection, user.id = %user, "joined a document");
+        debug!(session.id = %self.session, user.id = %user, "joined a document");
         // First of all: whatever comes of it, the document is left when the connection ends.
-        self.attached.insert(address.clone(), Attached { key, follower, document, detached, token: token.clone() });
+        self.attached.insert(address.clone(), Attachment { key, follower, document, detached, token: token.clone() });
         self.attachments.set_count(self.attached.len());
         if self.user.is_none() {
             if !self.services.admit_user(user) {
@@ -244,25 +244,26 @@ impl Session {
         let services = self.services.clone();
         let presented = token.clone();
         let renewing = async move {
-            let authority = &services.world.authority;
+            let authority = &services.ports.authority;
             let caller = authority.authenticate(&presented).await?;
             let grant = authority.open(&caller, &room).await?;
             Ok::<_, AccessDenied>((caller, grant))
         };
         ctx.wait(renewing.into_actor(self).map(move |renewed, actor, ctx| match renewed {
             Ok((caller, grant)) => actor.renewed(address, token, caller, &grant, ctx),
-            Err(why) => debug!(connection.id = %actor.connection, "a fresh token was not taken: {why}"),
+            Err(why) => debug!(session.id = %actor.session, "a fresh token was not taken: {why}"),
         }));
     }
 
     fn renewed(&mut self, address: Bytes, token: Token, caller: Caller, grant: &Grant, ctx: &mut Context<Self>) {
         let Some(attached) = self.attached.get_mut(&address) else { return };
         if attached.key != (DocumentKey { tenant: caller.tenant, document: grant.document }) {
-            debug!(connection.id = %self.connection, "a fresh token was not taken: it is for another document");
+            debug!(session.id = %self.session, "a fresh token was not taken: it is for another document");
             return;
         }
         let Grant { role, until, .. } = *grant;
-        let renewal = Renew { follower: attached.follower, user: caller.user, session: caller.session, role, until };
+        let renewal =
+            Renew { follower: attached.follower, user: caller.user, user_session: caller.user_session, role, until };
         attached.token = Some(token.clone());
         let renewed = attached.document.send(renewal);
         self.checked = Some((token, caller));
@@ -292,7 +293,7 @@ impl Session {
     fn note_close(&self, address: &Bytes) {
         let Some(attached) = self.attached.get(address) else { return };
         if attached.detached.code().is_some_and(close::is_about_content) {
-            let now = self.services.world.clock.instant();
+            let now = self.services.ports.clock.instant();
             let _ = self.services.closes.delay(self.place(&attached.token, address), now);
         }
     }
@@ -315,7 +316,7 @@ impl Session {
     ) {
         metrics::counter!("contextnexus_refused_total", "code" => code.to_string()).increment(1);
         let place = self.place(&self.presented(token), &address);
-        let after = self.services.refusals.delay(place, self.services.world.clock.instant());
+        let after = self.services.refusals.delay(place, self.services.ports.clock.instant());
         ctx.run_later(after, move |actor, _| match actor.dialect {
             _ if !actor.state.is_refused(&address, attachment) => {}
             Dialect::Hocuspocus => actor.push(encode(&address, Message::PermissionDenied(reason))),
@@ -366,7 +367,7 @@ async fn open_room(
     if services.is_draining() {
         return Err(AccessDenied::Unavailable);
     }
-    let authority = &services.world.authority;
+    let authority = &services.ports.authority;
     let caller = match (checked, token) {
         (Some(caller), _) => caller,
         (None, Some(token)) => authority.authenticate(&token).await?,
@@ -376,7 +377,7 @@ async fn open_room(
     // Before the document asks for anything: the answer may be large.
     authentication.succeed();
     let key = DocumentKey { tenant: caller.tenant, document: grant.document };
-    (join.user, join.session, join.role, join.until) = (caller.user, caller.session, grant.role, grant.until);
+    (join.user, join.user_session, join.role, join.until) = (caller.user, caller.user_session, grant.role, grant.until);
     // An instance that ends in the very moment of the join is replaced by the next.
     for _ in 0..3 {
         let waits = Counted::in_gauge("contextnexus_directory_waiting");
@@ -393,12 +394,12 @@ async fn open_room(
     Err(AccessDenied::Unavailable)
 }
 
-impl Actor for Session {
+impl Actor for SessionActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
-        let limits = self.services.world.limits.clone();
+        let limits = self.services.ports.limits.clone();
         let looks = keep_alive::interval(Duration::from_secs(limits.keepalive_s));
         ctx.run_interval(looks, |actor, _| actor.keep_alive());
         ctx.run_later(Duration::from_secs(limits.authentication_deadline_s), |actor, _| {
@@ -419,21 +420,21 @@ impl Actor for Session {
     }
 }
 
-impl Handler<Inbound> for Session {
+impl Handler<Inbound> for SessionActor {
     type Result = Response<()>;
 
-    fn handle(&mut self, Inbound { frames, held }: Inbound, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Inbound { messages, share }: Inbound, ctx: &mut Context<Self>) -> Self::Result {
         self.notice_detached(ctx);
-        let effects = self.state.hear(frames);
+        let effects = self.state.hear(messages);
         let before = std::mem::take(&mut self.under_way);
-        self.held = held;
+        self.share = share;
         self.perform(effects, ctx);
-        self.held = None;
+        self.share = None;
         when_taken(before)
     }
 }
 
-impl Handler<Disconnected> for Session {
+impl Handler<Disconnected> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, _: Disconnected, ctx: &mut Context<Self>) {

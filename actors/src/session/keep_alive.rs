@@ -5,21 +5,21 @@
 
 use std::time::Duration;
 
-/// How often to look, so that no silence is longer than `silence_max`: one that begins right after a look is broken by the second
-/// look after it.
+/// How often to check, so that no silence is longer than `silence_max`: one that begins right after a check is broken by the second
+/// check after it.
 pub(super) fn interval(silence_max: Duration) -> Duration {
     silence_max / 2
 }
 
-/// Compares looks at one connection.
+/// Compares checks at one connection.
 #[derive(Debug, Default)]
 pub(super) struct KeepAlive {
-    /// Messages queued before the last look.
+    /// Messages queued before the last check.
     before: u64,
 }
 
 impl KeepAlive {
-    /// Whether nothing was sent since the last look. `messages` counts those queued since the start.
+    /// Whether nothing was sent since the last check. `messages` counts those queued since the start.
     pub fn is_due(&mut self, messages: u64) -> bool {
         std::mem::replace(&mut self.before, messages) == messages
     }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 #[rtype(result = "()")]
 pub struct Inbound {
     /// In order.
-    pub frames: Vec<Frame>,
+    pub messages: Vec<ClientMessage>,
     /// What they take of the node's budget, where they are large: until the documents that they are for have heard them.
-    pub held: Option<Arc<Share>>,
+    pub share: Option<Arc<Share>>,
 }
 
 /// One WebSocket message.
 #[derive(Clone, Debug)]
-pub enum Frame {
+pub enum ClientMessage {
     /// Binary: the Yjs dialects.
     Binary(Bytes),
     /// Text, of so many bytes: no dialect has it; ignored.
@@ -29,7 +29,7 @@ pub enum Frame {
     TooLarge(Bytes),
 }
 
-impl Frame {
+impl ClientMessage {
     /// Bytes of its content that are kept.
     pub fn bytes(&self) -> usize {
         match self {

@@ -12,14 +12,14 @@ pub mod state;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
-pub use actor::{Session, start};
+pub use actor::{SessionActor, start};
 
 use crate::access::Token;
 use crate::directory::Directory;
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{SessionId, UserId};
 use crate::outbox::Outbox;
+use crate::ports::Ports;
 use crate::protocol::Dialect;
-use crate::world::World;
 use actix::Addr;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Opening {
     /// Fresh.
-    pub connection: ConnectionId,
+    pub session: SessionId,
     /// By the path of the upgrade.
     pub dialect: Dialect,
     /// y-websocket and Y-Sweet: the room as the path names it, percent-decoded. Hocuspocus names it in each message.
@@ -75,7 +75,7 @@ impl Authentication {
 #[derive(Debug)]
 pub struct Services {
     /// The ports.
-    pub world: World,
+    pub ports: Ports,
     /// The documents.
     pub directory: Addr<Directory>,
     /// Connections of one user on this node.
@@ -89,9 +89,9 @@ pub struct Services {
 
 impl Services {
     /// Nobody is connected.
-    pub fn new(world: World, directory: Addr<Directory>, connections_per_user_max: usize) -> Self {
+    pub fn new(ports: Ports, directory: Addr<Directory>, connections_per_user_max: usize) -> Self {
         Self {
-            world,
+            ports: ports,
             directory,
             connections_per_user_max,
             draining: AtomicBool::new(false),

@@ -7,7 +7,7 @@ use crate::ports::authority::{AccessDenied, RoomName};
 use crate::protocol::Dialect;
 use crate::protocol::codec::{Incoming, address_of, decode, name_of};
 use crate::room::{self, NameRefused};
-use crate::session::messages::Frame;
+use crate::session::messages::ClientMessage;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -177,21 +177,21 @@ impl SessionState {
     }
 
     /// Frames of the peer, in order. Consecutive messages for one document are handed on together.
-    pub fn hear(&mut self, frames: impl IntoIterator<Item = Frame>) -> Vec<Effect> {
+    pub fn hear(&mut self, frames: impl IntoIterator<Item = ClientMessage>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for frame in frames {
             let bytes = match &frame {
-                Frame::Binary(bytes) => bytes.len(),
-                Frame::Text(bytes) => *bytes,
-                Frame::TooLarge(_) => self.limits.update_bytes_max,
+                ClientMessage::Binary(bytes) => bytes.len(),
+                ClientMessage::Text(bytes) => *bytes,
+                ClientMessage::TooLarge(_) => self.limits.update_bytes_max,
             };
             if self.closing || !self.may_say(bytes, &mut effects) {
                 break;
             }
             match frame {
-                Frame::Binary(frame) => self.hear_one(&frame, &mut effects),
-                Frame::Text(_) => {} // no dialect has any
-                Frame::TooLarge(begins) => self.hear_too_large(&begins, &mut effects),
+                ClientMessage::Binary(frame) => self.hear_one(&frame, &mut effects),
+                ClientMessage::Text(_) => {} // no dialect has any
+                ClientMessage::TooLarge(begins) => self.hear_too_large(&begins, &mut effects),
             }
         }
         effects

@@ -6,7 +6,7 @@ use crate::document::messages::Input;
 use crate::limits::Limits;
 use crate::ports::authority::AccessDenied;
 use crate::protocol::Dialect;
-use crate::session::messages::Frame;
+use crate::session::messages::ClientMessage;
 use bytes::Bytes;
 use contextnexus_gate::lib0::{write_var_bytes, write_var_string, write_var_uint};
 use std::sync::Arc;
@@ -65,7 +65,7 @@ fn detach(name: &str) -> Bytes {
 
 /// Lets the session hear binary messages.
 fn hear(session: &mut SessionState, messages: impl IntoIterator<Item = Bytes>) -> Vec<Effect> {
-    session.hear(messages.into_iter().map(Frame::Binary))
+    session.hear(messages.into_iter().map(ClientMessage::Binary))
 }
 
 /// Presents a token and answers with the number of the attempt.
@@ -249,8 +249,8 @@ fn everything_that_arrives_before_authentication_counts() {
     let effects = hear(&mut session, [stateless("room", &"x".repeat(10_000))]);
     assert!(matches!(effects[..], [Effect::Close { code: close::LIMIT, .. }]), "bytes, too: {effects:?}");
     let mut session = limited(Dialect::YWebsocket, limits);
-    assert_eq!(session.hear([Frame::Text(9_000)]), []);
-    let effects = session.hear([Frame::Text(9_000)]);
+    assert_eq!(session.hear([ClientMessage::Text(9_000)]), []);
+    let effects = session.hear([ClientMessage::Text(9_000)]);
     assert!(matches!(effects[..], [Effect::Close { code: close::LIMIT, .. }]), "text, too: {effects:?}");
 }
 
@@ -273,10 +273,10 @@ fn a_message_that_is_too_large_is_refused_with_its_document_alone() {
     let mut session = session(Dialect::Hocuspocus);
     join(&mut session, "open");
     join(&mut session, "large");
-    let effects = session.hear([Frame::TooLarge(sync("large", 2, &[0; 100]))]);
+    let effects = session.hear([ClientMessage::TooLarge(sync("large", 2, &[0; 100]))]);
     assert_eq!(effects, [Effect::Deliver { address: address("large"), inputs: vec![Input::TooLarge] }]);
     present(&mut session, "early", "good");
-    let effects = session.hear([Frame::TooLarge(sync("early", 2, &[0; 100]))]);
+    let effects = session.hear([ClientMessage::TooLarge(sync("early", 2, &[0; 100]))]);
     assert_eq!(refusal(&effects).1, close::TOO_LARGE);
     assert_eq!(session.joined_channels().count(), 2);
 }

@@ -80,7 +80,7 @@ impl Shared {
             new_tip: Tip(Uuid::from_u128(u128::from(logged.seq) << 80 | self.quarantined.len() as u128)),
             reason: QuarantineReason::FoldOverran,
             update: logged.update.clone(),
-            session: None,
+            user_session: None,
             user: None,
         }
     }

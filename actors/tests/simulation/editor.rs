@@ -1,7 +1,7 @@
 //! Editors: yrs documents behind the stock clients' side of each dialect, with the clients' own idea of what is saved.
 
 use bytes::Bytes;
-use contextnexus_actors::ids::{ConnectionId, UserId};
+use contextnexus_actors::ids::{SessionId, UserId};
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::Dialect;
 use contextnexus_actors::protocol::codec::{Message, encode};
@@ -119,7 +119,7 @@ pub struct Editor {
 /// The client's end of a socket.
 pub struct Link {
     pub node: usize,
-    pub connection: ConnectionId,
+    pub session: SessionId,
     pub outbox: Arc<Outbox>,
     /// Hocuspocus: one for the synchronisation, one for each update since, less what was answered.
     unsynced: i64,
@@ -166,12 +166,11 @@ impl Editor {
     }
 
     /// A new connection; what is sent on it at once.
-    pub fn connect(&mut self, node: usize, connection: ConnectionId, outbox: Arc<Outbox>) -> Vec<Bytes> {
+    pub fn connect(&mut self, node: usize, session: SessionId, outbox: Arc<Outbox>) -> Vec<Bytes> {
         let (unsynced, marks) = (1, (1, 0));
         let unechoed = Vec::new();
         let is_synchronised = false;
-        self.link =
-            Some(Link { node, connection, outbox, unsynced, unechoed, marks, is_marked: true, is_synchronised });
+        self.link = Some(Link { node, session, outbox, unsynced, unechoed, marks, is_marked: true, is_synchronised });
         let mut frames = Vec::new();
         if self.dialect == Dialect::Hocuspocus {
             let mut token = self.address();

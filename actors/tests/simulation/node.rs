@@ -8,19 +8,19 @@ use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::FollowerId;
 use contextnexus_actors::document::close;
-use contextnexus_actors::document::line::Line;
-use contextnexus_actors::document::lines::Lines;
-use contextnexus_actors::document::member::Member;
+use contextnexus_actors::document::follower::Follower;
+use contextnexus_actors::document::follower_output::FollowerOutput;
+use contextnexus_actors::document::follower_outputs::FollowerOutputs;
 use contextnexus_actors::document::messages::{Detached, Effect, Input, Outgoing};
 use contextnexus_actors::document::pieces::InPieces;
 use contextnexus_actors::document::replica::Unverified;
-use contextnexus_actors::document::state::{DocumentState, HeldDecision, News, Unsound};
-use contextnexus_actors::ids::{AppendId, ConnectionId, NodeId, Position, SessionId, UserId};
+use contextnexus_actors::document::state::{DocumentState, HeadDecision, News, Unsound};
+use contextnexus_actors::ids::{AppendId, NodeId, Position, SessionId, UserId, UserSessionId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::ports::bus::{Bus, BusEvent, BusMessage, Subscription};
 use contextnexus_actors::ports::log::{
-    AppendOutcome, AppendRequest, Head, HeldHead as _, LogError, NewRow, Quarantine, QuarantineReason, Snapshot, Tail,
+    AppendOutcome, AppendRequest, Head, LockedHead as _, LogError, NewRow, Quarantine, QuarantineReason, Snapshot, Tail,
 };
 use contextnexus_actors::ports::memory_bus::{MemoryBus, Network};
 use contextnexus_actors::ports::memory_log::MemoryHead;
@@ -59,7 +59,7 @@ pub struct Shared {
     /// Client ids of which something was taken out of the log.
     pub convicted: BTreeSet<u64>,
     /// Connections that were closed because of their client id.
-    pub forked: BTreeSet<ConnectionId>,
+    pub forked: BTreeSet<SessionId>,
     /// What was refused and kept.
     pub quarantined: Vec<Quarantine>,
     /// True time; each node's clock is ahead of it by its own skew.
@@ -107,9 +107,9 @@ pub struct Node {
     /// Bus messages on their way here.
     post: VecDeque<BusEvent>,
     pub state: Option<DocumentState>,
-    lines: Lines,
+    outputs: FollowerOutputs,
     drained: mpsc::Receiver<()>,
-    pub sockets: BTreeMap<ConnectionId, Socket>,
+    pub sockets: BTreeMap<SessionId, Socket>,
     work: Vec<Work>,
     budgets: Arc<Budgets>,
     skew: Duration,
@@ -127,7 +127,7 @@ impl Node {
             subscription: None,
             post: VecDeque::new(),
             state: None,
-            lines: Lines::new(sender),
+            outputs: FollowerOutputs::new(sender),
             drained,
             sockets: BTreeMap::new(),
             work: Vec::new(),
@@ -255,8 +255,8 @@ impl Node {
     fn perform(&mut self, effect: Effect, shared: &mut Shared) {
         shared.saw(name_of(&effect));
         match effect {
-            Effect::Append { held, rows } => self.append(held, rows, None, shared),
-            Effect::Hold(held) => self.work.push(Work::Hold(held)),
+            Effect::Append { base: held, rows } => self.append(held, rows, None, shared),
+            Effect::LockHead(held) => self.work.push(Work::Hold(held)),
             Effect::ReadTail(held) => self.work.push(Work::ReadTail(held)),
             Effect::Recover { after } => self.work.push(Work::Recover { not_before: shared.now + after }),
             Effect::Rebuild => self.work.push(Work::Rebuild),
@@ -269,27 +269,27 @@ impl Node {
                     Outgoing::LargeUpdate(update) => self.are_committed(update, "sent", shared),
                     _ => {}
                 }
-                self.lines.send(to, &what);
+                self.outputs.send(to, &what);
             }
             Effect::Welcome(to, update) => {
                 self.are_committed(&update, "sent at a join", shared);
                 let seq = self.state.as_ref().map_or(0, |state| state.position().seq);
-                self.lines.welcome(to, &update, seq);
+                self.outputs.welcome(to, &update, seq);
             }
-            Effect::TellWhenSent(to) => self.lines.tell_when_sent(to),
+            Effect::TellWhenSent(to) => self.outputs.tell_when_sent(to),
             Effect::Show { update, through, sole_sender } => {
                 self.are_committed(&update, "shown", shared);
                 if let Some(state) = &mut self.state {
-                    self.lines.show(&update, through, sole_sender, state);
+                    self.outputs.show(&update, through, sole_sender, state);
                 }
             }
             Effect::ShowAnew { state: whole, through } => {
                 self.are_committed(&whole, "shown", shared);
                 if let Some(state) = &mut self.state {
-                    self.lines.show_anew(&whole, through, state);
+                    self.outputs.show_anew(&whole, through, state);
                 }
             }
-            Effect::ShowPresence { entries, except } => self.lines.show_presence(&entries, except),
+            Effect::ShowPresence { entries, except } => self.outputs.show_presence(&entries, except),
             Effect::Publish { from, through, updates, authorship } => {
                 for update in &updates {
                     self.is_committed(update, "published", shared);
@@ -320,13 +320,13 @@ impl Node {
                 if !shared.squatted.is_empty() || !shared.convicted.is_empty() =>
             {
                 shared.saw("somebody was told to load the page again");
-                shared.forked.insert(follower.connection);
-                let _ = self.lines.close(follower, code, &reason, false);
+                shared.forked.insert(follower.session);
+                let _ = self.outputs.close(follower, code, &reason, false);
             }
             Effect::Close { code, reason, .. } => {
                 shared.must_not_be(format!("an honest client was closed with {code}: {reason}"));
             }
-            Effect::Snapshot { is_stored } => {
+            Effect::Snapshot { store: is_stored } => {
                 let Some((taken, effects)) = self.state.as_mut().map(DocumentState::snapshot) else { return };
                 assert!(effects.is_empty(), "a sound document ended over its snapshot");
                 let work = if is_stored { Work::Save } else { Work::ReadBack };
@@ -375,7 +375,7 @@ impl Node {
                 self.perform(Effect::Show { update: update.into(), through: held, sole_sender: None }, shared);
             }
         }
-        let request = AppendRequest { key: shared.store.key, held, append_id, rows };
+        let request = AppendRequest { key: shared.store.key, base: held, append_id, rows };
         self.work.push(Work::Append(request, head));
         if shared.fault == Some(Fault::TwoInFlight) {
             let tail = Tail { rows: Vec::new(), head: Head { position: held, deleted: false } };
@@ -385,7 +385,7 @@ impl Node {
 
     fn die(&mut self, code: u16, reason: &'static str, shared: &mut Shared) {
         shared.must_not_be(format!("the document ended with {code}: {reason}"));
-        self.lines.close_all(code, reason, true);
+        self.outputs.close_all(code, reason, true);
         for socket in self.sockets.values() {
             socket.outbox.close(close_frame(code, reason));
         }
@@ -470,9 +470,9 @@ impl Node {
             && self.drained.try_recv().is_ok()
             && let Some(state) = &mut self.state
         {
-            self.lines.catch_up(state, now);
+            self.outputs.catch_up(state, now);
             shared.saw("somebody caught up");
-            let arrived = self.lines.take_arrived();
+            let arrived = self.outputs.take_arrived();
             if !arrived.is_empty() {
                 self.turn(shared, |state, now| state.states_arrived(&arrived, now));
                 shared.saw("a question was answered that had waited");
@@ -490,7 +490,7 @@ impl Node {
 fn name_of(effect: &Effect) -> &'static str {
     match effect {
         Effect::Append { .. } => "an append was sent",
-        Effect::Hold(_) => "a head was held",
+        Effect::LockHead(_) => "a head was held",
         Effect::ReadTail(_) => "a tail was read",
         Effect::Recover { .. } => "a recovery began",
         Effect::Rebuild => "a document was rebuilt",

@@ -4,7 +4,7 @@ use crate::editor::{apply, diff, doc, edit};
 use crate::node::{Node, Shared};
 use bytes::Bytes;
 use contextnexus_actors::access::Role;
-use contextnexus_actors::ids::{SessionId, UserId};
+use contextnexus_actors::ids::{UserId, UserSessionId};
 use contextnexus_actors::ports::documents::{WriteRefused, Writer, Written};
 use contextnexus_actors::ports::log::IdempotencyKey;
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -93,7 +93,7 @@ impl Service {
         let (answer, answered) = oneshot::channel();
         pending.answer = Some(answered);
         let (user, body) = (UserId(Uuid::from_u128(99)), pending.body.clone());
-        let by = Writer { session: SessionId(user.0), user, role: Role::Editor, until: None };
+        let by = Writer { user_session: UserSessionId(user.0), user, role: Role::Editor, until: None };
         let key = IdempotencyKey { key: pending.key.to_string(), body_hash: [pending.key as u8; 32] };
         node.turn(shared, |state, now| {
             let mut effects = state.write(by, body, Some(key), answer);

@@ -46,11 +46,11 @@ impl Store {
         let there = self.head().position;
         let is_blind = match self.fault {
             Some(Fault::StalePrefix) => true,
-            Some(Fault::EqualNumber) => there.seq == request.held.seq,
+            Some(Fault::EqualNumber) => there.seq == request.base.seq,
             _ => false,
         };
         if is_blind {
-            request.held = there;
+            request.base = there;
         }
         let outcome = match head {
             Some(head) if !is_blind => head.append_now(&request, now),

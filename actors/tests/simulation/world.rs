@@ -11,7 +11,7 @@ use bytes::Bytes;
 use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::document::state::DocumentState;
-use contextnexus_actors::ids::{ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
+use contextnexus_actors::ids::{DocumentId, DocumentKey, Position, SessionId, TenantId, UserId, UserSessionId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Drained;
 use contextnexus_actors::ports::documents::Writer;
@@ -84,7 +84,7 @@ pub fn run(setting: &Setting, schedule: &[Step], fault: Option<Fault>) -> Result
 }
 
 fn limits(is_tight: bool) -> Limits {
-    let mut limits = Limits { snapshot_tail_updates: 12, document_rest_s: 1, ..Limits::default() };
+    let mut limits = Limits { snapshot_tail_updates: 12, document_compact_after_s: 1, ..Limits::default() };
     if is_tight {
         limits.document_waiting_bytes_max = 400;
         limits.connection_window_bytes = 200;
@@ -176,10 +176,10 @@ impl World {
     }
 
     fn connect(&mut self, editor: usize, node: usize) {
-        let connection = ConnectionId(self.shared.fresh_id());
+        let session = SessionId(self.shared.fresh_id());
         let person = &mut self.editors[editor];
-        let outbox = self.nodes[node].accept(connection, person.dialect, person.user, &self.shared);
-        let frames = person.connect(node, connection, outbox);
+        let outbox = self.nodes[node].accept(session, person.dialect, person.user, &self.shared);
+        let frames = person.connect(node, session, outbox);
         self.send(editor, frames);
     }
 
@@ -187,7 +187,7 @@ impl World {
     fn disconnect(&mut self, editor: usize, unsent: usize) {
         let Some(link) = self.editors[editor].link.take() else { return };
         link.outbox.abandon();
-        if let Some(socket) = self.nodes[link.node].sockets.get_mut(&link.connection) {
+        if let Some(socket) = self.nodes[link.node].sockets.get_mut(&link.session) {
             socket.is_gone = true;
             socket.inbound.truncate(socket.inbound.len().saturating_sub(unsent));
         }
@@ -195,16 +195,16 @@ impl World {
 
     /// The server has closed.
     fn is_over(&mut self, editor: usize) {
-        let connection = self.editors[editor].link.as_ref().map(|link| link.connection);
+        let session = self.editors[editor].link.as_ref().map(|link| link.session);
         self.disconnect(editor, 0);
-        if connection.is_some_and(|connection| self.shared.forked.remove(&connection)) {
+        if session.is_some_and(|session| self.shared.forked.remove(&session)) {
             self.reload(editor);
         }
     }
 
     fn send(&mut self, editor: usize, frames: Vec<bytes::Bytes>) {
         let Some(link) = &self.editors[editor].link else { return };
-        if let Some(socket) = self.nodes[link.node].sockets.get_mut(&link.connection) {
+        if let Some(socket) = self.nodes[link.node].sockets.get_mut(&link.session) {
             socket.inbound.extend(frames);
         }
     }
@@ -263,7 +263,7 @@ impl World {
             change(&|transaction| text.remove_range(transaction, 0, 4));
         }
         let stranger = UserId(Uuid::from_u128(66));
-        let by = Writer { session: SessionId(stranger.0), user: stranger, role: Role::Editor, until: None };
+        let by = Writer { user_session: UserSessionId(stranger.0), user: stranger, role: Role::Editor, until: None };
         for update in updates {
             let (answer, _) = oneshot::channel();
             node.turn(&mut self.shared, |state, now| {
@@ -420,7 +420,7 @@ impl World {
             let connected =
                 self.editors.iter().flat_map(|editor| &editor.link).filter(|link| link.node == index).count();
             if state.rights().count() != connected {
-                return Err(format!("node {index} keeps {} members of {connected}", state.rights().count()));
+                return Err(format!("node {index} keeps {} followers of {connected}", state.rights().count()));
             }
             let there: BTreeMap<u64, Bytes> =
                 state.everybody(None).into_iter().map(|entry| (entry.client, entry.state)).collect();

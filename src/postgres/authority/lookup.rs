@@ -1,14 +1,14 @@
 //! Sessions and rooms, many in one query.
 
 use super::{ends, scope, touch, unavailable};
-use crate::postgres::gather::Look;
+use crate::postgres::batcher::BatchQuery;
 use crate::postgres::projects::role;
 use crate::postgres::{Database, StoreError, TenantTx, begin_planned_once};
 use crate::tokens::TokenHash;
 use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Role, Scope};
 use contextnexus_actors::clock::Clock;
-use contextnexus_actors::ids::{DocumentId, ProjectId, SessionId, TenantId, UserId};
+use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId, UserId, UserSessionId};
 use contextnexus_actors::ports::RoomName;
 use contextnexus_actors::room;
 use std::sync::Arc;
@@ -28,18 +28,18 @@ pub(super) struct Session {
 }
 
 #[async_trait]
-impl Look for Sessions {
+impl BatchQuery for Sessions {
     type Question = TokenHash;
     type Answer = Option<Session>;
 
     const WAITING: &'static str = "contextnexus_authority_waiting";
 
-    async fn look(&self, tenant: TenantId, hashes: &[TokenHash]) -> Option<Vec<Option<Session>>> {
+    async fn run(&self, tenant: TenantId, hashes: &[TokenHash]) -> Option<Vec<Option<Session>>> {
         let look = async {
             let mut db = begin_planned_once(&self.0, tenant).await?;
             let sessions = sessions(&mut db, hashes).await?;
             let unseen = sessions.iter().flatten().filter(|session| session.unseen && session.kind != "ticket");
-            let mut unseen: Vec<Uuid> = unseen.map(|session| session.caller.session.0).collect();
+            let mut unseen: Vec<Uuid> = unseen.map(|session| session.caller.user_session.0).collect();
             if !unseen.is_empty() {
                 unseen.sort_unstable();
                 unseen.dedup();
@@ -77,7 +77,7 @@ pub(super) async fn sessions(db: &mut TenantTx, hashes: &[TokenHash]) -> Result<
             caller: Caller {
                 tenant: db.tenant,
                 user: UserId(row.user_id),
-                session: SessionId(row.id),
+                user_session: UserSessionId(row.id),
                 scope: scope(row.document_id, row.role.as_deref())?,
                 tenant_admin: row.is_tenant_admin,
                 expires_at: row.expires_at,
@@ -96,7 +96,7 @@ pub(super) struct Places {
 /// Who wants to know of which room.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     pub user: UserId,
     pub scope: Scope,
     pub room: RoomName,
@@ -138,13 +138,13 @@ pub(super) struct Place {
 }
 
 #[async_trait]
-impl Look for Places {
+impl BatchQuery for Places {
     type Question = Room;
     type Answer = Found;
 
     const WAITING: &'static str = "contextnexus_authority_waiting";
 
-    async fn look(&self, tenant: TenantId, rooms: &[Room]) -> Option<Vec<Found>> {
+    async fn run(&self, tenant: TenantId, rooms: &[Room]) -> Option<Vec<Found>> {
         let at = self.clock.instant();
         let look = async { places(&mut begin_planned_once(&self.database, tenant).await?, rooms, at).await };
         look.await.map_err(unavailable).ok()
@@ -156,7 +156,7 @@ impl Look for Places {
 /// expression before it, for which it would read all documents, or all projects, of the tenant.
 #[tracing::instrument(name = "pg.authority.places", skip_all, fields(rooms = rooms.len()), err(level = "debug"))]
 pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Result<Vec<Found>, StoreError> {
-    let sessions: Vec<Uuid> = rooms.iter().map(|room| room.session.0).collect();
+    let sessions: Vec<Uuid> = rooms.iter().map(|room| room.user_session.0).collect();
     let users: Vec<Uuid> = rooms.iter().map(|room| room.user.0).collect();
     let (mut documents, mut projects, mut names) = (vec![], vec![], vec![]);
     let (mut ids, mut scopes) = (vec![], vec![]);

@@ -1,6 +1,6 @@
 //! One call of `append_operations`: what goes in, what comes out, and what an error means.
 
-use super::frames::{self, Packed, TooLarge};
+use super::row_codec::{self, Compressed, TooLarge};
 use super::{number, stored};
 use contextnexus_actors::ids::{Position, TenantId};
 use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest};
@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 /// A document's append, ready to be sent.
 #[derive(Debug)]
-pub(super) struct PackedAppend {
+pub(super) struct EncodedAppend {
     pub tenant: TenantId,
     pub document: Uuid,
-    held: Position,
+    base: Position,
     after: Position,
     append_id: Uuid,
-    rows: Vec<PackedRow>,
-    keys: Vec<PackedKey>,
+    rows: Vec<EncodedRow>,
+    keys: Vec<EncodedKey>,
     /// As PostgreSQL gets them, roughly.
     pub bytes: usize,
     /// How many it adds.
@@ -26,19 +26,19 @@ pub(super) struct PackedAppend {
 }
 
 #[derive(Debug)]
-struct PackedRow {
+struct EncodedRow {
     seq_from: i64,
     seq_to: i64,
     session: Uuid,
     author: Option<Uuid>,
     relayed_by: Option<Uuid>,
     seen_seq: i64,
-    packed: Packed,
+    compressed: Compressed,
     checksum: i64,
 }
 
 #[derive(Debug)]
-struct PackedKey {
+struct EncodedKey {
     subject: Uuid,
     key: String,
     body_hash: [u8; 32],
@@ -46,15 +46,15 @@ struct PackedKey {
 }
 
 /// Frames, compresses and sums up a request. An error is the outcome: nobody needs PostgreSQL to know it.
-pub(super) fn pack(request: AppendRequest) -> Result<PackedAppend, AppendOutcome> {
+pub(super) fn pack(request: AppendRequest) -> Result<EncodedAppend, AppendOutcome> {
     let after = request.position_after();
     if request.rows.is_empty() || request.rows.iter().any(|row| row.updates.is_empty()) {
         return Err(AppendOutcome::Refused("an append without updates".to_owned()));
     }
-    let mut append = PackedAppend {
+    let mut append = EncodedAppend {
         tenant: request.key.tenant,
         document: request.key.document.0,
-        held: request.held,
+        base: request.base,
         after,
         append_id: request.append_id.0,
         rows: Vec::with_capacity(request.rows.len()),
@@ -63,32 +63,32 @@ pub(super) fn pack(request: AppendRequest) -> Result<PackedAppend, AppendOutcome
         updates: 0,
     };
     let mut keys: HashMap<(Uuid, String), [u8; 32]> = HashMap::new();
-    let mut seq = stored(request.held.seq);
+    let mut seq = stored(request.base.seq);
     for row in request.rows {
         let (seq_from, seq_to) = (seq + 1, seq + stored(row.updates.len() as u64));
         let refused = |error: TooLarge| AppendOutcome::Refused(error.to_string());
-        let framed = frames::frame(&row.updates).map_err(refused)?;
-        let checksum = frames::row_checksum(request.key.document, seq_from, seq_to, &framed);
-        let packed = frames::pack(framed).map_err(refused)?;
+        let framed = row_codec::encode(&row.updates).map_err(refused)?;
+        let checksum = row_codec::row_checksum(request.key.document, seq_from, seq_to, &framed);
+        let packed = row_codec::compress(framed).map_err(refused)?;
         // Keys are their sender's, so that nobody meets another's.
-        let subject = row.relayed_by.or(row.author).map_or(row.session.0, |user| user.0);
+        let subject = row.relayed_by.or(row.author).map_or(row.user_session.0, |user| user.0);
         if let Some(key) = row.idempotency {
             match keys.insert((subject, key.key.clone()), key.body_hash) {
-                None => append.keys.push(PackedKey { subject, key: key.key, body_hash: key.body_hash, seq: seq_to }),
+                None => append.keys.push(EncodedKey { subject, key: key.key, body_hash: key.body_hash, seq: seq_to }),
                 Some(body_hash) if body_hash == key.body_hash => {}
                 Some(_) => return Err(AppendOutcome::IdempotencyConflict),
             }
         }
         append.bytes += packed.bytes.len() + 160;
         append.updates += row.updates.len();
-        append.rows.push(PackedRow {
+        append.rows.push(EncodedRow {
             seq_from,
             seq_to,
-            session: row.session.0,
+            session: row.user_session.0,
             author: row.author.map(|user| user.0),
             relayed_by: row.relayed_by.map(|user| user.0),
             seen_seq: stored(row.seen_seq),
-            packed,
+            compressed: packed,
             checksum,
         });
         seq = seq_to;
@@ -101,7 +101,7 @@ pub(super) fn pack(request: AppendRequest) -> Result<PackedAppend, AppendOutcome
 pub(super) async fn append(
     connection: &mut PgConnection,
     tenant: TenantId,
-    batch: &[&PackedAppend],
+    batch: &[&EncodedAppend],
 ) -> Result<Vec<AppendOutcome>, sqlx::Error> {
     if let [append] = batch
         && let [row] = &*append.rows
@@ -119,8 +119,8 @@ pub(super) async fn append(
     let (mut keys, mut key_hashes): (Vec<&str>, Vec<&[u8]>) = (vec![], vec![]);
     for (place, append) in (1_i64..).zip(batch) {
         documents.push(append.document);
-        held_seqs.push(stored(append.held.seq));
-        held_tips.push(append.held.tip.0);
+        held_seqs.push(stored(append.base.seq));
+        held_tips.push(append.base.tip.0);
         new_seqs.push(stored(append.after.seq));
         append_ids.push(append.append_id);
         for row in &append.rows {
@@ -131,9 +131,9 @@ pub(super) async fn append(
             authors.push(row.author);
             relays.push(row.relayed_by);
             seen_seqs.push(row.seen_seq);
-            codecs.push(row.packed.codec);
-            sizes.push(row.packed.raw_bytes);
-            contents.push(&row.packed.bytes);
+            codecs.push(row.compressed.codec);
+            sizes.push(row.compressed.raw_bytes);
+            contents.push(&row.compressed.bytes);
             checksums.push(row.checksum);
         }
         for key in &append.keys {
@@ -196,24 +196,24 @@ pub(super) async fn append(
 async fn append_one(
     connection: &mut PgConnection,
     tenant: TenantId,
-    append: &PackedAppend,
-    row: &PackedRow,
+    append: &EncodedAppend,
+    row: &EncodedRow,
 ) -> Result<AppendOutcome, sqlx::Error> {
     let outcomes = sqlx::query_scalar!(
         r#"select append_operation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) as "outcome!""#,
         tenant.0,
         append.document,
-        stored(append.held.seq),
-        append.held.tip.0,
+        stored(append.base.seq),
+        append.base.tip.0,
         append.append_id,
         row.seq_to,
         row.session,
         row.author,
         row.relayed_by,
         row.seen_seq,
-        row.packed.codec,
-        row.packed.raw_bytes,
-        &row.packed.bytes,
+        row.compressed.codec,
+        row.compressed.raw_bytes,
+        &row.compressed.bytes,
         row.checksum,
     )
     // To the end: the last message comes after COMMIT.

@@ -6,7 +6,7 @@
 //! that still have it bring back.
 
 use super::quarantine::{Kept, keep};
-use super::{away, frames, number, read, snapshots, stored};
+use super::{away, number, read, row_codec, snapshots, stored};
 use crate::postgres::TenantTx;
 use contextnexus_actors::causes::Cause;
 use contextnexus_actors::ids::{DocumentId, Position, Tip};
@@ -195,7 +195,7 @@ async fn fill(
         seq_to,
         tip.0,
         Uuid::nil(),
-        frames::row_checksum(document, seq_from, seq_to, &[])
+        row_codec::row_checksum(document, seq_from, seq_to, &[])
     )
     .execute(&mut *db.tx)
     .await
@@ -228,7 +228,7 @@ async fn empty(db: &mut TenantTx, document: DocumentId, (seq_from, seq_to): (i64
         document.0,
         seq_from,
         seq_to,
-        frames::row_checksum(document, seq_from, seq_to, &[])
+        row_codec::row_checksum(document, seq_from, seq_to, &[])
     )
     .execute(&mut *db.tx)
     .await

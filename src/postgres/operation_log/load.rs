@@ -2,9 +2,9 @@
 //! opened at once are read together, because after a restart round trips are most of what opening them takes.
 
 use super::read::{self, Readable, StoredRow};
-use super::{away, frames, snapshots};
+use super::{away, row_codec, snapshots};
 use crate::commands::chain;
-use crate::postgres::gather::Look;
+use crate::postgres::batcher::BatchQuery;
 use crate::postgres::{Database, TenantTx, begin_snapshot};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,7 +29,7 @@ struct Found {
 }
 
 #[async_trait]
-impl Look for Loads {
+impl BatchQuery for Loads {
     type Question = DocumentId;
     type Answer = Result<Stored, LogError>;
 
@@ -38,7 +38,7 @@ impl Look for Loads {
     const QUESTIONS_MAX: usize = 32;
     const EACH_ALONE: bool = true;
 
-    async fn look(&self, tenant: TenantId, documents: &[DocumentId]) -> Option<Vec<Self::Answer>> {
+    async fn run(&self, tenant: TenantId, documents: &[DocumentId]) -> Option<Vec<Self::Answer>> {
         let found = load(&self.0, tenant, documents).await;
         let found =
             found.inspect_err(|error| report!(Cause::Outage, "documents cannot be loaded: {}", chain(error))).ok()?;
@@ -112,7 +112,7 @@ async fn add_quarantined(db: &mut TenantTx, documents: &[DocumentId], to: &mut [
     for row in kept {
         let Some(found) = read::nth(to, row.n) else { continue };
         let document = usize::try_from(row.n - 1).ok().and_then(|place| documents.get(place));
-        match frames::unpack(row.codec, row.raw_bytes, row.update) {
+        match row_codec::decompress(row.codec, row.raw_bytes, row.update) {
             Some(update) => found.quarantined.push(update.into()),
             None => report!(
                 Cause::Damage,

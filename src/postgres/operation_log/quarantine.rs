@@ -1,11 +1,11 @@
 //! Taking bytes out of a log that must not be folded again, without losing them.
 
 use super::damage::BROKEN_FOLDS;
-use super::frames::{self, Packed};
+use super::row_codec::{self, Compressed};
 use super::{away, number, snapshots, stored};
 use crate::postgres::TenantTx;
 use contextnexus_actors::ids::DocumentId;
-use contextnexus_actors::ports::log::{Left, LogError, Quarantine, QuarantineReason};
+use contextnexus_actors::ports::log::{LogError, Quarantine, QuarantineReason, TakenOut};
 use uuid::Uuid;
 
 /// Takes as much as it must out of the row that starts at `what.seq_from` and gives it, every row after it, and the head the new tip:
@@ -36,22 +36,22 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
         return Ok(());
     }
     let user = what.user.map(|user| user.0).or(row.author_id).or(row.relayed_by);
-    let session = what.session.map_or(row.session_id, |session| session.0);
-    let updates = frames::unpack(row.codec, row.raw_bytes, row.updates.clone()).and_then(frames::unframe);
+    let session = what.user_session.map_or(row.session_id, |session| session.0);
+    let updates = row_codec::decompress(row.codec, row.raw_bytes, row.updates.clone()).and_then(row_codec::decode);
     let left = match updates {
         Some(updates) => what.leave(&updates),
         // A row that cannot even be read is kept as one lump.
-        None => Some(Left { updates: Vec::new(), kept: vec![(what.seq_from, row.updates.into())] }),
+        None => Some(TakenOut { updates: Vec::new(), kept: vec![(what.seq_from, row.updates.into())] }),
     };
     let Some(left) = left else { return Ok(()) };
     for (seq, update) in left.kept {
         let seq = Some(stored(seq));
         keep(db, document, Kept { seq, reason: what.reason, update: &update, session: Some(session), user }).await?;
     }
-    let too_large = |error: frames::TooLarge| LogError::Unavailable(Box::new(error));
-    let framed = frames::frame(&left.updates).map_err(too_large)?;
-    let checksum = frames::row_checksum(document, seq_from, row.seq_to, &framed);
-    let packed = frames::pack(framed).map_err(too_large)?;
+    let too_large = |error: row_codec::TooLarge| LogError::Unavailable(Box::new(error));
+    let framed = row_codec::encode(&left.updates).map_err(too_large)?;
+    let checksum = row_codec::row_checksum(document, seq_from, row.seq_to, &framed);
+    let packed = row_codec::compress(framed).map_err(too_large)?;
     sqlx::query!(
         "update operations_log set updates = $4, codec = $5, raw_bytes = $6, checksum = $7
           where tenant_id = $1 and document_id = $2 and seq_from = $3",
@@ -135,7 +135,7 @@ pub(super) async fn refused(db: &mut TenantTx, document: DocumentId, what: Quara
         seq: None,
         reason: what.reason,
         update: &what.update,
-        session: what.session.map(|session| session.0),
+        session: what.user_session.map(|session| session.0),
         user: what.user.map(|user| user.0),
     };
     keep(db, document, kept).await
@@ -151,8 +151,8 @@ pub(super) struct Kept<'a> {
 }
 
 pub(super) async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>) -> Result<(), LogError> {
-    let Packed { codec, raw_bytes, bytes } =
-        frames::pack(kept.update.to_vec()).map_err(|error| LogError::Unavailable(Box::new(error)))?;
+    let Compressed { codec, raw_bytes, bytes } =
+        row_codec::compress(kept.update.to_vec()).map_err(|error| LogError::Unavailable(Box::new(error)))?;
     let hash = blake3::hash(kept.update);
     let insert = sqlx::query!(
         "insert into quarantine

@@ -1,6 +1,6 @@
 //! Reading a log, and believing nothing of it before its checksums, numbers and tips agree.
 
-use super::frames;
+use super::row_codec;
 use super::{away, number, stored};
 use crate::postgres::Database;
 use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, TenantId, Tip, UserId};
@@ -29,27 +29,27 @@ pub(super) fn nth<T>(asked: &mut [T], n: i64) -> Option<&mut T> {
 
 /// See [`OperationLog::tail`](contextnexus_actors::ports::OperationLog::tail). `connection` is in a transaction of the tenant that
 /// reads one instant, or holds the head's lock.
-pub(super) async fn tail(connection: &mut PgConnection, key: DocumentKey, held: Position) -> Result<Tail, LogError> {
+pub(super) async fn tail(connection: &mut PgConnection, key: DocumentKey, base: Position) -> Result<Tail, LogError> {
     let head = heads(connection, key.tenant, &[key.document]).await?.pop().flatten().ok_or(LogError::NoSuchDocument)?;
-    if head.position == held {
+    if head.position == base {
         return Ok(Tail { rows: Vec::new(), head });
     }
-    if head.position.seq <= held.seq || !is_prefix(connection, key, held).await? {
+    if head.position.seq <= base.seq || !is_prefix(connection, key, base).await? {
         return Err(LogError::Diverged);
     }
-    let rows = rows_after(connection, key.tenant, &[(key.document, held.seq)]).await?.pop().unwrap_or_default();
-    Ok(Tail { rows: checked(key.document, held, head.position, rows)?, head })
+    let rows = rows_after(connection, key.tenant, &[(key.document, base.seq)]).await?.pop().unwrap_or_default();
+    Ok(Tail { rows: checked(key.document, base, head.position, rows)?, head })
 }
 
 /// See [`OperationLog::changed_heads`](contextnexus_actors::ports::OperationLog::changed_heads).
 pub(super) async fn changed_heads(
     database: &Database,
     tenant: TenantId,
-    held: &[(DocumentId, Position)],
+    known: &[(DocumentId, Position)],
 ) -> Result<Vec<(DocumentId, Head)>, LogError> {
-    let documents: Vec<Uuid> = held.iter().map(|(document, _)| document.0).collect();
-    let seqs: Vec<i64> = held.iter().map(|(_, position)| stored(position.seq)).collect();
-    let tips: Vec<Uuid> = held.iter().map(|(_, position)| position.tip.0).collect();
+    let documents: Vec<Uuid> = known.iter().map(|(document, _)| document.0).collect();
+    let seqs: Vec<i64> = known.iter().map(|(_, position)| stored(position.seq)).collect();
+    let tips: Vec<Uuid> = known.iter().map(|(_, position)| position.tip.0).collect();
     let question = sqlx::query!(
         r#"select document_id as "document_id!", seq, tip, deleted from changed_heads($1, $2, $3, $4)"#,
         tenant.0,
@@ -57,7 +57,7 @@ pub(super) async fn changed_heads(
         &seqs,
         &tips
     );
-    let rows = database.looks.ask(question).await?;
+    let rows = database.pinned.ask(question).await?;
     Ok(rows
         .into_iter()
         .map(|row| {
@@ -73,21 +73,21 @@ pub(super) async fn changed_heads(
 }
 
 /// Whether a row ends at `held` and carries its tip.
-async fn is_prefix(connection: &mut PgConnection, key: DocumentKey, held: Position) -> Result<bool, LogError> {
-    if held.seq == 0 {
-        return Ok(held == Position::START);
+async fn is_prefix(connection: &mut PgConnection, key: DocumentKey, base: Position) -> Result<bool, LogError> {
+    if base.seq == 0 {
+        return Ok(base == Position::START);
     }
     let row = sqlx::query!(
         "select seq_to, tip from operations_log
           where tenant_id = $1 and document_id = $2 and seq_from <= $3 order by seq_from desc limit 1",
         key.tenant.0,
         key.document.0,
-        stored(held.seq)
+        stored(base.seq)
     )
     .fetch_optional(connection)
     .await
     .map_err(away)?;
-    Ok(row.is_some_and(|row| number(row.seq_to) == held.seq && row.tip == held.tip.0))
+    Ok(row.is_some_and(|row| number(row.seq_to) == base.seq && row.tip == base.tip.0))
 }
 
 /// The end of each log, in the order of `documents`.
@@ -211,11 +211,11 @@ impl StoredRow {
         if seq_from <= after || seq_to < seq_from {
             return Err(corrupt);
         }
-        let framed = frames::unpack(self.codec, self.raw_bytes, self.updates).ok_or(corrupt)?;
-        if frames::row_checksum(document, self.seq_from, self.seq_to, &framed) != self.checksum {
+        let framed = row_codec::decompress(self.codec, self.raw_bytes, self.updates).ok_or(corrupt)?;
+        if row_codec::row_checksum(document, self.seq_from, self.seq_to, &framed) != self.checksum {
             return Err(corrupt);
         }
-        let updates = frames::unframe(framed).ok_or(corrupt)?;
+        let updates = row_codec::decode(framed).ok_or(corrupt)?;
         if !updates.is_empty() && updates.len() as u64 != seq_to - seq_from + 1 {
             return Err(corrupt);
         }

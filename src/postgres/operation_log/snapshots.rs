@@ -1,6 +1,6 @@
 //! Snapshots: a short cut into the log, never the truth. One that does not agree with the log is passed over.
 
-use super::frames::{self, Packed, TooLarge};
+use super::row_codec::{self, Compressed, TooLarge};
 use super::{away, number, read, stored};
 use crate::postgres::TenantTx;
 use bytes::Bytes;
@@ -14,17 +14,17 @@ const BLOCKING_FROM_BYTES: usize = 1 << 20;
 const KEPT: i64 = 2;
 
 /// A snapshot as it is stored.
-pub(super) struct PackedSnapshot {
+pub(super) struct EncodedSnapshot {
     seq: i64,
     tip: Uuid,
-    packed: Packed,
+    compressed: Compressed,
     state_vector: Bytes,
     writers: Bytes,
     checksum: i64,
 }
 
 /// Compresses and sums up a snapshot.
-pub(super) async fn pack(document: DocumentId, snapshot: Snapshot) -> Result<PackedSnapshot, LogError> {
+pub(super) async fn pack(document: DocumentId, snapshot: Snapshot) -> Result<EncodedSnapshot, LogError> {
     let packed = if snapshot.state.len() < BLOCKING_FROM_BYTES {
         pack_now(document, snapshot)
     } else {
@@ -34,16 +34,16 @@ pub(super) async fn pack(document: DocumentId, snapshot: Snapshot) -> Result<Pac
     packed.map_err(|error| LogError::Unavailable(Box::new(error)))
 }
 
-fn pack_now(document: DocumentId, snapshot: Snapshot) -> Result<PackedSnapshot, TooLarge> {
+fn pack_now(document: DocumentId, snapshot: Snapshot) -> Result<EncodedSnapshot, TooLarge> {
     let Snapshot { position, state, state_vector, writers } = snapshot;
     let (seq, tip) = (stored(position.seq), position.tip.0);
-    let checksum = frames::snapshot_checksum(document, seq, tip, &state, &state_vector, &writers);
-    let packed = frames::pack(state.into())?;
-    Ok(PackedSnapshot { seq, tip, packed, state_vector, writers, checksum })
+    let checksum = row_codec::snapshot_checksum(document, seq, tip, &state, &state_vector, &writers);
+    let packed = row_codec::compress(state.into())?;
+    Ok(EncodedSnapshot { seq, tip, compressed: packed, state_vector, writers, checksum })
 }
 
 /// Stores it, where the log still has that position and nobody stored one of that number, and lets all but the last two go.
-pub(super) async fn save(db: &mut TenantTx, document: DocumentId, snapshot: PackedSnapshot) -> Result<(), LogError> {
+pub(super) async fn save(db: &mut TenantTx, document: DocumentId, snapshot: EncodedSnapshot) -> Result<(), LogError> {
     let stored = sqlx::query!(
         "insert into document_snapshots
              (tenant_id, document_id, seq, tip, codec, raw_bytes, state, state_vector, checksum, writers)
@@ -55,9 +55,9 @@ pub(super) async fn save(db: &mut TenantTx, document: DocumentId, snapshot: Pack
         document.0,
         snapshot.seq,
         snapshot.tip,
-        snapshot.packed.codec,
-        snapshot.packed.raw_bytes,
-        &snapshot.packed.bytes,
+        snapshot.compressed.codec,
+        snapshot.compressed.raw_bytes,
+        &snapshot.compressed.bytes,
         &snapshot.state_vector[..],
         snapshot.checksum,
         &snapshot.writers[..]
@@ -101,9 +101,9 @@ pub(super) async fn read(
     .await
     .map_err(away)?;
     Ok(row.and_then(|row| {
-        let state = frames::unpack(row.codec, row.raw_bytes, row.state)?;
+        let state = row_codec::decompress(row.codec, row.raw_bytes, row.state)?;
         let (seq, tip) = (stored(position.seq), position.tip.0);
-        let sum = frames::snapshot_checksum(document, seq, tip, &state, &row.state_vector, &row.writers);
+        let sum = row_codec::snapshot_checksum(document, seq, tip, &state, &row.state_vector, &row.writers);
         let (state_vector, writers) = (row.state_vector.into(), row.writers.into());
         let snapshot = Snapshot { position, state: state.into(), state_vector, writers };
         (sum == row.checksum).then_some(snapshot)
@@ -157,10 +157,10 @@ pub(super) async fn newest_sound(
             let Some((place, _)) = read::nth(&mut wanted, row.n).copied() else { continue };
             let document = documents[place];
             let why = if row.in_log {
-                match frames::unpack(row.codec, row.raw_bytes, row.state) {
+                match row_codec::decompress(row.codec, row.raw_bytes, row.state) {
                     Some(state)
                         if row.checksum
-                            == frames::snapshot_checksum(
+                            == row_codec::snapshot_checksum(
                                 document,
                                 row.seq,
                                 row.tip,

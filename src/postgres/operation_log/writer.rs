@@ -4,7 +4,7 @@
 //! from there and answer.
 
 use super::LogSettings;
-use super::append::{self, Failure, PackedAppend};
+use super::append::{self, EncodedAppend, Failure};
 use crate::postgres::Database;
 use contextnexus_actors::ids::TenantId;
 use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest};
@@ -188,7 +188,7 @@ impl Lane {
                 }
             },
         };
-        let appends: Vec<&PackedAppend> = part.iter().map(|waiting| &waiting.append).collect();
+        let appends: Vec<&EncodedAppend> = part.iter().map(|waiting| &waiting.append).collect();
         let started = Instant::now();
         let answer = tokio::time::timeout(timeout, append::append(connection, tenant, &appends)).await;
         self.queue.tried(part.len(), started.elapsed());

@@ -37,7 +37,7 @@ fn read(bytes: &[u8]) -> Result<Vec<Event>, Refusal> {
 
 fn payload(event: &Event) -> &[u8] {
     match event {
-        Event::Message(Frame::Binary(payload)) => payload,
+        Event::Message(ClientMessage::Binary(payload)) => payload,
         other => panic!("expected a binary message, got {other:?}"),
     }
 }
@@ -154,7 +154,10 @@ fn text_is_told_without_its_content() {
         Message::Continuation(Item::FirstText("a".into())),
         Message::Continuation(Item::Last("b".into())),
     ]));
-    assert!(matches!(events.unwrap()[..], [Event::Message(Frame::Text(5)), Event::Message(Frame::Text(2))]));
+    assert!(matches!(
+        events.unwrap()[..],
+        [Event::Message(ClientMessage::Text(5)), Event::Message(ClientMessage::Text(2))]
+    ));
 }
 
 #[test]
@@ -219,8 +222,10 @@ fn a_message_that_is_too_large_is_read_past_and_told_by_how_it_begins() {
         let told: Vec<String> = events
             .iter()
             .map(|event| match event {
-                Event::Message(Frame::Binary(payload)) => format!("{} x {}", payload.len(), payload[0]),
-                Event::Message(Frame::TooLarge(begins)) => format!("more than {} x {}", begins.len(), begins[0]),
+                Event::Message(ClientMessage::Binary(payload)) => format!("{} x {}", payload.len(), payload[0]),
+                Event::Message(ClientMessage::TooLarge(begins)) => {
+                    format!("more than {} x {}", begins.len(), begins[0])
+                }
                 Event::Ping(payload) => String::from_utf8(payload.to_vec()).unwrap(),
                 other => panic!("{other:?}"),
             })

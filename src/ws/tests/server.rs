@@ -13,7 +13,7 @@ use contextnexus_actors::clock::SystemClock;
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::outbox::Outbox;
 use contextnexus_actors::protocol::frame::server_frame;
-use contextnexus_actors::session::messages::{Disconnected, Frame, Inbound};
+use contextnexus_actors::session::messages::{ClientMessage, Disconnected, Inbound};
 use contextnexus_actors::session::{Authentication, Opening};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -188,7 +188,7 @@ impl StartSession for Sessions {
         seen.openings.lock().unwrap().push(Opened { room: opening.room, token });
         seen.outboxes.lock().unwrap().push(Arc::clone(&opening.outbox));
         let authentication = opening.authentication;
-        let session = Session { seen: Arc::clone(seen), outbox: opening.outbox, authentication, held: None }.start();
+        let session = Session { seen: Arc::clone(seen), outbox: opening.outbox, authentication, share: None }.start();
         SessionHandle { inbound: session.clone().recipient(), disconnected: session.recipient() }
     }
 }
@@ -198,7 +198,7 @@ struct Session {
     outbox: Arc<Outbox>,
     authentication: Arc<Authentication>,
     /// Of what is held.
-    held: Option<Arc<Share>>,
+    share: Option<Arc<Share>>,
 }
 
 impl Actor for Session {
@@ -223,16 +223,16 @@ impl Actor for Session {
 impl Handler<Inbound> for Session {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, Inbound { frames, held }: Inbound, context: &mut Context<Self>) -> Self::Result {
-        if !frames.is_empty() {
-            self.seen.batches.lock().unwrap().push(frames.len());
+    fn handle(&mut self, Inbound { messages, share }: Inbound, context: &mut Context<Self>) -> Self::Result {
+        if !messages.is_empty() {
+            self.seen.batches.lock().unwrap().push(messages.len());
         }
         let behaviour = *self.seen.behaviour.lock().unwrap();
         let seen = Arc::clone(&self.seen);
         match behaviour {
             Behaviour::Echo | Behaviour::Ask => {
-                for frame in frames {
-                    if let Frame::Binary(payload) = frame {
+                for message in messages {
+                    if let ClientMessage::Binary(payload) = message {
                         if payload == "token" {
                             let (seen, authentication) = (Arc::clone(&self.seen), Arc::clone(&self.authentication));
                             let checked = async move {
@@ -246,7 +246,7 @@ impl Handler<Inbound> for Session {
                 }
             }
             Behaviour::Die => context.stop(),
-            Behaviour::Hold => self.held = held,
+            Behaviour::Hold => self.share = share,
             Behaviour::Count | Behaviour::Deaf => {}
         }
         Box::pin(async move {

@@ -42,7 +42,7 @@ impl DocumentActor {
             let again = move |actor: &mut Self, ctx: &mut Context<Self>| actor.decide_and(ctx, effort, decide, then);
             return self.deferred.push(Box::new(again));
         }
-        let now = self.world.clock.instant();
+        let now = self.ports.clock.instant();
         if effort < ASIDE_FROM {
             let Some(state) = &mut self.state else { return };
             let (effects, answer) = decide(state, now);
@@ -51,7 +51,7 @@ impl DocumentActor {
         }
         let Some(mut state) = self.state.take() else { return };
         self.is_aside = true;
-        let (aside, tenant) = (self.world.aside.clone(), self.key.tenant);
+        let (aside, tenant) = (self.ports.aside.clone(), self.key.tenant);
         let decided = async move {
             let decided = move || {
                 let decided = decide(&mut state, now);

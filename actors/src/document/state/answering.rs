@@ -48,9 +48,9 @@ impl DocumentState {
     /// last is answered, and so of its questions who is here.
     pub fn deliver(&mut self, from: FollowerId, inputs: Vec<Input>, is_sending: bool, now: Instant) -> Vec<Effect> {
         if inputs.iter().any(Input::is_question)
-            && let Some(member) = self.members.get_mut(&from)
+            && let Some(follower) = self.followers.get_mut(&from)
         {
-            member.questions.is_sending = is_sending;
+            follower.questions.is_sending = is_sending;
         }
         let is_step1 = |input: &Input| matches!(input, Input::Step1(_));
         let is_query = |input: &Input| matches!(input, Input::QueryAwareness);
@@ -74,8 +74,8 @@ impl DocumentState {
     /// The states that were on their way to these connections have gone.
     pub fn states_arrived(&mut self, followers: &[FollowerId], now: Instant) -> Vec<Effect> {
         for follower in followers {
-            if let Some(member) = self.members.get_mut(follower) {
-                member.questions.is_sending = false;
+            if let Some(follower) = self.followers.get_mut(follower) {
+                follower.questions.is_sending = false;
             }
             self.answer(*follower, now);
         }
@@ -86,17 +86,17 @@ impl DocumentState {
         let Ok(theirs) = StateVector::parse(&state_vector) else {
             return self.close(from, close::MALFORMED, "malformed state vector");
         };
-        let Some(member) = self.members.get_mut(&from) else { return };
-        member.began(); // when it asked, whenever it is answered
+        let Some(follower) = self.followers.get_mut(&from) else { return };
+        follower.began(); // when it asked, whenever it is answered
         match self.doubts(from, &theirs) {
             Doubt::None => return self.ask_again(from, state_vector, now),
             Doubt::Asked => {}
             Doubt::New => self.ask(&[from], now),
         }
         let kept = self.kept(&state_vector);
-        if let Some(member) = self.members.get_mut(&from) {
-            member.questions.was_asked = true;
-            if let Some(check) = &mut member.check {
+        if let Some(follower) = self.followers.get_mut(&from) {
+            follower.questions.was_asked = true;
+            if let Some(check) = &mut follower.check {
                 check.step1 = Some(kept);
             }
         }
@@ -104,8 +104,8 @@ impl DocumentState {
 
     /// Nothing stands against the answer to this step 1 any more.
     pub(super) fn ask_again(&mut self, from: FollowerId, state_vector: Bytes, now: Instant) {
-        if let Some(member) = self.members.get_mut(&from) {
-            member.questions.step1 = Some(state_vector);
+        if let Some(follower) = self.followers.get_mut(&from) {
+            follower.questions.step1 = Some(state_vector);
             self.answer(from, now);
         }
     }
@@ -119,8 +119,8 @@ impl DocumentState {
     }
 
     pub(super) fn hear_query(&mut self, from: FollowerId, now: Instant) {
-        if let Some(member) = self.members.get_mut(&from) {
-            member.questions.everybody = true;
+        if let Some(follower) = self.followers.get_mut(&from) {
+            follower.questions.everybody = true;
             self.answer(from, now);
         }
     }
@@ -128,26 +128,26 @@ impl DocumentState {
     /// A connection has come. It may have been here before, and asked.
     pub(super) fn remember_pause(&mut self, follower: FollowerId, now: Instant) {
         self.pauses.retain(|(_, until)| now < *until);
-        let pause = self.pauses.iter().find(|(connection, _)| *connection == follower.connection);
-        if let (Some((_, until)), Some(member)) = (pause, self.members.get_mut(&follower)) {
-            member.questions.is_known = true;
-            member.questions.not_before = Some(*until);
+        let pause = self.pauses.iter().find(|(connection, _)| *connection == follower.session);
+        if let (Some((_, until)), Some(follower)) = (pause, self.followers.get_mut(&follower)) {
+            follower.questions.is_known = true;
+            follower.questions.not_before = Some(*until);
         }
     }
 
     /// A connection goes, and may come again while it is to be paused.
     pub(super) fn keep_pause(&mut self, follower: FollowerId, now: Instant) {
-        let until = self.members.get(&follower).and_then(|member| member.questions.not_before);
+        let until = self.followers.get(&follower).and_then(|follower| follower.questions.not_before);
         if let Some(until) = until.filter(|until| now < *until) {
-            self.pauses.push((follower.connection, until));
+            self.pauses.push((follower.session, until));
         }
     }
 
     /// Answers whoever may be answered by now.
     pub(super) fn answer_who_waited(&mut self, now: Instant) {
         self.answers_due = None;
-        let waiting = self.members.iter().filter(|(_, member)| member.questions.is_open());
-        let waiting: Vec<FollowerId> = waiting.map(|(follower, _)| *follower).collect();
+        let waiting = self.followers.iter().filter(|(_, follower)| follower.questions.is_open());
+        let waiting: Vec<FollowerId> = waiting.map(|(id, _)| *id).collect();
         for follower in waiting {
             self.answer(follower, now);
         }
@@ -156,8 +156,8 @@ impl DocumentState {
     /// Answers what a connection has asked, or sees to it that this is done later.
     fn answer(&mut self, to: FollowerId, now: Instant) {
         let cost = self.cost_of_looking();
-        let Some(member) = self.members.get_mut(&to).filter(|member| !member.left) else { return };
-        let questions = &mut member.questions;
+        let Some(follower) = self.followers.get_mut(&to).filter(|follower| !follower.is_gone) else { return };
+        let questions = &mut follower.questions;
         if !questions.is_open() {
             return;
         }
@@ -167,8 +167,8 @@ impl DocumentState {
         if questions.is_sending || due.is_some() {
             let (is_sending, asked) = (questions.is_sending, questions.step1.take());
             let kept = asked.map(|asked| self.kept(&asked));
-            if let Some(member) = self.members.get_mut(&to) {
-                member.questions.step1 = kept;
+            if let Some(follower) = self.followers.get_mut(&to) {
+                follower.questions.step1 = kept;
             }
             if is_sending {
                 return self.effects.push(Effect::TellWhenSent(to));
@@ -190,8 +190,8 @@ impl DocumentState {
             self.send_everybody(to);
         }
         let pause = cost * PAUSE_TIMES;
-        if let Some(member) = self.members.get_mut(&to).filter(|_| pause >= PAUSE_LEAST) {
-            member.questions.not_before = Some(now + pause);
+        if let Some(follower) = self.followers.get_mut(&to).filter(|_| pause >= PAUSE_LEAST) {
+            follower.questions.not_before = Some(now + pause);
         }
     }
 
@@ -214,12 +214,12 @@ impl DocumentState {
         let looked = if is_encoded { Duration::ZERO } else { self.cost_of_looking() };
         let cost = looked + per_byte(COST_PER_BYTE_SENT, diff.bytes());
         let position = self.position;
-        let member = self.members.get_mut(&to)?;
-        member.seen_seq = position.seq;
-        member.questions.is_known = true;
-        let first = !std::mem::replace(&mut member.receiving, true);
-        let is_hocuspocus = member.dialect == Dialect::Hocuspocus;
-        let was_asked = std::mem::take(&mut member.questions.was_asked);
+        let follower = self.followers.get_mut(&to)?;
+        follower.seen_seq = position.seq;
+        follower.questions.is_known = true;
+        let first = !std::mem::replace(&mut follower.receiving, true);
+        let is_hocuspocus = follower.dialect == Dialect::Hocuspocus;
+        let was_asked = std::mem::take(&mut follower.questions.was_asked);
         if is_hocuspocus && !was_asked {
             self.ask(&[to], now);
         }

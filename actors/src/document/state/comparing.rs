@@ -27,16 +27,16 @@ impl DocumentState {
     /// Asks connections for what we lack, and for what they have of their own where others brought something under their ids.
     pub(super) fn ask(&mut self, followers: &[FollowerId], now: Instant) {
         let mut for_all = None; // encoded once
-        for follower in followers {
-            let Some(member) = self.members.get_mut(follower) else { continue };
-            member.asked(now);
-            let (user, claimed) = (member.user, member.check.as_ref().and_then(|check| check.claimed));
-            let unechoed = member.unechoed().clone();
+        for id in followers {
+            let Some(follower) = self.followers.get_mut(id) else { continue };
+            follower.asked(now);
+            let (user, claimed) = (follower.user, follower.check.as_ref().and_then(|check| check.claimed));
+            let unechoed = follower.unechoed().clone();
             let known = match self.known_without(user, claimed, unechoed) {
                 Some(known) => known,
                 None => for_all.get_or_insert_with(|| self.index.state_vector()).clone(),
             };
-            self.send(*follower, Outgoing::Step1(known));
+            self.send(*id, Outgoing::Step1(known));
         }
     }
 
@@ -59,29 +59,29 @@ impl DocumentState {
 
     /// A connection that may write is to be asked: from now on nothing of it is acknowledged before it has shown what it has under its own ids, if others
     /// brought something under them.
-    pub(super) fn doubt(&mut self, follower: FollowerId) {
-        let Some(member) = self.members.get_mut(&follower).filter(|member| member.role.may_write()) else { return };
-        let (user, own) = (member.user, member.own_client);
+    pub(super) fn doubt(&mut self, id: FollowerId) {
+        let Some(follower) = self.followers.get_mut(&id).filter(|follower| follower.role.may_write()) else { return };
+        let (user, own) = (follower.user, follower.own_client);
         let claimed = own.filter(|own| self.index.next_clock(*own) > 0 && self.writers.writer(*own) != Some(user));
         if claimed.is_some() || self.writers.tails_of(user).next().is_some() {
-            member.doubt().claimed = claimed;
+            follower.doubt().claimed = claimed;
         }
     }
 
     /// The same for one that says how far it knows each client.
     pub(super) fn doubts(&mut self, follower: FollowerId, theirs: &StateVector) -> Doubt {
-        let Some(member) = self.members.get_mut(&follower).filter(|member| member.role.may_write()) else {
+        let Some(follower) = self.followers.get_mut(&follower).filter(|follower| follower.role.may_write()) else {
             return Doubt::None;
         };
-        let has_more = self.writers.tails_of(member.user).any(|(client, from)| theirs.next_clock(client) > from);
-        match &member.check {
+        let has_more = self.writers.tails_of(follower.user).any(|(client, from)| theirs.next_clock(client) > from);
+        match &follower.check {
             None if !has_more => Doubt::None,
             None => {
-                member.doubt();
+                follower.doubt();
                 Doubt::New
             }
             Some(check) if !has_more && check.claimed.is_none() => {
-                member.check = None; // it has nothing of what others brought
+                follower.check = None; // it has nothing of what others brought
                 Doubt::None
             }
             Some(_) => Doubt::Asked,
@@ -89,18 +89,18 @@ impl DocumentState {
     }
 
     /// It announced its client id. Where that is not known for its user's and there is something under it, somebody else may have written that.
-    pub(super) fn claims(&mut self, follower: FollowerId, now: Instant) {
-        let Some(member) = self.members.get(&follower).filter(|member| member.role.may_write()) else { return };
-        let is_doubtful = |own: u64| self.index.next_clock(own) > 0 && self.writers.writer(own) != Some(member.user);
-        if member.own_client.is_some_and(is_doubtful) {
-            self.doubt(follower);
-            self.ask(&[follower], now);
+    pub(super) fn claims(&mut self, id: FollowerId, now: Instant) {
+        let Some(follower) = self.followers.get(&id).filter(|follower| follower.role.may_write()) else { return };
+        let is_doubtful = |own: u64| self.index.next_clock(own) > 0 && self.writers.writer(own) != Some(follower.user);
+        if follower.own_client.is_some_and(is_doubtful) {
+            self.doubt(id);
+            self.ask(&[id], now);
         }
     }
 
     /// It has shown what it has: what waited for that goes on.
     pub(super) fn end_check(&mut self, follower: FollowerId, now: Instant) {
-        let check = self.members.get_mut(&follower).and_then(|member| member.check.take());
+        let check = self.followers.get_mut(&follower).and_then(|follower| follower.check.take());
         if let Some(step1) = check.and_then(|check| check.step1) {
             self.ask_again(follower, step1, now);
         }
@@ -131,9 +131,9 @@ impl DocumentState {
     /// Compares what a connection has under the id that it announced with what somebody else wrote under that: whether they differ. What it has under
     /// ids that the log knows for its user's was compared before, and is confirmed.
     pub(super) fn compare_claim(&mut self, proposal: &Proposal, trimmed: &[Known]) -> bool {
-        let Sender::Member { follower, .. } = &proposal.sender else { return false };
-        let Some(member) = self.members.get(follower) else { return false };
-        let (own, check) = (member.own_client, member.check.as_ref().filter(|_| proposal.is_checked));
+        let Sender::Follower { follower, .. } = &proposal.sender else { return false };
+        let Some(follower) = self.followers.get(follower) else { return false };
+        let (own, check) = (follower.own_client, follower.check.as_ref().filter(|_| proposal.is_checked));
         let claimed = check.and_then(|check| check.claimed);
         for known in trimmed {
             let (client, clocks) = (known.client, known.clocks.clone());

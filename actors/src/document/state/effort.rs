@@ -65,7 +65,7 @@ impl DocumentState {
     fn effort_to_fold(&self, bytes: usize, updates: usize) -> Duration {
         // Folded, and merged for those who see it.
         let fold = of_bytes(bytes) * 2 + of_updates(updates);
-        let tree = if self.is_packed() { self.effort_to_encode().max(self.tree_cost) } else { Duration::ZERO };
+        let tree = if self.is_compact() { self.effort_to_encode().max(self.tree_cost) } else { Duration::ZERO };
         let next = BATCH_BYTES_MAX.min(self.waiting_bytes);
         let updates = self.waiting.len().min(BATCH_UPDATES_MAX);
         fold + tree + of_bytes(next) + of_updates(updates) + self.effort_around_admission(next)

@@ -174,7 +174,15 @@ pub(in crate::document) fn trim(index: &mut Index, bytes: Bytes) -> Result<Optio
 /// The content of the update of this number cannot be folded.
 pub(super) fn unsound(seq_from: u64, seq: u64, update: Bytes) -> Quarantine {
     let (extent, new_tip) = (Extent::Content(seq), Tip(uuid::Uuid::nil()));
-    Quarantine { seq_from, extent, new_tip, reason: QuarantineReason::FoldPanicked, update, session: None, user: None }
+    Quarantine {
+        seq_from,
+        extent,
+        new_tip,
+        reason: QuarantineReason::FoldPanicked,
+        update,
+        user_session: None,
+        user: None,
+    }
 }
 
 /// What of the update of this number does not continue the log.

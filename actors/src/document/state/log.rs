@@ -36,15 +36,15 @@ impl Unsound {
 }
 
 /// What was learnt after an outage: rights as they stand now, and the tail.
-pub type News = (Vec<(Held, Standing)>, Result<Tail, LogError>);
+pub type News = (Vec<(RightInUse, Standing)>, Result<Tail, LogError>);
 
-/// What to do with a held head.
+/// What to do with a locked head.
 #[derive(Debug)]
-pub enum HeldDecision {
+pub enum HeadDecision {
     /// Append this under the lock.
     Append {
         /// The head.
-        held: Position,
+        base: Position,
         /// In order.
         rows: Vec<NewRow>,
     },
@@ -102,7 +102,7 @@ impl DocumentState {
         match tail {
             Ok(tail) => {
                 self.log = LogWork::Nothing;
-                self.look_again = false;
+                self.tail_is_stale = false;
                 if self.take_in_tail(tail, now) {
                     self.ask_about_gaps(now);
                     self.next_append(now);
@@ -114,16 +114,16 @@ impl DocumentState {
     }
 
     /// The head is locked for us: its tail, or why not. Whatever is appended is answered with [`appended`](Self::appended).
-    pub fn held(&mut self, tail: Result<Tail, LogError>, now: Instant) -> (HeldDecision, Vec<Effect>) {
-        let mut decision = HeldDecision::Release;
+    pub fn head_locked(&mut self, tail: Result<Tail, LogError>, now: Instant) -> (HeadDecision, Vec<Effect>) {
+        let mut decision = HeadDecision::Release;
         match tail {
             Ok(tail) => {
                 self.log = LogWork::Nothing;
                 if self.take_in_tail(tail, now) {
-                    if let Some((held, rows)) = self.form_batch(now) {
+                    if let Some((base, rows)) = self.form_batch(now) {
                         self.log = LogWork::Appending;
-                        decision = HeldDecision::Append { held, rows };
-                    } else if self.look_again {
+                        decision = HeadDecision::Append { base, rows };
+                    } else if self.tail_is_stale {
                         self.read_tail();
                     }
                 }
@@ -190,8 +190,8 @@ impl DocumentState {
         self.bring_back();
         if let Some(state) = self.read_replica(Replica::state) {
             let through = self.position;
-            for member in self.members.values_mut().filter(|member| member.receiving) {
-                member.seen_seq = through.seq;
+            for follower in self.followers.values_mut().filter(|follower| follower.receiving) {
+                follower.seen_seq = through.seq;
             }
             let state = InPieces::cut(state, self.limits.sync_piece_bytes);
             self.effects.push(Effect::ShowAnew { state, through });
@@ -213,7 +213,7 @@ impl DocumentState {
                 self.load_damaged_again();
             }
         } else if head.position != self.position {
-            self.look_at_the_log();
+            self.request_tail();
         }
         self.take_effects()
     }
@@ -227,7 +227,7 @@ impl DocumentState {
         // Something may have been taken out of them since.
         let written = rows.iter().take(own).flat_map(|row| &row.updates);
         let are_whole = written.eq(batch.admitted().map(Update::bytes));
-        if own == 0 || batch.held != self.position || !are_whole {
+        if own == 0 || batch.base != self.position || !are_whole {
             self.in_flight = Some(batch);
             self.wait_again();
             return self.take_in_tail(Tail { rows, head: tail.head }, now);
@@ -240,11 +240,11 @@ impl DocumentState {
     }
 
     /// Somebody knows of rows that we lack: they are read now, or as soon as the log has done what it was asked before.
-    pub(super) fn look_at_the_log(&mut self) {
+    pub(super) fn request_tail(&mut self) {
         if self.damaged.is_some() {
             return; // they cannot be read
         }
-        self.look_again = true;
+        self.tail_is_stale = true;
         if self.log == LogWork::Nothing {
             self.read_tail();
         }

@@ -12,71 +12,69 @@ impl DocumentState {
         }
         let index = &self.index;
         let (mut ask, mut hopeless) = (Vec::new(), Vec::new());
-        for (follower, member) in &mut self.members {
-            if member.left {
+        for (id, follower) in &mut self.followers {
+            if follower.is_gone {
                 continue;
             }
-            if member.is_answering(now) {
+            if follower.is_answering(now) {
                 continue; // a large answer may be under way: a second one would be as large
             }
-            let Some(gap) = &mut member.gap else { continue };
+            let Some(gap) = &mut follower.gap else { continue };
             let filled = !gap.missing.is_empty()
                 && gap.missing.iter().all(|(client, clock)| index.next_clock(*client) >= *clock);
             let due = gap.ask_at.is_none_or(|at| now >= at);
             if due && gap.is_hopeless() {
-                hopeless.push(*follower);
+                hopeless.push(*id);
             } else if due || filled {
                 if filled {
                     gap.missing.clear(); // once
                 }
                 gap.asked(now);
-                ask.push(*follower);
+                ask.push(*id);
             }
         }
         self.ask(&ask, now);
-        for follower in hopeless {
-            self.close(
-                follower,
-                close::FORK,
-                "another user is connected under your client id: copy your text, then reload",
-            );
+        for id in hopeless {
+            self.close(id, close::FORK, "another user is connected under your client id: copy your text, then reload");
         }
     }
 
     /// PostgreSQL is back: whoever had something dropped is asked for it, now or as soon as there is room.
     pub(super) fn ask_for_what_was_dropped(&mut self, now: Instant) {
-        for member in self.members.values_mut().filter(|member| member.is_owed() && !member.left) {
-            member.gap.get_or_insert_with(|| Gap::new(Vec::new())).ask_at = None;
+        for follower in self.followers.values_mut().filter(|follower| follower.is_owed() && !follower.is_gone) {
+            follower.gap.get_or_insert_with(|| Gap::new(Vec::new())).ask_at = None;
         }
         self.ask_about_gaps(now);
         self.wake_slowly(now);
     }
 
-    pub(super) fn regrant_all(&mut self, standings: &[(Held, Standing)], now: Instant) {
-        for (held, standing) in standings {
+    pub(super) fn regrant_all(&mut self, standings: &[(RightInUse, Standing)], now: Instant) {
+        for (right, standing) in standings {
             let affected: Vec<FollowerId> = self
-                .members
+                .followers
                 .iter()
-                .filter(|(_, member)| member.session == held.session && member.user == held.user)
-                .map(|(follower, _)| *follower)
+                .filter(|(_, follower)| follower.user_session == right.user_session && follower.user == right.user)
+                .map(|(id, _)| *id)
                 .collect();
-            for follower in affected {
+            for id in affected {
                 match standing {
                     Standing::Granted(grant) => {
-                        let could_write = self.members.get(&follower).is_some_and(|member| member.role.may_write());
-                        self.grant(follower, grant.role, grant.until, now);
+                        let could_write = self.followers.get(&id).is_some_and(|follower| follower.role.may_write());
+                        self.grant(id, grant.role, grant.until, now);
                         if could_write != grant.role.may_write() {
-                            self.tell_scope(follower, grant.role.may_write(), now);
+                            self.tell_scope(id, grant.role.may_write(), now);
                         }
                     }
-                    Standing::SessionEnded if self.members.get(&follower).is_some_and(|m| m.is_expiring(now)) => {
-                        self.expire(follower, now);
+                    Standing::SessionEnded
+                        if self.followers.get(&id).is_some_and(|follower| follower.is_expiring(now)) =>
+                    {
+                        self.expire(id, now);
                     }
                     Standing::SessionEnded => {
-                        self.expel(follower, close::UNAUTHORIZED, "session ended", true, now);
+                        self.expel(id, close::UNAUTHORIZED, "session ended", true, now);
                     }
-                    Standing::Forbidden => self.expel(follower, close::FORBIDDEN, "not a member", false, now),
-                    Standing::Deleted => self.expel(follower, close::NOT_FOUND, "document deleted", false, now),
+                    Standing::Forbidden => self.expel(id, close::FORBIDDEN, "not a member", false, now),
+                    Standing::Deleted => self.expel(id, close::NOT_FOUND, "document deleted", false, now),
                     Standing::Gone => self.gone(),
                 }
             }
@@ -84,29 +82,29 @@ impl DocumentState {
     }
 
     /// The right of a connection from now on. A client that may write now, and might not before, is asked for what it wrote meanwhile.
-    pub(super) fn grant(&mut self, follower: FollowerId, role: Role, until: Option<Instant>, now: Instant) {
-        let Some(member) = self.members.get_mut(&follower) else { return };
-        let could_write = std::mem::replace(&mut member.role, role).may_write();
-        member.lasts(until, now);
-        let due = member.right_due();
-        let is_to_ask = role.may_write() && !could_write && !member.left;
-        self.presence.regrant(follower, role.may_write());
+    pub(super) fn grant(&mut self, id: FollowerId, role: Role, until: Option<Instant>, now: Instant) {
+        let Some(follower) = self.followers.get_mut(&id) else { return };
+        let could_write = std::mem::replace(&mut follower.role, role).may_write();
+        follower.lasts(until, now);
+        let due = follower.right_due();
+        let is_to_ask = role.may_write() && !could_write && !follower.is_gone;
+        self.presence.regrant(id, role.may_write());
         if is_to_ask {
-            self.doubt(follower);
-            self.ask(&[follower], now);
+            self.doubt(id);
+            self.ask(&[id], now);
         }
         self.right_due(due);
     }
 
     /// Tells a client that it may write, or only read. Hocuspocus has a message for either; y-websocket for the
     /// latter alone; Y-Sweet for none.
-    fn tell_scope(&mut self, follower: FollowerId, may_write: bool, now: Instant) {
-        let Some(member) = self.members.get_mut(&follower) else { return };
-        match member.dialect {
-            Dialect::Hocuspocus => self.send(follower, Outgoing::Scope(may_write)),
+    fn tell_scope(&mut self, id: FollowerId, may_write: bool, now: Instant) {
+        let Some(follower) = self.followers.get_mut(&id) else { return };
+        match follower.dialect {
+            Dialect::Hocuspocus => self.send(id, Outgoing::Scope(may_write)),
             Dialect::YWebsocket if !may_write => {
-                member.told_read_only_at = Some(now);
-                self.send(follower, Outgoing::ReadOnly);
+                follower.told_read_only_at = Some(now);
+                self.send(id, Outgoing::ReadOnly);
             }
             Dialect::YWebsocket | Dialect::YSweet => {}
         }
@@ -121,45 +119,38 @@ impl DocumentState {
     pub(super) fn end_rights(&mut self, now: Instant) {
         let (mut ended, mut ask) = (Vec::new(), Vec::new());
         self.rights_due = None;
-        for (follower, member) in self.members.iter_mut().filter(|(_, member)| !member.left) {
-            if member.has_expired(now) {
-                ended.push(*follower);
+        for (id, follower) in self.followers.iter_mut().filter(|(_, follower)| !follower.is_gone) {
+            if follower.has_expired(now) {
+                ended.push(*id);
                 continue;
             }
-            if member.ask_token_at.take_if(|at| now >= *at).is_some() {
-                ask.push(*follower);
+            if follower.ask_token_at.take_if(|at| now >= *at).is_some() {
+                ask.push(*id);
             }
-            self.rights_due = [self.rights_due, member.right_due()].into_iter().flatten().min();
+            self.rights_due = [self.rights_due, follower.right_due()].into_iter().flatten().min();
         }
-        for follower in ask {
-            self.send(follower, Outgoing::TokenRequest);
+        for id in ask {
+            self.send(id, Outgoing::TokenRequest);
         }
-        for follower in ended {
-            self.expire(follower, now);
+        for id in ended {
+            self.expire(id, now);
         }
     }
 
-    fn expire(&mut self, follower: FollowerId, now: Instant) {
-        self.expel(follower, close::EXPIRED, "the token has expired; come back with a fresh one", false, now);
+    fn expire(&mut self, id: FollowerId, now: Instant) {
+        self.expel(id, close::EXPIRED, "the token has expired; come back with a fresh one", false, now);
     }
 
-    pub(super) fn expel(
-        &mut self,
-        follower: FollowerId,
-        code: u16,
-        reason: &'static str,
-        whole_socket: bool,
-        now: Instant,
-    ) {
-        if let Some(member) = self.members.get_mut(&follower) {
-            member.role = Role::Viewer;
-            member.leave();
-            if member.waiting == 0 {
-                self.members.remove(&follower);
+    pub(super) fn expel(&mut self, id: FollowerId, code: u16, reason: &'static str, whole_socket: bool, now: Instant) {
+        if let Some(follower) = self.followers.get_mut(&id) {
+            follower.role = Role::Viewer;
+            follower.leave();
+            if follower.waiting == 0 {
+                self.followers.remove(&id);
             }
         }
-        self.presence.leave(follower, now);
-        self.effects.push(Effect::Close { follower, code, reason: reason.into(), whole_socket });
+        self.presence.leave(id, now);
+        self.effects.push(Effect::Close { follower: id, code, reason: reason.into(), whole_socket });
         self.flush_presence(now);
     }
 }

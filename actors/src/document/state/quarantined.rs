@@ -10,7 +10,7 @@ impl DocumentState {
             let known = self.index.next_clock(client);
             update.clients().any(|(other, first, end)| other == client && first.max(from).max(known) < end.min(to))
         };
-        self.quarantined.iter().any(|held| held.clients().any(is_lost))
+        self.quarantined.iter().any(|kept| kept.clients().any(is_lost))
     }
 
     /// Whether an update shows that its sender's page has something of his own that was taken out: it brings that, or goes on after it. Others
@@ -22,16 +22,16 @@ impl DocumentState {
 
     /// Whether somebody brings content of his own of which the log holds the clocks alone.
     pub(super) fn brings_content(&self, update: &Update, user: UserId) -> bool {
-        self.quarantined.iter().any(|held| self.brings_content_of(held, update, user))
+        self.quarantined.iter().any(|kept| self.brings_content_of(kept, update, user))
     }
 
-    fn brings_content_of(&self, held: &Update, update: &Update, user: UserId) -> bool {
+    fn brings_content_of(&self, kept: &Update, update: &Update, user: UserId) -> bool {
         let is_same = |client: u64, clocks: &Range<u64>| {
-            Marks::of(held, client, clocks.clone()).compare(&Marks::of(update, client, clocks.clone())).equal > 0
+            Marks::of(kept, client, clocks.clone()).compare(&Marks::of(update, client, clocks.clone())).equal > 0
         };
         let mut their_own = update.clients().filter(|section| self.is_writer(section.0, user));
         their_own.any(|(client, first, end)| {
-            let contents = held.contents().filter(|(of, _)| *of == client);
+            let contents = kept.contents().filter(|(of, _)| *of == client);
             let mut both = contents.map(|(_, clocks)| clocks.start.max(first)..clocks.end.min(end));
             both.any(|both| both.start < both.end && is_same(client, &both))
         })
@@ -40,16 +40,16 @@ impl DocumentState {
     /// Whether something that this user wrote under this id was taken out of the log, which holds its clocks without their content.
     pub(super) fn has_taken_out(&self, client: u64, user: UserId) -> bool {
         let is_there = |(of, from, _): (u64, u64, u64)| of == client && from < self.index.next_clock(client);
-        self.quarantined.iter().any(|held| held.clients().any(is_there)) && self.is_writer(client, user)
+        self.quarantined.iter().any(|kept| kept.clients().any(is_there)) && self.is_writer(client, user)
     }
 
     /// Tells everybody here whose pages are known to have what was taken out.
     pub(super) fn tell_all_taken_out(&mut self) {
-        let has_it = |member: &Member| {
-            let own = member.own_client.or(member.wrote_as);
-            !member.left && own.is_some_and(|own| self.has_taken_out(own, member.user))
+        let has_it = |follower: &Follower| {
+            let own = follower.own_client.or(follower.wrote_as);
+            !follower.is_gone && own.is_some_and(|own| self.has_taken_out(own, follower.user))
         };
-        let told: Vec<_> = self.members.iter().filter(|(_, member)| has_it(member)).map(|(to, _)| *to).collect();
+        let told: Vec<_> = self.followers.iter().filter(|(_, follower)| has_it(follower)).map(|(to, _)| *to).collect();
         told.into_iter().for_each(|follower| self.tell_taken_out(follower));
     }
 

@@ -63,7 +63,9 @@ impl DocumentState {
         self.tail = TailSinceSnapshot { updates, bytes: 0, since: (updates > 0).then_some(now) };
         match taken {
             // A tree that was made for the snapshot alone was never used.
-            Some(snapshot) if snapshot.position == self.position && (self.used_at.is_none() || self.may_rest(now)) => {
+            Some(snapshot)
+                if snapshot.position == self.position && (self.used_at.is_none() || self.may_compact(now)) =>
+            {
                 self.pack(snapshot);
             }
             Some(_) => {}
@@ -83,7 +85,7 @@ impl DocumentState {
 
     /// Whether there is a tree to take a snapshot of, which was not found too dear.
     pub fn may_be_snapshot(&self) -> bool {
-        !self.is_packed() && self.too_dear.is_none()
+        !self.is_compact() && self.too_dear.is_none()
     }
 
     /// Whether the log since the last snapshot is as long as it may be. Only one of which there can be no snapshot becomes so long.
@@ -108,7 +110,7 @@ impl DocumentState {
 
     /// The whole state as yrs folds it, and where it stands; for HTTP reads.
     pub fn read(&mut self, now: Instant) -> Option<(Position, Bytes)> {
-        if !self.fold_the_rest(now) {
+        if !self.fold_remaining(now) {
             return None;
         }
         let state = self.read_replica(Replica::state)?;
@@ -155,8 +157,8 @@ impl DocumentState {
 
     /// The [whole state](Self::whole_state), cut once for all who join before it changes.
     pub(super) fn whole_state_in_pieces(&mut self, now: Instant) -> Option<InPieces> {
-        if let Some(held) = self.in_pieces.as_ref().filter(|held| held.at == self.position) {
-            return Some(held.state.clone());
+        if let Some(kept) = self.in_pieces.as_ref().filter(|kept| kept.at == self.position) {
+            return Some(kept.state.clone());
         }
         self.in_pieces = None; // before there are two of them
         let state = self.whole_state(now)?;
@@ -177,7 +179,7 @@ impl DocumentState {
 
     /// The whole state, encoded once for all who join before it changes.
     pub(super) fn whole_state(&mut self, now: Instant) -> Option<Bytes> {
-        if self.replica.is_packed() && !self.replica.has_unfolded() {
+        if self.replica.is_compact() && !self.replica.has_unfolded() {
             return self.read_replica(Replica::state); // it is there already
         }
         if let Some(encoded) = self.encoded.as_ref().filter(|encoded| encoded.at == self.position) {
@@ -192,8 +194,8 @@ impl DocumentState {
 
     /// Whether nothing has to be encoded for the [whole state](Self::whole_state_in_pieces).
     pub(super) fn has_whole_state(&self) -> bool {
-        (self.replica.is_packed() && !self.replica.has_unfolded())
-            || self.in_pieces.as_ref().is_some_and(|held| held.at == self.position)
+        (self.replica.is_compact() && !self.replica.has_unfolded())
+            || self.in_pieces.as_ref().is_some_and(|kept| kept.at == self.position)
             || self.encoded.as_ref().is_some_and(|encoded| encoded.at == self.position)
     }
 
@@ -201,7 +203,7 @@ impl DocumentState {
     pub(super) fn forget_encoded(&mut self, now: Instant) {
         let is_old = |at, since| at != self.position || now >= since + ENCODED_KEPT;
         self.encoded.take_if(|encoded| is_old(encoded.at, encoded.since));
-        self.in_pieces.take_if(|held| is_old(held.at, held.since));
+        self.in_pieces.take_if(|kept| is_old(kept.at, kept.since));
         self.replica.forget_parsed();
     }
 
@@ -238,8 +240,8 @@ impl DocumentState {
             update.last = last; // no step 2 is needed
         }
         let seq = self.position.seq;
-        for member in self.members.values_mut().filter(|member| member.receiving) {
-            member.seen_seq = seq;
+        for follower in self.followers.values_mut().filter(|follower| follower.receiving) {
+            follower.seen_seq = seq;
         }
         self.effects.push(Effect::Show { update, through: self.position, sole_sender });
     }
@@ -248,12 +250,12 @@ impl DocumentState {
         let tail = &self.tail;
         let age = Duration::from_secs(self.limits.snapshot_age_s);
         // Many are loaded at once, and packed they are as small as after it.
-        let age = if self.replica.is_packed() { self.spread(age) } else { age };
+        let age = if self.replica.is_compact() { self.spread(age) } else { age };
         let (bytes_max, updates_max) = (self.limits.snapshot_tail_bytes, self.limits.snapshot_tail_updates);
         let due = match &self.too_dear {
             None => {
                 let is_old = tail.since.is_some_and(|since| now >= since + age);
-                tail.bytes >= bytes_max || tail.updates >= updates_max || is_old || self.may_rest(now)
+                tail.bytes >= bytes_max || tail.updates >= updates_max || is_old || self.may_compact(now)
             }
             Some(then) => {
                 tail.bytes >= 2 * then.bytes.max(bytes_max) || tail.updates >= 2 * then.updates.max(updates_max)
@@ -261,15 +263,15 @@ impl DocumentState {
         };
         if due && !self.reading_back && !self.dead {
             self.reading_back = true;
-            self.effects.push(Effect::Snapshot { is_stored: self.tail.updates > 0 });
+            self.effects.push(Effect::Snapshot { store: self.tail.updates > 0 });
         } else if self.tail.updates > 0 {
             self.wake_slowly(now);
         }
     }
 
     /// Whether nobody has needed the tree for so long that it may go. Documents have times of their own, because many come back at once.
-    fn may_rest(&self, now: Instant) -> bool {
-        let after = self.spread(Duration::from_secs(self.limits.document_rest_s));
+    fn may_compact(&self, now: Instant) -> bool {
+        let after = self.spread(Duration::from_secs(self.limits.document_compact_after_s));
         self.used_at.is_some_and(|at| now >= at + after) && self.is_settled()
     }
 
@@ -300,7 +302,7 @@ impl DocumentState {
     }
 
     /// What the gate makes of the parts is not enough. False when this instance ended over it.
-    pub(super) fn fold_the_rest(&mut self, now: Instant) -> bool {
+    pub(super) fn fold_remaining(&mut self, now: Instant) -> bool {
         if !self.replica.has_unfolded() {
             return true;
         }

@@ -13,17 +13,17 @@ impl DocumentState {
         if self.dead || self.log != LogWork::Nothing {
             return;
         }
-        if self.look_again {
+        if self.tail_is_stale {
             return self.read_tail();
         }
         if self.lost_races >= RACES_MAX && !self.waiting.is_empty() {
             self.log = LogWork::Holding;
-            return self.effects.push(Effect::Hold(self.position));
+            return self.effects.push(Effect::LockHead(self.position));
         }
-        if let Some((held, rows)) = self.form_batch(now) {
+        if let Some((base, rows)) = self.form_batch(now) {
             self.log = LogWork::Appending;
-            self.effects.push(Effect::Append { held, rows });
-        } else if self.look_again {
+            self.effects.push(Effect::Append { base, rows });
+        } else if self.tail_is_stale {
             self.read_tail(); // all that waited was left out at gaps
         }
     }
@@ -54,7 +54,7 @@ impl DocumentState {
                 return None; // nothing of it is appended
             }
             let described = batch.items.iter().filter_map(|(proposal, verdict)| match verdict {
-                Verdict::Admitted { admitted, .. } => Some(self.describe(proposal, admitted)),
+                Decision::Admitted { admitted, .. } => Some(self.describe(proposal, admitted)),
                 _ => None,
             });
             batch.described = described.collect();
@@ -99,9 +99,11 @@ impl DocumentState {
 
     /// Whether this user may add to what a client id has written.
     fn may_write_as(&self, client: u64, user: UserId, unseen: &[u64]) -> bool {
-        let is_theirs = |member: &Member| member.wrote_as == Some(client) && member.user != user && !member.left;
-        let is_nobodys =
-            || self.presence.writer(client).is_none_or(|owner| owner == user) && !self.members.values().any(is_theirs);
+        let is_theirs =
+            |follower: &Follower| follower.wrote_as == Some(client) && follower.user != user && !follower.is_gone;
+        let is_nobodys = || {
+            self.presence.writer(client).is_none_or(|owner| owner == user) && !self.followers.values().any(is_theirs)
+        };
         !unseen.contains(&client) && (self.writers.writer(client) == Some(user) || is_nobodys())
     }
 
@@ -164,10 +166,10 @@ impl DocumentState {
         if left_out && is_request {
             batch.delta = before.unwrap_or_default(); // over HTTP an update is all or nothing
             self.roll_back(mark);
-            if let Sender::Request { looked, .. } = &mut proposal.sender
+            if let Sender::Request { head_was_checked: looked, .. } = &mut proposal.sender
                 && !std::mem::replace(looked, true)
             {
-                self.look_again = true; // another node may have it
+                self.tail_is_stale = true; // another node may have it
                 return self.set_aside.push(proposal);
             }
             let refusal = if admission.withheld.iter().all(|client| unseen.contains(client)) {
@@ -186,7 +188,7 @@ impl DocumentState {
             Some(verdict) => verdict,
             None => return self.refuse(proposal, &WriteRefused::Malformed("not readable".into()), now),
         };
-        if let Verdict::Admitted { admitted, .. } = &verdict
+        if let Decision::Admitted { admitted, .. } = &verdict
             && may_be_full
             && let Some(limit) = self.is_full_with(batch.weight, admitted, now)
         {
@@ -199,7 +201,7 @@ impl DocumentState {
             return self.refuse(proposal, &refusal, now);
         }
         batch.cost += cost;
-        if let Verdict::Admitted { admitted, .. } = &verdict {
+        if let Decision::Admitted { admitted, .. } = &verdict {
             batch.weight += self.weight_of(admitted);
             let is_foreign = |client: &u64| self.writers.writer(*client).is_some_and(|writer| writer != proposal.user);
             batch.foreign.extend(admitted.clients().map(|section| section.0).filter(is_foreign));
@@ -222,7 +224,7 @@ impl DocumentState {
         }
         // What was folded is more than what stands: what was deleted since, or merged, counts in the one and not in the other. And what is
         // packed was not weighed.
-        if !(self.fold_the_rest(now) && self.unpack(now)) {
+        if !(self.fold_remaining(now) && self.unpack(now)) {
             return Some(TOO_LARGE);
         }
         if !self.is_too_heavy_with(before, update, weight)
@@ -259,23 +261,23 @@ impl DocumentState {
         update.bytes_beside(self.weight.as_ref().unwrap_or(&Weight::default()))
     }
 
-    pub(super) fn verdict(&self, proposal: &Proposal, admission: Admission, left_out: bool) -> Option<Verdict> {
+    pub(super) fn verdict(&self, proposal: &Proposal, admission: Admission, left_out: bool) -> Option<Decision> {
         let trimmed = admission.trimmed;
         Some(match admission.content {
-            Content::Whole => Verdict::Admitted { admitted: proposal.update.clone(), whole: !left_out, trimmed },
+            Content::Whole => Decision::Admitted { admitted: proposal.update.clone(), whole: !left_out, trimmed },
             Content::Part(bytes) => {
                 // What the gate wrote it also reads: no update that cannot be read back is stored.
                 let admitted = Update::parse(bytes, &Caps::of_the_log()).ok()?;
-                Verdict::Admitted { admitted, whole: !left_out, trimmed }
+                Decision::Admitted { admitted, whole: !left_out, trimmed }
             }
-            Content::Nothing if left_out => Verdict::Left { trimmed },
-            Content::Nothing => Verdict::Known { trimmed },
+            Content::Nothing if left_out => Decision::Deferred { trimmed },
+            Content::Nothing => Decision::Known { trimmed },
         })
     }
 
     pub(super) fn open_gap(&mut self, proposal: &Proposal, admission: &Admission, unseen: &[u64], now: Instant) {
-        let Sender::Member { follower, .. } = &proposal.sender else { return };
-        let Some(member) = self.members.get_mut(follower) else { return };
+        let Sender::Follower { follower, .. } = &proposal.sender else { return };
+        let Some(follower) = self.followers.get_mut(follower) else { return };
         let mut missing: Vec<(u64, u64)> =
             admission.missing.as_ref().map(|missing| missing.clocks.clone()).unwrap_or_default();
         // What its live owner alone may bring is asked for again as soon as the owner has brought it.
@@ -283,15 +285,15 @@ impl DocumentState {
         missing.extend(
             proposal.update.clients().filter(|(client, ..)| withheld(client)).map(|(client, _, end)| (client, end)),
         );
-        let is_own_withheld = member.own_client.is_some_and(|own| withheld(&own) && !unseen.contains(&own));
-        match &mut member.gap {
+        let is_own_withheld = follower.own_client.is_some_and(|own| withheld(&own) && !unseen.contains(&own));
+        match &mut follower.gap {
             Some(gap) => gap.missing = missing, // asked about already, once per gap
             None => {
-                member.gap = Some(Gap::new(missing));
-                self.look_again = true; // another node may have it
+                follower.gap = Some(Gap::new(missing));
+                self.tail_is_stale = true; // another node may have it
             }
         }
-        if let Some(gap) = &mut member.gap {
+        if let Some(gap) = &mut follower.gap {
             gap.is_own_withheld = is_own_withheld;
         }
         self.wake_slowly(now);
@@ -303,22 +305,22 @@ impl DocumentState {
         }
         match &proposal.sender {
             Sender::Request { role, until, .. } => role.may_write() && until.is_none_or(|until| now < until),
-            Sender::Member { follower, .. } => {
-                let member = self.members.get(follower);
-                member.is_some_and(|member| member.role.may_write() && !member.has_expired(now))
+            Sender::Follower { follower, .. } => {
+                let follower = self.followers.get(follower);
+                follower.is_some_and(|follower| follower.role.may_write() && !follower.has_expired(now))
             }
         }
     }
 
     /// Who wrote it: the sender, where every client id in it is its own, or it is a lone live edit under an id that nobody owns.
     pub(super) fn describe(&self, proposal: &Proposal, admitted: &Update) -> RowOf {
-        let member = match &proposal.sender {
-            Sender::Member { follower, .. } => self.members.get(follower),
+        let follower = match &proposal.sender {
+            Sender::Follower { follower, .. } => self.followers.get(follower),
             Sender::Request { .. } => {
                 return RowOf { author: Some(proposal.user), relayed_by: None, seen_seq: self.position.seq };
             }
         };
-        let own = member.and_then(|member| member.own_client);
+        let own = follower.and_then(|follower| follower.own_client);
         let clients: Vec<u64> = admitted.clients().map(|section| section.0).collect();
         let is_author = match own {
             Some(own) => clients.iter().all(|client| *client == own),
@@ -331,7 +333,7 @@ impl DocumentState {
         RowOf {
             author: is_author.then_some(proposal.user),
             relayed_by: (!is_author).then_some(proposal.user),
-            seen_seq: member.map_or(0, |member| member.seen_seq),
+            seen_seq: follower.map_or(0, |follower| follower.seen_seq),
         }
     }
 
@@ -373,16 +375,16 @@ impl DocumentState {
     /// A connection that shows no cursor is known by what it writes.
     fn note_who_writes(&mut self, batch: &Batch) {
         let admitted = batch.items.iter().filter_map(|(proposal, verdict)| match (&proposal.sender, verdict) {
-            (Sender::Member { follower, .. }, Verdict::Admitted { admitted, .. }) => Some((follower, admitted)),
+            (Sender::Follower { follower, .. }, Decision::Admitted { admitted, .. }) => Some((follower, admitted)),
             _ => None,
         });
         for (follower, admitted) in admitted {
-            if let Some(member) = self.members.get_mut(follower)
-                && !member.announced
+            if let Some(follower) = self.followers.get_mut(follower)
+                && !follower.announced
                 && let (Some((client, ..)), None) = (admitted.clients().next(), admitted.clients().nth(1))
-                && self.writers.writer(client) == Some(member.user)
+                && self.writers.writer(client) == Some(follower.user)
             {
-                member.wrote_as = Some(client);
+                follower.wrote_as = Some(client);
             }
         }
     }
@@ -396,10 +398,10 @@ impl DocumentState {
     }
 
     /// Tells each sender what became of its update, and takes it off the books.
-    pub(super) fn settle(&mut self, items: Vec<(Proposal, Verdict)>, through: Position, now: Instant) {
+    pub(super) fn settle(&mut self, items: Vec<(Proposal, Decision)>, through: Position, now: Instant) {
         for (proposal, verdict) in items {
             let fork = match &verdict {
-                Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } | Verdict::Left { trimmed }
+                Decision::Admitted { trimmed, .. } | Decision::Known { trimmed } | Decision::Deferred { trimmed }
                     if !trimmed.is_empty() =>
                 {
                     self.recent.conflicts(&proposal.update, trimmed).is_some() || self.compare_claim(&proposal, trimmed)
@@ -412,41 +414,42 @@ impl DocumentState {
                 continue;
             }
             self.give_back(&proposal);
-            let (follower, ordinal) = match proposal.sender {
+            let (id, ordinal) = match proposal.sender {
                 Sender::Request { answer, .. } => {
                     let written = Written { seq: through.seq, position: through };
                     self.effects.push(Effect::Answer(answer, Ok(written)));
                     continue;
                 }
-                Sender::Member { follower, ordinal } => (follower, ordinal),
+                Sender::Follower { follower, ordinal } => (follower, ordinal),
             };
             if proposal.is_checked {
-                self.end_check(follower, now);
+                self.end_check(id, now);
             }
-            let Some(member) = self.members.get_mut(&follower) else { continue };
-            let is_in_doubt = proposal.is_step2 && member.check.is_some();
+            let Some(follower) = self.followers.get_mut(&id) else { continue };
+            let is_in_doubt = proposal.is_step2 && follower.check.is_some();
             let (whole, echo) = match &verdict {
-                Verdict::Admitted { whole, trimmed, .. } => (*whole, *whole && !trimmed.is_empty()),
-                Verdict::Known { .. } => (true, proposal.update.has_structs() || !proposal.is_step2),
-                Verdict::Left { .. } => (false, false),
+                Decision::Admitted { whole, trimmed, .. } => (*whole, *whole && !trimmed.is_empty()),
+                Decision::Known { .. } => (true, proposal.update.has_structs() || !proposal.is_step2),
+                Decision::Deferred { .. } => (false, false),
             };
-            let (Verdict::Admitted { trimmed, .. } | Verdict::Known { trimmed } | Verdict::Left { trimmed }) = &verdict;
-            if member.dialect == Dialect::YWebsocket && proposal.is_step2 {
-                let own = member.own_client;
+            let (Decision::Admitted { trimmed, .. } | Decision::Known { trimmed } | Decision::Deferred { trimmed }) =
+                &verdict;
+            if follower.dialect == Dialect::YWebsocket && proposal.is_step2 {
+                let own = follower.own_client;
                 let is_own = |client| Some(client) == own || self.writers.writer(client) == Some(proposal.user);
                 let whole = whole && !is_in_doubt;
-                member.repeats(&proposal.update, trimmed.iter().filter(|known| is_own(known.client)), whole);
+                follower.repeats(&proposal.update, trimmed.iter().filter(|known| is_own(known.client)), whole);
             }
-            let whole = whole && !is_in_doubt && !(proposal.is_step2 && member.is_echo_owed());
-            let echo = echo && member.dialect == Dialect::YWebsocket && !proposal.update.is_empty();
+            let whole = whole && !is_in_doubt && !(proposal.is_step2 && follower.is_echo_owed());
+            let echo = echo && follower.dialect == Dialect::YWebsocket && !proposal.update.is_empty();
             if whole {
-                let receipts = member.settled(ordinal, proposal.is_step2);
-                self.send_receipts(follower, receipts);
+                let receipts = follower.settled(ordinal, proposal.is_step2);
+                self.send_receipts(id, receipts);
                 if echo {
-                    self.send(follower, self.echo_of(&proposal.update));
+                    self.send(id, self.echo_of(&proposal.update));
                 }
             } else {
-                member.owe(ordinal);
+                follower.owe(ordinal);
                 self.wake_slowly(now);
             }
         }
@@ -483,7 +486,7 @@ impl DocumentState {
 
     pub(super) fn fold_failed(&mut self, batch: &Batch, failed: usize, error: &ReplicaError) {
         let _ = error;
-        let mut first = batch.held.seq + 1;
+        let mut first = batch.base.seq + 1;
         let rows = batch.rows();
         let mut left = failed;
         for row in &rows {
@@ -496,15 +499,15 @@ impl DocumentState {
         let culprit = batch
             .items
             .iter()
-            .filter(|(_, verdict)| matches!(verdict, Verdict::Admitted { .. }))
+            .filter(|(_, verdict)| matches!(verdict, Decision::Admitted { .. }))
             .nth(failed)
             .map(|(proposal, _)| proposal);
         let stored = batch.admitted().nth(failed).map(|update| update.bytes().clone()).unwrap_or_default();
-        let mut quarantine = unsound(first, batch.held.seq + 1 + failed as u64, stored);
+        let mut quarantine = unsound(first, batch.base.seq + 1 + failed as u64, stored);
         if let Some(proposal) = culprit {
-            quarantine.session = Some(proposal.session);
+            quarantine.user_session = Some(proposal.user_session);
             quarantine.user = Some(proposal.user);
-            if let Sender::Member { follower, .. } = &proposal.sender {
+            if let Sender::Follower { follower, .. } = &proposal.sender {
                 self.close(*follower, close::MALFORMED, "this update cannot be read");
             }
         }
@@ -520,7 +523,7 @@ impl DocumentState {
             new_tip: Tip(uuid::Uuid::nil()),
             reason,
             update: proposal.update.bytes().clone(),
-            session: Some(proposal.session),
+            user_session: Some(proposal.user_session),
             user: Some(proposal.user),
         }));
     }
@@ -529,7 +532,7 @@ impl DocumentState {
         self.give_back(&proposal);
         match proposal.sender {
             Sender::Request { answer, .. } => self.effects.push(Effect::Answer(answer, Err(why.clone()))),
-            Sender::Member { follower, ordinal } => match why {
+            Sender::Follower { follower, ordinal } => match why {
                 WriteRefused::ReadOnly => {
                     self.refuse_read_only(follower, ordinal, &proposal.update, proposal.is_step2, now);
                 }
@@ -547,12 +550,12 @@ impl DocumentState {
 }
 
 /// The only connection that the whole batch came from.
-fn sole_sender(items: &[(Proposal, Verdict)]) -> Option<FollowerId> {
+fn sole_sender(items: &[(Proposal, Decision)]) -> Option<FollowerId> {
     let mut senders =
-        items.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Admitted { .. })).map(|(p, _)| &p.sender);
+        items.iter().filter(|(_, verdict)| matches!(verdict, Decision::Admitted { .. })).map(|(p, _)| &p.sender);
     let first = match senders.next() {
-        Some(Sender::Member { follower, .. }) => *follower,
+        Some(Sender::Follower { follower, .. }) => *follower,
         _ => return None,
     };
-    senders.all(|sender| matches!(sender, Sender::Member { follower, .. } if *follower == first)).then_some(first)
+    senders.all(|sender| matches!(sender, Sender::Follower { follower, .. } if *follower == first)).then_some(first)
 }

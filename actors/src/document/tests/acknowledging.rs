@@ -184,8 +184,8 @@ fn rights_are_looked_at_again_when_the_batch_is_formed() {
     let ann = bench.editor(1, Dialect::Hocuspocus, Role::Editor);
     bench.whisper(&ann, Input::Update(ann.type_at(0, "first")));
     bench.whisper(&ann, Input::Update(ann.type_at(0, "second")));
-    let held = crate::ports::authority::Held {
-        session: crate::ids::SessionId(uuid::Uuid::from_u128(1)),
+    let right = crate::ports::authority::RightInUse {
+        user_session: crate::ids::UserSessionId(uuid::Uuid::from_u128(1)),
         user: crate::ids::UserId(uuid::Uuid::from_u128(1)),
         document: bench.key.document,
     };
@@ -195,7 +195,7 @@ fn rights_are_looked_at_again_when_the_batch_is_formed() {
         role: Role::Viewer,
         until: None,
     };
-    let effects = bench.state.regrant(&[(held, crate::ports::authority::Standing::Granted(grant))], bench.now);
+    let effects = bench.state.regrant(&[(right, crate::ports::authority::Standing::Granted(grant))], bench.now);
     bench.perform(effects);
     bench.append_fails(AppendOutcome::Behind);
     bench.log_answers();

@@ -9,19 +9,19 @@ use crate::directory::messages::Route;
 use crate::directory::{self, Documents};
 use crate::document::FollowerId;
 use crate::document::messages::{Deliver, Detached, Input, Join};
-use crate::document::witness::Nobody;
-use crate::ids::{ConnectionId, DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId};
+use crate::ids::{DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId, UserSessionId};
 use crate::limits::Limits;
 use crate::outbox::{Drained, Outbox};
+use crate::ports::Ports;
 use crate::ports::documents::{LiveDocuments as _, WriteRefused, Writer};
 use crate::ports::log::{Damage, DamageKind, Snapshot};
 use crate::ports::memory_authority::MemoryAuthority;
 use crate::ports::memory_bus::MemoryBus;
 use crate::ports::memory_log::MemoryLog;
+use crate::ports::witness::Nobody;
 use crate::protocol::Dialect;
 use crate::protocol::frame::close_frame;
 use crate::session::{self, Opening, Services};
-use crate::world::World;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::task::noop_waker_ref;
@@ -36,14 +36,14 @@ use uuid::Uuid;
 
 const KEY: DocumentKey = DocumentKey { tenant: TenantId(Uuid::from_u128(1)), document: DocumentId(Uuid::from_u128(2)) };
 const WRITER: Writer = Writer {
-    session: SessionId(Uuid::from_u128(3)),
+    user_session: UserSessionId(Uuid::from_u128(3)),
     user: UserId(Uuid::from_u128(4)),
     role: Role::Editor,
     until: None,
 };
 
-fn world(log: &MemoryLog, limits: Limits) -> World {
-    World {
+fn ports(log: &MemoryLog, limits: Limits) -> Ports {
+    Ports {
         node: NodeId(Uuid::from_u128(5)),
         log: Arc::new(log.clone()),
         authority: Arc::new(MemoryAuthority::new()),
@@ -58,20 +58,20 @@ fn world(log: &MemoryLog, limits: Limits) -> World {
 
 /// A node over this log, in which documents unload after so many seconds.
 fn node(log: &MemoryLog, document_idle_s: u64) -> Documents {
-    let world = world(log, Limits { document_idle_s, ..Limits::default() });
-    Documents::new(directory::start(world.clone(), Vec::new()), world)
+    let ports = ports(log, Limits { document_idle_s, ..Limits::default() });
+    Documents::new(directory::start(ports.clone(), Vec::new()), ports)
 }
 
 /// A connection with this outbox.
 fn joins(outbox: Arc<Outbox>) -> Join {
     Join {
-        follower: FollowerId { connection: ConnectionId(Uuid::from_u128(6)), attachment: 0 },
+        follower: FollowerId { session: SessionId(Uuid::from_u128(6)), attachment: 0 },
         dialect: Dialect::YWebsocket,
         address: Bytes::new(),
         outbox,
         detached: Arc::new(Detached::new(Arc::default())),
         user: WRITER.user,
-        session: WRITER.session,
+        user_session: WRITER.user_session,
         role: WRITER.role,
         until: None,
         knows_close: false,
@@ -103,17 +103,17 @@ async fn who_drains_as_a_decision_goes_aside_is_brought_up_to_date() {
     let log = MemoryLog::new();
     log.create(KEY);
     let aside = Arc::new(HeldBack::default());
-    let world = World { aside: aside.clone(), ..world(&log, Limits::default()) };
-    let directory = directory::start(world.clone(), Vec::new());
+    let ports = Ports { aside: aside.clone(), ..ports(&log, Limits::default()) };
+    let directory = directory::start(ports.clone(), Vec::new());
     let document = directory.send(Route(KEY)).await.unwrap();
-    let documents = Documents::new(directory, world);
+    let documents = Documents::new(directory, ports);
     let outbox = Arc::new(Outbox::new(10_000));
     let join = joins(outbox.clone());
     let follower = join.follower;
     assert_eq!(document.send(join).await.unwrap(), Ok(()));
     let says = |follower, input| {
         let (taken, _) = oneshot::channel();
-        document.try_send(Deliver { follower, inputs: vec![input], held: None, taken }).unwrap();
+        document.try_send(Deliver { follower, inputs: vec![input], share: None, taken }).unwrap();
     };
     says(follower, Input::Step1(Bytes::from_static(&[0])));
     let ann = Editor::new(1);
@@ -127,7 +127,7 @@ async fn who_drains_as_a_decision_goes_aside_is_brought_up_to_date() {
         came += frames.drain(..).map(|frame| frame.len()).sum::<usize>();
         came
     };
-    let somebody = FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 };
+    let somebody = FollowerId { session: SessionId(Uuid::nil()), attachment: 0 };
     says(somebody, Input::Update(Bytes::from(vec![0; 1 << 20])));
     assert!(takes() < 40_000, "it is behind");
     until("it is not done aside", || !aside.0.lock().unwrap().is_empty()).await;
@@ -144,8 +144,8 @@ async fn who_drains_as_a_decision_goes_aside_is_brought_up_to_date() {
 async fn a_flood_leaves_the_other_tasks_of_the_thread_their_turn() {
     let log = MemoryLog::new();
     log.create(KEY);
-    let world = world(&log, Limits::default());
-    let directory = directory::start(world, Vec::new());
+    let ports = ports(&log, Limits::default());
+    let directory = directory::start(ports, Vec::new());
     let document = directory.send(Route(KEY)).await.unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let floods: Vec<_> = (0..4)
@@ -156,8 +156,8 @@ async fn a_flood_leaves_the_other_tasks_of_the_thread_their_turn() {
                 while !over.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(20) {
                     let (taken, _) = oneshot::channel();
                     let inputs = vec![Input::Awareness(Bytes::from_static(&[0]))];
-                    let follower = FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 };
-                    let _ = document.try_send(Deliver { follower, inputs, held: None, taken }); // or it is full
+                    let follower = FollowerId { session: SessionId(Uuid::nil()), attachment: 0 };
+                    let _ = document.try_send(Deliver { follower, inputs, share: None, taken }); // or it is full
                 }
             })
         })
@@ -234,8 +234,8 @@ async fn what_takes_long_holds_up_its_own_document_alone_and_nothing_is_lost_or_
     log.create(KEY);
     log.create(other);
     let aside = Arc::new(HeldBack::default());
-    let world = World { aside: aside.clone(), ..world(&log, Limits::default()) };
-    let documents = Arc::new(Documents::new(directory::start(world.clone(), Vec::new()), world));
+    let ports = Ports { aside: aside.clone(), ..ports(&log, Limits::default()) };
+    let documents = Arc::new(Documents::new(directory::start(ports.clone(), Vec::new()), ports));
     let write = |key, update| {
         let documents = documents.clone();
         actix::spawn(async move { documents.write(key, WRITER, update, None).await.map(|written| written.seq) })
@@ -277,8 +277,8 @@ async fn a_document_whose_long_work_panics_ends_and_is_there_again() {
     }
     let log = MemoryLog::new();
     log.create(KEY);
-    let world = World { aside: Arc::new(Breaks(AtomicBool::new(true))), ..world(&log, Limits::default()) };
-    let documents = Documents::new(directory::start(world.clone(), Vec::new()), world);
+    let ports = Ports { aside: Arc::new(Breaks(AtomicBool::new(true))), ..ports(&log, Limits::default()) };
+    let documents = Documents::new(directory::start(ports.clone(), Vec::new()), ports);
     let update = Editor::new(1).type_at(0, &"a long text ".repeat(100_000));
     assert!(documents.write(KEY, WRITER, update.clone(), None).await.is_err(), "its instance ends over it");
     let started = Instant::now();
@@ -312,8 +312,8 @@ async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
     let log = MemoryLog::new();
     log.create(KEY);
     let clock = Arc::new(Breaking(AtomicBool::new(false)));
-    let world = World { clock: clock.clone(), ..world(&log, Limits::default()) };
-    let document = directory::start(world, Vec::new()).send(Route(KEY)).await.unwrap();
+    let ports = Ports { clock: clock.clone(), ..ports(&log, Limits::default()) };
+    let document = directory::start(ports, Vec::new()).send(Route(KEY)).await.unwrap();
     let outbox = Arc::new(Outbox::new(1 << 20));
     let join = joins(outbox.clone());
     let follower = join.follower;
@@ -322,19 +322,19 @@ async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
     clock.0.store(true, Ordering::Relaxed);
     let (taken, is_taken) = oneshot::channel();
     let said = vec![Input::Update(Editor::new(1).type_at(0, "x"))];
-    document.send(Deliver { follower, inputs: said, held: None, taken }).await.unwrap_err();
+    document.send(Deliver { follower, inputs: said, share: None, taken }).await.unwrap_err();
     until("it believes to be connected", || outbox.is_closed()).await;
     assert!(is_taken.await.is_err(), "nobody took what it said");
 }
 
 #[actix::test]
 async fn whoever_comes_while_the_node_goes_is_told_that_it_restarts() {
-    let world = world(&MemoryLog::new(), Limits::default());
-    let services = Arc::new(Services::new(world.clone(), directory::start(world, Vec::new()), 10));
+    let ports = ports(&MemoryLog::new(), Limits::default());
+    let services = Arc::new(Services::new(ports.clone(), directory::start(ports, Vec::new()), 10));
     services.drain();
     let outbox = Arc::new(Outbox::new(1 << 20));
     let opening = Opening {
-        connection: ConnectionId(Uuid::from_u128(6)),
+        session: SessionId(Uuid::from_u128(6)),
         dialect: Dialect::YWebsocket,
         room: Some("notes".to_owned()),
         token: Some(Token("any".to_owned())),

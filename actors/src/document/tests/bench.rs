@@ -3,15 +3,15 @@
 use crate::access::Role;
 use crate::budget::Budgets;
 use crate::document::FollowerId;
-use crate::document::member::Member;
+use crate::document::follower::Follower;
 use crate::document::messages::{Effect, Input, Outgoing};
 use crate::document::replica::Replica;
-use crate::document::state::{DocumentState, HeldDecision, Unsound};
-use crate::document::witness::{Nobody, Witness};
-use crate::ids::{AppendId, ConnectionId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId};
+use crate::document::state::{DocumentState, HeadDecision, Unsound};
+use crate::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId, TenantId, UserId, UserSessionId};
 use crate::limits::Limits;
-use crate::ports::log::{AppendOutcome, AppendRequest, HeldHead as _, NewRow, QuarantineReason};
+use crate::ports::log::{AppendOutcome, AppendRequest, LockedHead as _, NewRow, QuarantineReason};
 use crate::ports::memory_log::MemoryLog;
+use crate::ports::witness::{Nobody, Witness};
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ impl Editor {
     pub fn new(client: u64) -> Self {
         let mut options = Options::with_client_id(ClientID::new(client));
         options.offset_kind = OffsetKind::Utf16;
-        let follower = FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 };
+        let follower = FollowerId { session: SessionId(Uuid::nil()), attachment: 0 };
         Self { doc: Doc::with_options(options), follower }
     }
 
@@ -191,15 +191,16 @@ impl Bench {
         lasts: Option<Duration>,
     ) -> Editor {
         self.next += 1;
-        let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(self.next)), attachment: 0 };
+        let id = FollowerId { session: SessionId(Uuid::from_u128(self.next)), attachment: 0 };
         let doc = Editor::new(client).doc;
-        self.inboxes.insert(follower, Inbox::default());
-        self.dialects.insert(follower, dialect);
-        let mut member = Member::new(dialect, UserId(Uuid::from_u128(user)), SessionId(Uuid::from_u128(user)), role);
-        member.lasts(lasts.map(|lasts| self.now + lasts), self.now);
-        let effects = self.state.join(follower, member, self.now);
+        self.inboxes.insert(id, Inbox::default());
+        self.dialects.insert(id, dialect);
+        let mut follower =
+            Follower::new(dialect, UserId(Uuid::from_u128(user)), UserSessionId(Uuid::from_u128(user)), role);
+        follower.lasts(lasts.map(|lasts| self.now + lasts), self.now);
+        let effects = self.state.join(id, follower, self.now);
         self.perform(effects);
-        Editor { doc, follower }
+        Editor { doc, follower: id }
     }
 
     /// The same connection opens the document once more.
@@ -207,8 +208,8 @@ impl Bench {
         let follower = FollowerId { attachment: before.follower.attachment + 1, ..before.follower };
         self.inboxes.insert(follower, Inbox::default());
         self.dialects.insert(follower, dialect);
-        let (user, session) = (UserId(Uuid::from_u128(2)), SessionId(Uuid::from_u128(2)));
-        let effects = self.state.join(follower, Member::new(dialect, user, session, role), self.now);
+        let (user, session) = (UserId(Uuid::from_u128(2)), UserSessionId(Uuid::from_u128(2)));
+        let effects = self.state.join(follower, Follower::new(dialect, user, session, role), self.now);
         self.perform(effects);
         Editor { doc: before.doc.clone(), follower }
     }
@@ -273,8 +274,8 @@ impl Bench {
     /// The parked append is written, but its answer never arrives.
     pub fn append_answer_is_lost(&mut self) {
         let at = self.parked.iter().position(|effect| matches!(effect, Effect::Append { .. })).unwrap();
-        let Effect::Append { held, rows } = self.parked.remove(at) else { unreachable!() };
-        let request = self.request(held, rows);
+        let Effect::Append { base, rows } = self.parked.remove(at) else { unreachable!() };
+        let request = self.request(base, rows);
         assert!(matches!(self.log.append_now(&request, self.now), AppendOutcome::Committed(_)));
         let effects = self.state.appended(AppendOutcome::Unknown, self.now);
         self.perform(effects);
@@ -316,18 +317,18 @@ impl Bench {
         root.get_string(&transaction)
     }
 
-    fn request(&mut self, held: Position, rows: Vec<NewRow>) -> AppendRequest {
+    fn request(&mut self, base: Position, rows: Vec<NewRow>) -> AppendRequest {
         self.next += 1;
         let append_id = AppendId(Uuid::from_u128(self.next));
         self.state.dispatched(append_id);
-        AppendRequest { key: self.key, held, append_id, rows }
+        AppendRequest { key: self.key, base: base, append_id, rows }
     }
 
     pub fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Append { .. }
-                | Effect::Hold(_)
+                | Effect::LockHead(_)
                 | Effect::ReadTail(_)
                 | Effect::Recover { .. }
                 | Effect::Rebuild => self.parked.push(effect),
@@ -378,7 +379,7 @@ impl Bench {
                 Effect::PublishPresence(_) | Effect::QueryPresence => {}
                 Effect::Answer(to, answer) => to.send(answer).unwrap(),
                 Effect::Close { follower, code, .. } => self.put(follower, Sent::Closed(code)),
-                Effect::Snapshot { is_stored } => {
+                Effect::Snapshot { store: is_stored } => {
                     self.snapshots += 1;
                     let (taken, effects) = self.state.snapshot();
                     self.perform(effects);
@@ -407,20 +408,20 @@ impl Bench {
 
     fn log_does(&mut self, effect: Effect) {
         let effects = match effect {
-            Effect::Append { held, rows } => {
-                let request = self.request(held, rows);
+            Effect::Append { base, rows } => {
+                let request = self.request(base, rows);
                 let outcome = self.log.append_now(&request, self.now);
                 self.state.appended(outcome, self.now)
             }
-            Effect::ReadTail(held) => {
-                let tail = self.log.tail_now(self.key, held);
+            Effect::ReadTail(base) => {
+                let tail = self.log.tail_now(self.key, base);
                 self.state.tail_read(tail, self.now)
             }
-            Effect::Hold(held) => {
-                let mut head = self.log.hold_now(self.key, held, self.now).unwrap();
-                let (decision, mut effects) = self.state.held(Ok(head.take_tail()), self.now);
-                if let HeldDecision::Append { held, rows } = decision {
-                    let request = self.request(held, rows);
+            Effect::LockHead(base) => {
+                let mut head = self.log.lock_head_now(self.key, base, self.now).unwrap();
+                let (decision, mut effects) = self.state.head_locked(Ok(head.take_tail()), self.now);
+                if let HeadDecision::Append { base, rows } = decision {
+                    let request = self.request(base, rows);
                     let outcome = head.append_now(&request, self.now);
                     effects.extend(self.state.appended(outcome, self.now));
                 }

@@ -87,7 +87,7 @@ fn three_lost_races_take_the_heads_lock() {
         let effects = bench.state.tail_read(tail, bench.now);
         bench.perform(effects);
     }
-    assert!(matches!(bench.parked[0], Effect::Hold(_)));
+    assert!(matches!(bench.parked[0], Effect::LockHead(_)));
     bench.log_answers();
     assert_eq!(bench.text(), "x");
 }

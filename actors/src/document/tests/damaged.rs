@@ -34,7 +34,7 @@ fn mend(log: &MemoryLog, key: DocumentKey) {
         new_tip,
         reason: QuarantineReason::FoldPanicked,
         update: Bytes::new(),
-        session: None,
+        user_session: None,
         user: None,
         extent: Extent::Row,
     };

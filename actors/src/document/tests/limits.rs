@@ -2,7 +2,7 @@ use super::bench::{Bench, Editor, Sent};
 use crate::access::Role;
 use crate::document::close;
 use crate::document::messages::Input;
-use crate::ids::{SessionId, UserId};
+use crate::ids::{UserId, UserSessionId};
 use crate::limits::Limits;
 use crate::ports::documents::{WriteRefused, Writer};
 use crate::protocol::Dialect;
@@ -73,7 +73,7 @@ fn a_full_document_says_so_over_http() {
     let ann = bench.stranger(1, Dialect::YWebsocket, Role::Editor, 1);
     let (answer, mut answered) = oneshot::channel();
     let by = Writer {
-        session: SessionId(Uuid::from_u128(7)),
+        user_session: UserSessionId(Uuid::from_u128(7)),
         user: UserId(Uuid::from_u128(7)),
         role: Role::Editor,
         until: None,
@@ -250,7 +250,7 @@ fn origins_that_cross_are_refused_in_a_document_that_was_loaded_and_what_is_know
     let mut again = Bench::over(bench.log.clone(), bench.key, Limits::default());
     let bob = again.editor(2, Dialect::YWebsocket, Role::Editor);
     again.say(&bob, Input::Step2(three));
-    assert!(again.state.is_packed(), "it says nothing new");
+    assert!(again.state.is_compact(), "it says nothing new");
     let between = |left: u8, right: u8| Bytes::from([1, 1, 14, 0, 0xc4, left, 0, right, 0, 1, b'd', 0].to_vec());
     again.say(&bob, Input::Update(between(13, 11)));
     assert_eq!(again.count(&bob, &REFUSED), 1);

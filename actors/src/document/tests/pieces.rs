@@ -2,8 +2,8 @@
 
 use super::bench::{Bench, Editor, Sent};
 use crate::access::Role;
-use crate::document::line::Line;
-use crate::document::lines::Lines;
+use crate::document::follower_output::FollowerOutput;
+use crate::document::follower_outputs::FollowerOutputs;
 use crate::document::messages::{Effect, Input};
 use crate::document::pieces::InPieces;
 use crate::limits::Limits;
@@ -126,10 +126,11 @@ fn a_state_waits_in_pieces_for_room_and_what_is_newer_follows_it() {
     let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
     let outbox = Arc::new(Outbox::new(BUDGET));
     let (drained, mut news) = mpsc::channel(1);
-    let mut lines = Lines::new(drained);
-    lines.insert(bob.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
+    let mut outputs = FollowerOutputs::new(drained);
+    outputs
+        .insert(bob.follower, FollowerOutput::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
     let state = ann.step2(&[0]);
-    lines.welcome(bob.follower, &InPieces::cut(state, PIECE), bench.state.position().seq);
+    outputs.welcome(bob.follower, &InPieces::cut(state, PIECE), bench.state.position().seq);
     let mut heard = Vec::new();
     let mut newest = 0;
     loop {
@@ -141,12 +142,12 @@ fn a_state_waits_in_pieces_for_room_and_what_is_newer_follows_it() {
             let update = ann.type_at(0, "new ");
             bench.say(&ann, Input::Update(update.clone()));
             bench.log_answers();
-            lines.show(&update.into(), bench.state.position(), None, &mut bench.state);
+            outputs.show(&update.into(), bench.state.position(), None, &mut bench.state);
         }
         if news.try_recv().is_err() {
             break;
         }
-        lines.catch_up(&mut bench.state, bench.now);
+        outputs.catch_up(&mut bench.state, bench.now);
     }
     let mut is_synced = false;
     let mut step2s = 0;
@@ -169,7 +170,7 @@ fn a_state_waits_in_pieces_for_room_and_what_is_newer_follows_it() {
     let update = ann.type_at(0, "last ");
     bench.say(&ann, Input::Update(update.clone()));
     bench.log_answers();
-    lines.show(&update.into(), bench.state.position(), None, &mut bench.state);
+    outputs.show(&update.into(), bench.state.position(), None, &mut bench.state);
     for message in taken(&outbox) {
         if let Incoming::Update(update) = message {
             bob.apply(&update);

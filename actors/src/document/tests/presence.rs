@@ -2,10 +2,10 @@ use super::bench::{Bench, Sent};
 use crate::access::Role;
 use crate::budget::Budget;
 use crate::document::FollowerId;
-use crate::document::line::Line;
+use crate::document::follower_output::FollowerOutput;
 use crate::document::messages::{Input, Outgoing};
 use crate::document::presence::{Announcer, Presence};
-use crate::ids::{ConnectionId, UserId};
+use crate::ids::{SessionId, UserId};
 use crate::limits::Limits;
 use crate::outbox::Outbox;
 use crate::ports::bus::Claim;
@@ -122,7 +122,7 @@ fn the_fewer_hear_of_it_the_sooner_they_do() {
     let pause = |receivers| {
         let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)));
         let from = Announcer {
-            follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
+            follower: FollowerId { session: SessionId(Uuid::nil()), attachment: 0 },
             user: UserId(Uuid::nil()),
             own: Some(1),
             claim: Claim::Editor,
@@ -213,7 +213,7 @@ fn all_documents_of_a_node_share_what_presence_takes() {
     let now = Instant::now();
     let mut shown = 0;
     for (number, client) in (1..=20).enumerate() {
-        let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(client)), attachment: 0 };
+        let follower = FollowerId { session: SessionId(Uuid::from_u128(client)), attachment: 0 };
         let user = UserId(Uuid::from_u128(client));
         let from =
             Announcer { follower, user, claim: Claim::Editor, own: Some(client as u64), is_first: true, since: now };
@@ -232,7 +232,7 @@ fn presence_that_is_large_is_sent_no_faster_than_it_can_be_written() {
     let mut presence = Presence::new(&Limits::default(), Arc::new(Budget::new(usize::MAX)));
     let now = Instant::now();
     let from = Announcer {
-        follower: FollowerId { connection: ConnectionId(Uuid::nil()), attachment: 0 },
+        follower: FollowerId { session: SessionId(Uuid::nil()), attachment: 0 },
         user: UserId(Uuid::nil()),
         claim: Claim::Editor,
         own: Some(1),
@@ -251,20 +251,20 @@ fn presence_that_is_large_is_sent_no_faster_than_it_can_be_written() {
 #[test]
 fn what_waits_for_one_who_does_not_read_is_bounded_however_much_presence_there_is() {
     let outbox = Arc::new(Outbox::new(100_000));
-    let mut line = Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default());
+    let mut output = FollowerOutput::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default());
     let entry = |client| AwarenessEntry { client, clock: 1, state: state(8_000).into(), is_null: false };
     let everybody: Vec<AwarenessEntry> = (0..200).map(entry).collect();
     let mut seen = 0;
-    line.send(&Outgoing::Awareness(everybody.clone()));
-    while line.has_unseen() || outbox.waiting() > 0 {
+    output.send(&Outgoing::Awareness(everybody.clone()));
+    while output.has_unseen() || outbox.waiting() > 0 {
         assert!(outbox.waiting() <= 100_000 + 80_000, "{} bytes wait", outbox.waiting());
         let (mut frames, waker) = (VecDeque::new(), noop_waker());
         let _ = outbox.poll_drain(&mut Context::from_waker(&waker), usize::MAX, &mut frames);
         seen += frames.iter().map(Bytes::len).sum::<usize>();
-        let unseen = line.take_unseen();
+        let unseen = output.take_unseen();
         let rest: Vec<_> = everybody.iter().filter(|entry| unseen.contains(&entry.client)).cloned().collect();
         if !rest.is_empty() {
-            line.send(&Outgoing::Awareness(rest));
+            output.send(&Outgoing::Awareness(rest));
         }
     }
     assert!(seen >= 200 * 8_000, "all of it comes as there is room: {seen}");

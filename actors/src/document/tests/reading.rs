@@ -1,10 +1,10 @@
 use super::bench::{Bench, Sent};
 use crate::access::Role;
-use crate::document::line::Line;
-use crate::document::lines::Lines;
+use crate::document::follower_output::FollowerOutput;
+use crate::document::follower_outputs::FollowerOutputs;
 use crate::document::messages::Input;
 use crate::document::replica::ReplicaError;
-use crate::ids::{Position, SessionId, UserId};
+use crate::ids::{Position, UserId, UserSessionId};
 use crate::limits::Limits;
 use crate::outbox::{Drained, Outbox};
 use crate::ports::documents::{WriteRefused, Writer};
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 fn writer(role: Role) -> Writer {
-    Writer { session: SessionId(Uuid::from_u128(7)), user: UserId(Uuid::from_u128(7)), role, until: None }
+    Writer { user_session: UserSessionId(Uuid::from_u128(7)), user: UserId(Uuid::from_u128(7)), role, until: None }
 }
 
 #[test]
@@ -212,13 +212,14 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
     let backup = bench.log.backup();
     let outbox = Arc::new(Outbox::new(10));
-    let mut lines = Lines::new(mpsc::channel(1).0);
-    lines.insert(bob.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
-    lines.welcome(bob.follower, &Bytes::from_static(&[0, 0]).into(), 0);
+    let mut outputs = FollowerOutputs::new(mpsc::channel(1).0);
+    outputs
+        .insert(bob.follower, FollowerOutput::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
+    outputs.welcome(bob.follower, &Bytes::from_static(&[0, 0]).into(), 0);
     for (at, word) in [(0, "lost "), (5, "for "), (9, "ever")] {
         let update = ann.type_at(at, word);
         bench.say(&ann, Input::Update(update.clone()));
-        lines.show(&update.into(), bench.state.position(), None, &mut bench.state);
+        outputs.show(&update.into(), bench.state.position(), None, &mut bench.state);
     }
 
     bench.log.restore(backup);
@@ -232,10 +233,10 @@ fn whoever_is_behind_when_the_log_is_another_gets_everything_of_it() {
     bench.log_answers();
     let (through, state) = bench.state.read(bench.now).unwrap();
     assert_eq!(through, Position { seq: 2, ..other.state.position() });
-    lines.show_anew(&state.into(), through, &mut bench.state);
+    outputs.show_anew(&state.into(), through, &mut bench.state);
 
     let before = updates_on(&outbox);
-    lines.catch_up(&mut bench.state, bench.now);
+    outputs.catch_up(&mut bench.state, bench.now);
     for update in before.iter().chain(&updates_on(&outbox)) {
         bob.apply(update);
     }
@@ -249,18 +250,19 @@ fn who_had_no_room_for_a_cursor_gets_everybodys_last_one_when_it_has_drained() {
     let bob = bench.stranger(2, Dialect::YWebsocket, Role::Editor, 2);
     let outbox = Arc::new(Outbox::new(10));
     let (drained, mut news) = mpsc::channel(1);
-    let mut lines = Lines::new(drained);
-    lines.insert(bob.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
-    lines.welcome(bob.follower, &Bytes::from_static(&[0; 20]).into(), 0);
+    let mut outputs = FollowerOutputs::new(drained);
+    outputs
+        .insert(bob.follower, FollowerOutput::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
+    outputs.welcome(bob.follower, &Bytes::from_static(&[0; 20]).into(), 0);
     for clock in 1..4 {
         bench.say(&ann, Input::Awareness(encode_awareness(&[cursor(1, clock)])));
-        lines.show_presence(&[cursor(1, clock)], None);
+        outputs.show_presence(&[cursor(1, clock)], None);
     }
     assert_eq!(awareness_on(&outbox), [] as [u64; 0], "no room beside the state");
     news.try_recv().expect("it drained, and somebody waited for that");
-    lines.catch_up(&mut bench.state, bench.now);
+    outputs.catch_up(&mut bench.state, bench.now);
     assert_eq!(awareness_on(&outbox), [3], "the last, once");
-    lines.catch_up(&mut bench.state, bench.now);
+    outputs.catch_up(&mut bench.state, bench.now);
     assert_eq!(awareness_on(&outbox), [] as [u64; 0]);
 }
 
@@ -273,25 +275,28 @@ fn who_fell_behind_together_shares_one_update_and_nothing_is_merged_for_who_take
         bench.stranger(3, Dialect::YWebsocket, Role::Editor, 3),
     ];
     let outboxes = [Arc::new(Outbox::new(10)), Arc::new(Outbox::new(10))];
-    let mut lines = Lines::new(mpsc::channel(1).0);
+    let mut outputs = FollowerOutputs::new(mpsc::channel(1).0);
     for (reader, outbox) in readers.iter().zip(&outboxes) {
-        lines.insert(reader.follower, Line::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()));
-        lines.welcome(reader.follower, &Bytes::from_static(&[0, 0]).into(), 0);
+        outputs.insert(
+            reader.follower,
+            FollowerOutput::new(Dialect::YWebsocket, Bytes::new(), outbox.clone(), Arc::default()),
+        );
+        outputs.welcome(reader.follower, &Bytes::from_static(&[0, 0]).into(), 0);
     }
     for (at, word) in [(0, "one "), (4, "two "), (8, "three")] {
         let update = ann.type_at(at, word);
         bench.say(&ann, Input::Update(update.clone()));
-        lines.show(&update.into(), bench.state.position(), None, &mut bench.state);
+        outputs.show(&update.into(), bench.state.position(), None, &mut bench.state);
     }
     bench.log_answers();
     let [first, second] = &outboxes;
     let before = second.waiting();
     updates_on(first);
-    lines.catch_up(&mut bench.state, bench.now);
+    outputs.catch_up(&mut bench.state, bench.now);
     assert_eq!(second.waiting(), before, "nothing is added to what is not taken");
     let caught_up = updates_on(first);
     updates_on(second);
-    lines.catch_up(&mut bench.state, bench.now);
+    outputs.catch_up(&mut bench.state, bench.now);
     assert_eq!(updates_on(second), caught_up);
 }
 

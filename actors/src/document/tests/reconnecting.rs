@@ -5,7 +5,7 @@
 use crate::budget::Budget;
 use crate::document::FollowerId;
 use crate::document::presence::{Announcer, Presence, ToldGone};
-use crate::ids::{ConnectionId, NodeId, UserId};
+use crate::ids::{NodeId, SessionId, UserId};
 use crate::limits::Limits;
 use crate::ports::bus::{Claim, Owner};
 use bytes::Bytes;
@@ -138,7 +138,7 @@ impl Town {
 
     fn connects(&mut self, at: usize, node: usize) {
         self.connections += 1;
-        let follower = FollowerId { connection: ConnectionId(Uuid::from_u128(self.connections)), attachment: 0 };
+        let follower = FollowerId { session: SessionId(Uuid::from_u128(self.connections)), attachment: 0 };
         let (inbox, sent) = (VecDeque::new(), VecDeque::new());
         let (own, has_announced, since) = (None, false, self.now);
         self.browsers[at].connection = Some(Connection { node, follower, since, own, has_announced, inbox, sent });

@@ -4,12 +4,12 @@ use crate::budget::Budgets;
 use crate::document::close;
 use crate::document::messages::Input;
 use crate::document::state::{DocumentState, Unsound};
-use crate::document::witness::{Fold, Folding, Witness};
 use crate::ids::{DocumentKey, NodeId, Position, Tip};
 use crate::limits::Limits;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::log::{AppendOutcome, QuarantineReason, Snapshot};
 use crate::ports::memory_log::MemoryLog;
+use crate::ports::witness::{Fold, Folding, Witness};
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
@@ -321,7 +321,7 @@ fn rows_that_do_not_continue_a_snapshot_that_is_not_whole_are_not_to_blame() {
 
 #[test]
 fn what_came_while_a_snapshot_was_stored_is_in_the_next_one_by_its_age() {
-    let limits = Limits { document_rest_s: 86_400, ..Limits::default() };
+    let limits = Limits { document_compact_after_s: 86_400, ..Limits::default() };
     let age = Duration::from_secs(limits.snapshot_age_s);
     let mut bench = Bench::with_limits(limits);
     let ann = bench.editor(1, Dialect::YWebsocket, Role::Editor);

@@ -2,8 +2,8 @@ use super::bench::{Bench, Editor, Sent};
 use crate::access::{Grant, Role};
 use crate::document::close;
 use crate::document::messages::{Effect, Input, Renew};
-use crate::ids::{ProjectId, SessionId, UserId};
-use crate::ports::authority::{Held, Standing};
+use crate::ids::{ProjectId, UserId, UserSessionId};
+use crate::ports::authority::{RightInUse, Standing};
 use crate::protocol::Dialect;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -15,14 +15,14 @@ fn user(number: u128) -> UserId {
     UserId(Uuid::from_u128(number))
 }
 
-fn user_session(number: u128) -> SessionId {
-    SessionId(Uuid::from_u128(number))
+fn user_session(number: u128) -> UserSessionId {
+    UserSessionId(Uuid::from_u128(number))
 }
 
 impl Bench {
     fn stands(&mut self, number: u128, standing: Standing) {
-        let held = Held { session: user_session(number), user: user(number), document: self.key.document };
-        let effects = self.state.regrant(&[(held, standing)], self.now);
+        let right = RightInUse { user_session: user_session(number), user: user(number), document: self.key.document };
+        let effects = self.state.regrant(&[(right, standing)], self.now);
         self.perform(effects);
         self.log_answers();
     }
@@ -33,7 +33,7 @@ impl Bench {
 
     fn renews(&mut self, editor: &Editor, number: u128, role: Role, until: Option<Instant>) {
         let renewal =
-            Renew { follower: editor.follower, user: user(number), session: user_session(number), role, until };
+            Renew { follower: editor.follower, user: user(number), user_session: user_session(number), role, until };
         let effects = self.state.renew(renewal, self.now);
         self.perform(effects);
     }
@@ -179,7 +179,7 @@ fn what_is_typed_after_a_fresh_token_is_written_under_it() {
     bench.renews(&ann, 7, Role::Editor, None);
     bench.whisper(&ann, Input::Update(ann.type_at(0, "as seven")));
     let rows = bench.parked.iter().find_map(|effect| match effect {
-        Effect::Append { rows, .. } => Some(rows.iter().map(|row| row.session).collect::<Vec<_>>()),
+        Effect::Append { rows, .. } => Some(rows.iter().map(|row| row.user_session).collect::<Vec<_>>()),
         _ => None,
     });
     assert_eq!(rows, Some(vec![user_session(7)]));

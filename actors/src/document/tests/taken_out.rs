@@ -6,11 +6,11 @@ use crate::budget::Budgets;
 use crate::document::close;
 use crate::document::messages::Input;
 use crate::document::state::{DocumentState, Unsound};
-use crate::document::witness::{Fold, Witness};
 use crate::ids::{DocumentKey, Tip};
 use crate::limits::Limits;
 use crate::ports::log::{Extent, Quarantine, QuarantineReason};
 use crate::ports::memory_log::MemoryLog;
+use crate::ports::witness::{Fold, Witness};
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ fn what_cannot_be_folded_without_its_content_either_goes_and_what_does_not_need_
         new_tip: Tip(Uuid::from_u128(7)),
         reason: QuarantineReason::FoldOverran,
         update: hollow,
-        session: None,
+        user_session: None,
         user: None,
     };
     again.log.quarantine_now(again.key, &what).unwrap();
@@ -127,7 +127,7 @@ fn of_an_update_that_does_not_continue_the_part_stays_that_does() {
         new_tip: Tip(Uuid::from_u128(7)),
         reason: QuarantineReason::FoldDied,
         update: Bytes::new(),
-        session: None,
+        user_session: None,
         user: None,
     };
     bench.log.quarantine_now(bench.key, &what).unwrap();
@@ -211,8 +211,9 @@ fn a_request_that_sends_its_own_content_again_is_refused_and_one_of_others_is_no
     let mut again = taken_out(&bench.log, bench.key, "poison");
     for (user, state, is_taken) in [(2, &eve, false), (1, &ann, true), (2, &ann, false)] {
         let (answer, mut answered) = tokio::sync::oneshot::channel();
-        let (session, user) = (crate::ids::SessionId(Uuid::from_u128(user)), crate::ids::UserId(Uuid::from_u128(user)));
-        let by = crate::ports::documents::Writer { session, user, role: Role::Editor, until: None };
+        let (session, user) =
+            (crate::ids::UserSessionId(Uuid::from_u128(user)), crate::ids::UserId(Uuid::from_u128(user)));
+        let by = crate::ports::documents::Writer { user_session: session, user, role: Role::Editor, until: None };
         let mut effects = again.state.write(by, state.step2(&[0]), None, answer);
         effects.extend(again.state.advance(again.now));
         again.perform(effects);

@@ -5,7 +5,7 @@ use super::bench::{Bench, Editor, Sent};
 use crate::access::Role;
 use crate::document::close;
 use crate::document::messages::{Effect, Input};
-use crate::ids::{SessionId, UserId};
+use crate::ids::{UserId, UserSessionId};
 use crate::limits::Limits;
 use crate::ports::bus::{BusEvent, BusMessage};
 use crate::ports::documents::{WriteRefused, Writer, Written};
@@ -89,8 +89,8 @@ impl Bench {
 
     fn posts(&mut self, update: Bytes, user: u128) -> Result<Written, WriteRefused> {
         let (answer, mut answered) = oneshot::channel();
-        let (session, user) = (SessionId(Uuid::from_u128(user)), UserId(Uuid::from_u128(user)));
-        let by = Writer { session, user, role: Role::Editor, until: None };
+        let (session, user) = (UserSessionId(Uuid::from_u128(user)), UserId(Uuid::from_u128(user)));
+        let by = Writer { user_session: session, user, role: Role::Editor, until: None };
         let mut effects = self.state.write(by, update, None, answer);
         effects.extend(self.state.advance(self.now));
         self.perform(effects);

@@ -62,10 +62,10 @@ impl Node {
             Work::ReadTail(held) => Answer::Tail(if is_done { shared.store.tail(held) } else { Err(away()) }),
             Work::Hold(held) => {
                 let head = match is_done {
-                    true => shared.store.log.hold_now(shared.store.key, held, shared.now),
+                    true => shared.store.log.lock_head_now(shared.store.key, held, shared.now),
                     false => Err(away()),
                 };
-                return self.held(head, shared);
+                return self.head_locked(head, shared);
             }
             Work::Recover { not_before } if shared.now < not_before => {
                 return self.work.push(Work::Recover { not_before });
@@ -134,7 +134,7 @@ impl Node {
         shared.must_not_be(format!("the log cannot be loaded: {unsound:?}"));
     }
 
-    pub(super) fn held(&mut self, head: Result<MemoryHead, LogError>, shared: &mut Shared) {
+    pub(super) fn head_locked(&mut self, head: Result<MemoryHead, LogError>, shared: &mut Shared) {
         let now = self.now(shared);
         let Some(state) = &mut self.state else { return };
         let (head, tail) = match head {
@@ -144,8 +144,8 @@ impl Node {
             }
             Err(error) => (None, Err(error)),
         };
-        let (decision, effects) = state.held(tail, now);
-        if let (HeldDecision::Append { held, rows }, Some(head)) = (decision, head) {
+        let (decision, effects) = state.head_locked(tail, now);
+        if let (HeadDecision::Append { base: held, rows }, Some(head)) = (decision, head) {
             self.append(held, rows, Some(head), shared);
         }
         self.look(shared);
@@ -171,7 +171,7 @@ impl Node {
             state.snapshot_taken(taken, is_stored, now);
             Vec::new()
         });
-        if self.state.as_ref().is_some_and(DocumentState::is_packed) {
+        if self.state.as_ref().is_some_and(DocumentState::is_compact) {
             shared.saw("a document came to rest");
         }
     }

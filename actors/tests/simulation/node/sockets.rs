@@ -23,26 +23,26 @@ impl Socket {
 }
 
 impl Node {
-    pub fn accept(&mut self, connection: ConnectionId, dialect: Dialect, user: UserId, shared: &Shared) -> Arc<Outbox> {
+    pub fn accept(&mut self, session: SessionId, dialect: Dialect, user: UserId, shared: &Shared) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(shared.limits.outbox_bytes_max));
-        let session = SessionState::new(dialect, shared.limits.clone());
+        let state = SessionState::new(dialect, shared.limits.clone());
         let socket = Socket {
             dialect,
             user,
-            session,
+            session: state,
             outbox: outbox.clone(),
             inbound: VecDeque::new(),
             is_gone: false,
             is_open: false,
             followers: BTreeMap::new(),
         };
-        self.sockets.insert(connection, socket);
+        self.sockets.insert(session, socket);
         outbox
     }
 
     /// Reads frames of one socket, unless the document is being loaded, or too much of the connection waits.
     pub fn hear(&mut self, which: usize, frames: usize, shared: &mut Shared) {
-        let talking: Vec<ConnectionId> =
+        let talking: Vec<SessionId> =
             self.sockets.iter().filter(|(_, socket)| socket.is_talking()).map(|(connection, _)| *connection).collect();
         let Some(connection) = talking.get(which % talking.len().max(1)).copied() else { return };
         if self.state.is_none() {
@@ -85,8 +85,9 @@ impl Node {
         let read: Vec<Bytes> = socket.inbound.drain(..count).collect();
         self.perform_session(connection, effects, shared);
         if let Some(socket) = self.sockets.get_mut(&connection) {
-            let effects =
-                socket.session.hear(read.into_iter().map(contextnexus_actors::session::messages::Frame::Binary));
+            let effects = socket
+                .session
+                .hear(read.into_iter().map(contextnexus_actors::session::messages::ClientMessage::Binary));
             self.perform_session(connection, effects, shared);
         }
         if is_over && let Some(socket) = self.sockets.remove(&connection) {
@@ -97,25 +98,25 @@ impl Node {
     }
 
     fn leave(&mut self, follower: FollowerId, shared: &mut Shared) {
-        self.lines.remove(follower);
+        self.outputs.remove(follower);
         self.turn(shared, |state, now| state.leave(follower, now));
     }
 
-    fn perform_session(&mut self, connection: ConnectionId, effects: Vec<SessionEffect>, shared: &mut Shared) {
+    fn perform_session(&mut self, session: SessionId, effects: Vec<SessionEffect>, shared: &mut Shared) {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
-            let Some(socket) = self.sockets.get_mut(&connection) else { return };
+            let Some(socket) = self.sockets.get_mut(&session) else { return };
             match effect {
                 SessionEffect::Open { address, attachment, .. } => {
-                    let follower = FollowerId { connection, attachment };
+                    let id = FollowerId { session, attachment };
                     let detached = Arc::new(Detached::default());
-                    socket.followers.insert(address.clone(), (follower, detached.clone()));
+                    socket.followers.insert(address.clone(), (id, detached.clone()));
                     let (dialect, user) = (socket.dialect, socket.user);
-                    let line = Line::new(dialect, address.clone(), socket.outbox.clone(), detached);
-                    self.lines.insert(follower, line);
-                    let member = Member::new(dialect, user, SessionId(user.0), Role::Editor);
-                    self.turn(shared, |state, now| state.join(follower, member, now));
-                    let Some(socket) = self.sockets.get_mut(&connection) else { return };
+                    let output = FollowerOutput::new(dialect, address.clone(), socket.outbox.clone(), detached);
+                    self.outputs.insert(id, output);
+                    let follower = Follower::new(dialect, user, UserSessionId(user.0), Role::Editor);
+                    self.turn(shared, |state, now| state.join(id, follower, now));
+                    let Some(socket) = self.sockets.get_mut(&session) else { return };
                     for effect in socket.session.joined(&address, true).into_iter().rev() {
                         effects.push_front(effect);
                     }
@@ -129,7 +130,7 @@ impl Node {
                 SessionEffect::Authenticated { address, may_write } => {
                     let _ = socket.outbox.push_control(encode(
                         &address,
-                        Message::Authenticated(contextnexus_actors::document::line::scope(may_write)),
+                        Message::Authenticated(contextnexus_actors::document::follower_output::scope(may_write)),
                     ));
                 }
                 SessionEffect::Leave { .. }
@@ -148,11 +149,11 @@ impl Node {
         if shared.fault == Some(Fault::AcknowledgedBeforeCommit) {
             let updates = inputs.iter().filter(|input| matches!(input, Input::Update(_))).count();
             for _ in 0..updates {
-                self.lines.send(follower, &Outgoing::Status(true));
+                self.outputs.send(follower, &Outgoing::Status(true));
             }
             *self.given.entry(follower).or_default() += updates;
         }
-        let is_sending = inputs.iter().any(Input::is_question) && self.lines.is_sending_state(follower);
+        let is_sending = inputs.iter().any(Input::is_question) && self.outputs.is_sending_state(follower);
         self.turn(shared, |state, now| state.deliver(follower, inputs, is_sending, now));
     }
 }

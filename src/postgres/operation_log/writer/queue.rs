@@ -5,7 +5,7 @@
 //! start further apart: the more it is asked, the less an update costs. Whatever waits when a connection is free is the next batch.
 
 use crate::postgres::operation_log::LogSettings;
-use crate::postgres::operation_log::append::PackedAppend;
+use crate::postgres::operation_log::append::EncodedAppend;
 use contextnexus_actors::ids::TenantId;
 use contextnexus_actors::ports::log::AppendOutcome;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -26,7 +26,7 @@ const NEXT_STARTS_MAX: usize = 256;
 /// An append that waits for its outcome. Dropped without one, the outcome is unknown.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub append: PackedAppend,
+    pub append: EncodedAppend,
     pub answer: oneshot::Sender<AppendOutcome>,
     /// What it takes of the room for all, until it is answered.
     pub _room: OwnedSemaphorePermit,
@@ -71,7 +71,7 @@ impl Counts {
         self.waiting_bytes.set(state.bytes as f64);
     }
 
-    fn outcome(&self, outcome: &AppendOutcome, append: &PackedAppend) {
+    fn outcome(&self, outcome: &AppendOutcome, append: &EncodedAppend) {
         let label = match outcome {
             AppendOutcome::Committed(_) => {
                 self.committed.increment(1);
@@ -310,7 +310,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::postgres::operation_log::append;
-    use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, SessionId};
+    use contextnexus_actors::ids::{AppendId, DocumentId, DocumentKey, Position, UserSessionId};
     use contextnexus_actors::ports::log::{AppendRequest, NewRow};
     use std::sync::Arc;
     use tokio::sync::Semaphore;
@@ -321,7 +321,7 @@ mod tests {
 
     fn push(queue: &Queue, tenant: TenantId, document: u128, updates: usize) {
         let row = NewRow {
-            session: SessionId(Uuid::nil()),
+            user_session: UserSessionId(Uuid::nil()),
             author: None,
             relayed_by: None,
             seen_seq: 0,
@@ -329,7 +329,7 @@ mod tests {
             idempotency: None,
         };
         let key = DocumentKey { tenant, document: DocumentId(Uuid::from_u128(document)) };
-        let request = AppendRequest { key, held: Position::START, append_id: AppendId(Uuid::nil()), rows: vec![row] };
+        let request = AppendRequest { key, base: Position::START, append_id: AppendId(Uuid::nil()), rows: vec![row] };
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         queue.push(Waiting { append: append::pack(request).unwrap(), answer: oneshot::channel().0, _room: room });
     }

@@ -3,22 +3,22 @@
 use super::caller::Authenticated;
 use super::paging::{self, Page, Paging};
 use super::{ApiError, Problem, Rest};
-use crate::postgres::sessions::{self, Session};
+use crate::postgres::user_sessions::{self, UserSession};
 use actix_web::{HttpResponse, delete, get, web};
 use chrono::{DateTime, Utc};
-use contextnexus_actors::ids::SessionId;
+use contextnexus_actors::ids::UserSessionId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
 
 pub(super) fn resources(config: &mut ServiceConfig<'_>) {
-    config.service(list).service(revoke).service(revoke_all);
+    config.service(list_user_sessions).service(revoke).service(revoke_all);
 }
 
 /// A session: one login, token or redeemed ticket.
 #[derive(Serialize, ToSchema)]
-pub(super) struct SessionBody {
+pub(super) struct UserSessionBody {
     id: Uuid,
     user_id: Uuid,
     /// `login`, `api`, `document` or `ticket`.
@@ -35,8 +35,8 @@ pub(super) struct SessionBody {
     last_activity_at: Option<DateTime<Utc>>,
 }
 
-impl From<Session> for SessionBody {
-    fn from(session: Session) -> Self {
+impl From<UserSession> for UserSessionBody {
+    fn from(session: UserSession) -> Self {
         Self {
             id: session.id.0,
             user_id: session.user.0,
@@ -53,11 +53,11 @@ impl From<Session> for SessionBody {
 
 /// The caller's sessions that are in force.
 #[utoipa::path(
-    operation_id = "list_sessions", tag = "Sessions", security(("token" = [])), params(Paging),
-    responses((status = 200, body = Page<SessionBody>))
+    operation_id = "list_user_sessions", tag = "User sessions", security(("token" = [])), params(Paging),
+    responses((status = 200, body = Page<UserSessionBody>))
 )]
-#[get("/v1/sessions")]
-async fn list(
+#[get("/v1/user-sessions")]
+async fn list_user_sessions(
     rest: web::Data<Rest>,
     caller: Authenticated,
     paging: web::Query<Paging>,
@@ -65,24 +65,24 @@ async fn list(
     let caller = caller.user()?;
     let rows = paging::rows(paging.limit)?;
     let mut db = rest.begin(caller.tenant).await?;
-    let found = sessions::list(&mut db, caller.user, paging.cursor.map(SessionId), rows).await?;
-    Ok(HttpResponse::Ok().json(Page::new(found, rows, |session| session.id.to_string(), SessionBody::from)))
+    let found = user_sessions::list(&mut db, caller.user, paging.cursor.map(UserSessionId), rows).await?;
+    Ok(HttpResponse::Ok().json(Page::new(found, rows, |session| session.id.to_string(), UserSessionBody::from)))
 }
 
 /// Ends one of the caller's sessions, and the tickets and document tokens that were made with it.
 #[utoipa::path(
-    operation_id = "revoke_session", tag = "Sessions", security(("token" = [])),
+    operation_id = "revoke_user_session", tag = "User sessions", security(("token" = [])),
     params(("id" = Uuid, Path)),
     responses(
         (status = 204, description = "Ended; open sockets of it close within a second."),
         (status = 404, body = Problem, content_type = "application/problem+json")
     )
 )]
-#[delete("/v1/sessions/{id}")]
+#[delete("/v1/user-sessions/{id}")]
 async fn revoke(rest: web::Data<Rest>, caller: Authenticated, id: web::Path<Uuid>) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
     let mut db = rest.begin(caller.tenant).await?;
-    sessions::revoke(&mut db, caller.user, SessionId(*id)).await?;
+    user_sessions::revoke(&mut db, caller.user, UserSessionId(*id)).await?;
     db.commit().await?;
     rest.documents.access_changed(caller.tenant).await;
     Ok(HttpResponse::NoContent().finish())
@@ -104,19 +104,19 @@ struct Revoked {
 
 /// Ends all of the caller's sessions, API tokens included.
 #[utoipa::path(
-    operation_id = "revoke_all_sessions", tag = "Sessions", security(("token" = [])), params(RevokeAll),
+    operation_id = "revoke_all_user_sessions", tag = "User sessions", security(("token" = [])), params(RevokeAll),
     responses((status = 200, body = Revoked))
 )]
-#[delete("/v1/sessions")]
+#[delete("/v1/user-sessions")]
 async fn revoke_all(
     rest: web::Data<Rest>,
     caller: Authenticated,
     query: web::Query<RevokeAll>,
 ) -> Result<HttpResponse, ApiError> {
     let caller = caller.user()?;
-    let except = query.keep_current.unwrap_or(true).then_some(caller.session);
+    let except = query.keep_current.unwrap_or(true).then_some(caller.user_session);
     let mut db = rest.begin(caller.tenant).await?;
-    let revoked = sessions::revoke_all(&mut db, caller.user, except).await?;
+    let revoked = user_sessions::revoke_all(&mut db, caller.user, except).await?;
     db.commit().await?;
     rest.documents.access_changed(caller.tenant).await;
     Ok(HttpResponse::Ok().json(Revoked { revoked }))

@@ -9,7 +9,7 @@ use crate::postgres::operation_log::PostgresLog;
 use actix::{Addr, Arbiter, ArbiterHandle};
 use contextnexus_actors::directory::messages::Host;
 use contextnexus_actors::directory::{self, Directory};
-use contextnexus_actors::world::World;
+use contextnexus_actors::ports::Ports;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Starts the directory, its documents and the log writer where they belong.
@@ -22,14 +22,14 @@ pub struct Threads {
 
 impl Threads {
     /// For so many workers. To be called on the main thread; `world` writes to `log`.
-    pub fn start(workers: usize, world: World, log: Arc<PostgresLog>) -> Self {
+    pub fn start(workers: usize, ports: Ports, log: Arc<PostgresLog>) -> Self {
         let is_one = workers == 1;
         let of_documents: Vec<ArbiterHandle> =
             if is_one { Vec::new() } else { (0..workers).map(|_| Arbiter::new().handle()).collect() };
         if !is_one {
             log.run();
         }
-        Self { directory: directory::start(world, of_documents), log, host: is_one.then(Mutex::default) }
+        Self { directory: directory::start(ports, of_documents), log, host: is_one.then(Mutex::default) }
     }
 
     /// To be called on each worker's thread before it serves.

@@ -2,7 +2,7 @@
 
 use super::state::Questions;
 use crate::access::Role;
-use crate::ids::{SessionId, UserId};
+use crate::ids::{UserId, UserSessionId};
 use crate::protocol::Dialect;
 use bytes::Bytes;
 use contextnexus_gate::{AwarenessEntry, Known, Update};
@@ -22,13 +22,13 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A connection that follows the document.
 #[derive(Debug)]
-pub struct Member {
+pub struct Follower {
     /// Its dialect.
     pub dialect: Dialect,
     /// Its subject.
     pub user: UserId,
     /// The session that revocation names.
-    pub session: SessionId,
+    pub user_session: UserSessionId,
     /// What it may do, as last looked up.
     pub role: Role,
     /// When that right ends by itself.
@@ -55,12 +55,12 @@ pub struct Member {
     pub waiting: usize,
     /// Their bytes.
     pub waiting_bytes: usize,
-    /// The connection is gone; the member stays until what it sent is settled, so that its rights are still looked at.
-    pub left: bool,
+    /// The connection is gone; the follower stays until what it sent is settled, so that its rights are still looked at.
+    pub is_gone: bool,
     /// When it was last told that it may only read.
     pub told_read_only_at: Option<Instant>,
     /// Presence that came after an update that still waits.
-    pub held_presence: Option<HeldPresence>,
+    pub delayed_presence: Option<DelayedPresence>,
     /// What it was asked to send again.
     pub gap: Option<Gap>,
     /// What it has under its own ids must be seen first.
@@ -80,7 +80,7 @@ pub struct Member {
 
 /// Presence waits for the updates before it, but not for long.
 #[derive(Debug)]
-pub struct HeldPresence {
+pub struct DelayedPresence {
     /// Newest state per client.
     pub entries: Vec<AwarenessEntry>,
     /// It waits for everything below this ordinal.
@@ -161,9 +161,9 @@ pub struct Receipts {
     pub marks: Vec<Bytes>,
 }
 
-impl Member {
+impl Follower {
     /// A connection that has just been let in.
-    pub fn new(dialect: Dialect, user: UserId, session: SessionId, role: Role) -> Self {
+    pub fn new(dialect: Dialect, user: UserId, user_session: UserSessionId, role: Role) -> Self {
         let statuses = match dialect {
             Dialect::YWebsocket => Statuses::Echo,
             Dialect::Hocuspocus => {
@@ -179,7 +179,7 @@ impl Member {
         Self {
             dialect,
             user,
-            session,
+            user_session,
             role,
             until: None,
             ask_token_at: None,
@@ -193,9 +193,9 @@ impl Member {
             seen_seq: 0,
             waiting: 0,
             waiting_bytes: 0,
-            left: false,
+            is_gone: false,
             told_read_only_at: None,
-            held_presence: None,
+            delayed_presence: None,
             gap: None,
             check: None,
             unanswered: 0,
@@ -228,7 +228,7 @@ impl Member {
 
     /// When its right is to be looked at for the time that has passed.
     pub fn right_due(&self) -> Option<Instant> {
-        if self.left { None } else { [self.until, self.ask_token_at].into_iter().flatten().min() }
+        if self.is_gone { None } else { [self.until, self.ask_token_at].into_iter().flatten().min() }
     }
 
     /// Whether its right has ended by itself.
@@ -298,9 +298,9 @@ impl Member {
 
     /// The connection is gone, or let go: nothing more is sent to it, and what it said of itself last is not said after it.
     pub fn leave(&mut self) {
-        self.left = true;
+        self.is_gone = true;
         self.receiving = false;
-        self.held_presence = None;
+        self.delayed_presence = None;
     }
 
     /// The client began a synchronisation: in Hocuspocus everything owed and pending is cancelled, and its next step 2

@@ -11,11 +11,11 @@ const LZ4: i16 = 1;
 /// Below it lz4 has nothing to find.
 const COMPRESS_FROM_BYTES: usize = 256;
 /// A `bytea` ends at 1 GiB, and so does a message to PostgreSQL.
-const PACKED_BYTES_MAX: usize = 512 << 20;
+const ROW_BYTES_MAX: usize = 512 << 20;
 
 /// Bytes as they are stored.
 #[derive(Clone, Debug)]
-pub(super) struct Packed {
+pub(super) struct Compressed {
     pub codec: i16,
     pub raw_bytes: i32,
     pub bytes: Vec<u8>,
@@ -27,25 +27,25 @@ pub(super) struct Packed {
 pub(super) struct TooLarge(usize);
 
 /// Compresses where it pays: at least an eighth saved.
-pub(super) fn pack(raw: Vec<u8>) -> Result<Packed, TooLarge> {
+pub(super) fn compress(raw: Vec<u8>) -> Result<Compressed, TooLarge> {
     let size = raw.len();
-    let raw_bytes = i32::try_from(size).ok().filter(|_| size <= PACKED_BYTES_MAX).ok_or(TooLarge(size))?;
+    let raw_bytes = i32::try_from(size).ok().filter(|_| size <= ROW_BYTES_MAX).ok_or(TooLarge(size))?;
     if size >= COMPRESS_FROM_BYTES {
         let compressed = lz4_flex::block::compress(&raw);
         if compressed.len() < size - size / 8 {
-            return Ok(Packed { codec: LZ4, raw_bytes, bytes: compressed });
+            return Ok(Compressed { codec: LZ4, raw_bytes, bytes: compressed });
         }
     }
-    Ok(Packed { codec: RAW, raw_bytes, bytes: raw })
+    Ok(Compressed { codec: RAW, raw_bytes, bytes: raw })
 }
 
 /// `None` for what [`pack`] never made. Takes no more memory than the bytes can honestly unpack to.
-pub(in crate::postgres) fn unpack(codec: i16, raw_bytes: i32, bytes: Vec<u8>) -> Option<Vec<u8>> {
+pub(in crate::postgres) fn decompress(codec: i16, raw_bytes: i32, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let size = usize::try_from(raw_bytes).ok()?;
     match codec {
         RAW => (bytes.len() == size).then_some(bytes),
         // lz4 makes at most 255 bytes of one.
-        LZ4 if size <= bytes.len().saturating_mul(255).min(PACKED_BYTES_MAX) => {
+        LZ4 if size <= bytes.len().saturating_mul(255).min(ROW_BYTES_MAX) => {
             let mut raw = vec![0; size];
             let written = lz4_flex::block::decompress_into(&bytes, &mut raw).ok()?;
             (written == size).then_some(raw)
@@ -55,9 +55,9 @@ pub(in crate::postgres) fn unpack(codec: i16, raw_bytes: i32, bytes: Vec<u8>) ->
 }
 
 /// The updates of one row, framed.
-pub(super) fn frame(updates: &[Bytes]) -> Result<Vec<u8>, TooLarge> {
+pub(super) fn encode(updates: &[Bytes]) -> Result<Vec<u8>, TooLarge> {
     let size = updates.iter().fold(0_usize, |size, update| size.saturating_add(update.len()).saturating_add(4));
-    if size > PACKED_BYTES_MAX {
+    if size > ROW_BYTES_MAX {
         return Err(TooLarge(size));
     }
     let mut framed = Vec::with_capacity(size);
@@ -70,7 +70,7 @@ pub(super) fn frame(updates: &[Bytes]) -> Result<Vec<u8>, TooLarge> {
 }
 
 /// The updates of a row, sharing its bytes. `None` when the frames do not end with the bytes.
-pub(super) fn unframe(framed: Vec<u8>) -> Option<Vec<Bytes>> {
+pub(super) fn decode(framed: Vec<u8>) -> Option<Vec<Bytes>> {
     let mut rest = Bytes::from(framed);
     let mut updates = Vec::new();
     while !rest.is_empty() {
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn what_is_packed_comes_back() {
         for updates in [updates(), vec![Bytes::from_static(b"short")], Vec::new()] {
-            let packed = pack(frame(&updates).unwrap()).unwrap();
-            assert_eq!(unframe(unpack(packed.codec, packed.raw_bytes, packed.bytes).unwrap()).unwrap(), updates);
+            let packed = compress(encode(&updates).unwrap()).unwrap();
+            assert_eq!(decode(decompress(packed.codec, packed.raw_bytes, packed.bytes).unwrap()).unwrap(), updates);
         }
     }
 
@@ -135,26 +135,26 @@ mod tests {
     fn noise_is_stored_as_it_is() {
         let mut noise = vec![0; 4096];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
-        assert_eq!(pack(noise).unwrap().codec, RAW);
-        assert_eq!(pack(vec![0; 4096]).unwrap().codec, LZ4);
+        assert_eq!(compress(noise).unwrap().codec, RAW);
+        assert_eq!(compress(vec![0; 4096]).unwrap().codec, LZ4);
     }
 
     #[test]
     fn a_size_that_the_bytes_cannot_have_allocates_nothing() {
-        let packed = pack(vec![0; 4096]).unwrap();
-        assert!(unpack(LZ4, i32::MAX, packed.bytes.clone()).is_none());
-        assert!(unpack(LZ4, packed.raw_bytes + 1, packed.bytes.clone()).is_none());
-        assert!(unpack(LZ4, packed.raw_bytes - 1, packed.bytes.clone()).is_none());
-        assert!(unpack(LZ4, -1, packed.bytes.clone()).is_none());
-        assert!(unpack(RAW, packed.raw_bytes, packed.bytes.clone()).is_none());
-        assert!(unpack(2, packed.raw_bytes, packed.bytes).is_none());
+        let packed = compress(vec![0; 4096]).unwrap();
+        assert!(decompress(LZ4, i32::MAX, packed.bytes.clone()).is_none());
+        assert!(decompress(LZ4, packed.raw_bytes + 1, packed.bytes.clone()).is_none());
+        assert!(decompress(LZ4, packed.raw_bytes - 1, packed.bytes.clone()).is_none());
+        assert!(decompress(LZ4, -1, packed.bytes.clone()).is_none());
+        assert!(decompress(RAW, packed.raw_bytes, packed.bytes.clone()).is_none());
+        assert!(decompress(2, packed.raw_bytes, packed.bytes).is_none());
     }
 
     #[test]
     fn frames_that_do_not_end_with_the_bytes_are_none() {
-        let framed = frame(&updates()).unwrap();
+        let framed = encode(&updates()).unwrap();
         for cut in [1, 3, framed.len() - 1] {
-            assert!(unframe(framed[..cut].to_vec()).is_none(), "cut at {cut}");
+            assert!(decode(framed[..cut].to_vec()).is_none(), "cut at {cut}");
         }
     }
 

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// Looks under way for one tenant. What comes meanwhile waits for the next.
-const LOOKS_AT_ONCE: usize = 2;
+const CONCURRENT_MAX: usize = 2;
 
 /// How questions of one tenant are answered.
 #[async_trait]
-pub trait Look: Send + Sync + 'static {
+pub trait BatchQuery: Send + Sync + 'static {
     /// What is asked.
     type Question: Send + Sync + 'static;
     /// What comes of it.
@@ -22,74 +22,74 @@ pub trait Look: Send + Sync + 'static {
 
     /// The gauge of questions that wait or are being answered.
     const WAITING: &'static str;
-    /// Questions in one look.
+    /// Questions in one run.
     const QUESTIONS_MAX: usize = 256;
     /// Where there was no answer for many, each is asked alone: one may have been too much for all.
     const EACH_ALONE: bool = false;
 
     /// One answer for each question, in their order; none when there is no answer to be had now.
-    async fn look(&self, tenant: TenantId, questions: &[Self::Question]) -> Option<Vec<Self::Answer>>;
+    async fn run(&self, tenant: TenantId, questions: &[Self::Question]) -> Option<Vec<Self::Answer>>;
 }
 
 /// Where questions wait. Their number is that of the connections, requests and documents that ask, each of which asks one at a time.
-pub struct Gather<L: Look>(Arc<Inner<L>>);
+pub struct Batcher<L: BatchQuery>(Arc<Inner<L>>);
 
-impl<L: Look> fmt::Debug for Gather<L> {
+impl<L: BatchQuery> fmt::Debug for Batcher<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Gather")
     }
 }
 
-struct Inner<L: Look> {
-    look: L,
-    lines: Mutex<HashMap<TenantId, Line<L>>>,
+struct Inner<L: BatchQuery> {
+    query: L,
+    queues: Mutex<HashMap<TenantId, TenantQueue<L>>>,
 }
 
-struct Line<L: Look> {
-    waiting: VecDeque<Waiting<L>>,
-    looks: usize,
+struct TenantQueue<L: BatchQuery> {
+    waiting: VecDeque<Asked<L>>,
+    running: usize,
 }
 
-struct Waiting<L: Look> {
+struct Asked<L: BatchQuery> {
     question: L::Question,
     answer: oneshot::Sender<L::Answer>,
 }
 
-impl<L: Look> Gather<L> {
+impl<L: BatchQuery> Batcher<L> {
     /// Nobody waits.
     pub fn new(look: L) -> Self {
-        Self(Arc::new(Inner { look, lines: Mutex::default() }))
+        Self(Arc::new(Inner { query: look, queues: Mutex::default() }))
     }
 
     /// Asks. `None`: there is no answer to be had now.
     pub async fn ask(&self, tenant: TenantId, question: L::Question) -> Option<L::Answer> {
         let _waits = Counted::in_gauge(L::WAITING);
         let (answer, answered) = oneshot::channel();
-        if self.0.join(tenant, Waiting { question, answer }) {
-            let look = Looking { inner: Arc::clone(&self.0), tenant, is_over: false };
+        if self.0.join(tenant, Asked { question, answer }) {
+            let look = Running { inner: Arc::clone(&self.0), tenant, is_over: false };
             tokio::spawn(look.until_nobody_waits());
         }
         answered.await.ok()
     }
 }
 
-impl<L: Look> Inner<L> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Line<L>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner) // every critical section leaves it whole
+impl<L: BatchQuery> Inner<L> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, TenantQueue<L>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner) // every critical section leaves it whole
     }
 
-    /// Whether whoever joins has to start a look.
-    fn join(&self, tenant: TenantId, waiting: Waiting<L>) -> bool {
+    /// Whether whoever joins has to start a run.
+    fn join(&self, tenant: TenantId, waiting: Asked<L>) -> bool {
         let mut lines = self.lock();
-        let line = lines.entry(tenant).or_insert_with(|| Line { waiting: VecDeque::new(), looks: 0 });
+        let line = lines.entry(tenant).or_insert_with(|| TenantQueue { waiting: VecDeque::new(), running: 0 });
         line.waiting.push_back(waiting);
-        let starts = line.looks < LOOKS_AT_ONCE;
-        line.looks += usize::from(starts);
+        let starts = line.running < CONCURRENT_MAX;
+        line.running += usize::from(starts);
         starts
     }
 
-    /// What waits; `None`, and one look less, when that is nothing.
-    fn take(&self, tenant: TenantId) -> Option<Vec<Waiting<L>>> {
+    /// What waits; `None`, and one run less, when that is nothing.
+    fn take(&self, tenant: TenantId) -> Option<Vec<Asked<L>>> {
         let mut lines = self.lock();
         let line = lines.get_mut(&tenant)?;
         if line.waiting.is_empty() {
@@ -100,24 +100,24 @@ impl<L: Look> Inner<L> {
         Some(line.waiting.drain(..count).filter(|waiting| !waiting.answer.is_closed()).collect())
     }
 
-    fn one_less(lines: &mut HashMap<TenantId, Line<L>>, tenant: TenantId) {
+    fn one_less(lines: &mut HashMap<TenantId, TenantQueue<L>>, tenant: TenantId) {
         if let Some(line) = lines.get_mut(&tenant) {
-            line.looks -= 1;
-            if line.looks == 0 {
+            line.running -= 1;
+            if line.running == 0 {
                 lines.remove(&tenant); // whoever waited there is told by its dropped sender
             }
         }
     }
 }
 
-/// A look that goes on as long as there are questions.
-struct Looking<L: Look> {
+/// A run that goes on as long as there are questions.
+struct Running<L: BatchQuery> {
     inner: Arc<Inner<L>>,
     tenant: TenantId,
     is_over: bool,
 }
 
-impl<L: Look> Looking<L> {
+impl<L: BatchQuery> Running<L> {
     async fn until_nobody_waits(mut self) {
         while let Some(batch) = self.inner.take(self.tenant) {
             let (questions, answers): (Vec<_>, Vec<_>) =
@@ -125,7 +125,7 @@ impl<L: Look> Looking<L> {
             if questions.is_empty() {
                 continue;
             }
-            match self.inner.look.look(self.tenant, &questions).await {
+            match self.inner.query.run(self.tenant, &questions).await {
                 Some(found) => {
                     for (answer, found) in answers.into_iter().zip(found) {
                         let _ = answer.send(found); // who has gone needs none
@@ -142,7 +142,7 @@ impl<L: Look> Looking<L> {
     async fn each_alone(&self, questions: &[L::Question], answers: Vec<oneshot::Sender<L::Answer>>) {
         let mut failed = false;
         for (question, answer) in questions.iter().zip(answers) {
-            match self.inner.look.look(self.tenant, std::slice::from_ref(question)).await.and_then(|mut one| one.pop())
+            match self.inner.query.run(self.tenant, std::slice::from_ref(question)).await.and_then(|mut one| one.pop())
             {
                 Some(found) => drop(answer.send(found)), // as above
                 None if failed => return,
@@ -152,8 +152,8 @@ impl<L: Look> Looking<L> {
     }
 }
 
-impl<L: Look> Drop for Looking<L> {
-    /// A look that panicked, or whose thread ended, must not count for ever.
+impl<L: BatchQuery> Drop for Running<L> {
+    /// A run that panicked, or whose thread ended, must not count for ever.
     fn drop(&mut self) {
         if !self.is_over {
             Inner::one_less(&mut self.inner.lock(), self.tenant);
@@ -172,19 +172,19 @@ mod tests {
     /// Knows nothing of zero, nor of what is asked with it; thirteen ends it.
     #[derive(Default)]
     struct Doubled<const EACH_ALONE: bool> {
-        looks: Arc<AtomicUsize>,
+        runs: Arc<AtomicUsize>,
     }
 
     #[async_trait]
-    impl<const EACH_ALONE: bool> Look for Doubled<EACH_ALONE> {
+    impl<const EACH_ALONE: bool> BatchQuery for Doubled<EACH_ALONE> {
         type Question = u32;
         type Answer = u32;
 
         const WAITING: &'static str = "doubled_waiting";
         const EACH_ALONE: bool = EACH_ALONE;
 
-        async fn look(&self, _: TenantId, questions: &[u32]) -> Option<Vec<u32>> {
-            self.looks.fetch_add(1, Relaxed);
+        async fn run(&self, _: TenantId, questions: &[u32]) -> Option<Vec<u32>> {
+            self.runs.fetch_add(1, Relaxed);
             tokio::time::sleep(Duration::from_millis(5)).await;
             match questions.iter().find(|question| **question == 13) {
                 Some(_) => panic!("thirteen"),
@@ -198,36 +198,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_questions_at_once_take_a_few_looks_and_each_hears_its_own_answer() {
-        let looks = Arc::default();
-        let gather = Arc::new(Gather::new(Doubled::<false> { looks: Arc::clone(&looks) }));
+        let runs = Arc::default();
+        let batcher = Arc::new(Batcher::new(Doubled::<false> { runs: Arc::clone(&runs) }));
         let asked: Vec<_> = (1..=1_000)
             .filter(|question| *question != 13)
             .map(|question| {
-                let gather = Arc::clone(&gather);
-                (question, tokio::spawn(async move { gather.ask(TENANT, question).await }))
+                let batcher = Arc::clone(&batcher);
+                (question, tokio::spawn(async move { batcher.ask(TENANT, question).await }))
             })
             .collect();
         for (question, answer) in asked {
             assert_eq!(answer.await.unwrap(), Some(question * 2));
         }
-        assert!(looks.load(Relaxed) <= 8, "{} looks", looks.load(Relaxed));
-        assert!(gather.0.lock().is_empty());
+        assert!(runs.load(Relaxed) <= 8, "{} runs", runs.load(Relaxed));
+        assert!(batcher.0.lock().is_empty());
     }
 
     #[tokio::test]
     async fn no_answer_is_told_and_a_look_that_panics_stops_nobody_after_it() {
-        let gather = Gather::new(Doubled::<false>::default());
-        assert_eq!(gather.ask(TENANT, 0).await, None);
-        for _ in 0..2 * LOOKS_AT_ONCE {
-            assert_eq!(gather.ask(TENANT, 13).await, None);
+        let batcher = Batcher::new(Doubled::<false>::default());
+        assert_eq!(batcher.ask(TENANT, 0).await, None);
+        for _ in 0..2 * CONCURRENT_MAX {
+            assert_eq!(batcher.ask(TENANT, 13).await, None);
         }
-        assert_eq!(gather.ask(TENANT, 21).await, Some(42));
+        assert_eq!(batcher.ask(TENANT, 21).await, Some(42));
     }
 
-    /// Asked in one moment, and so in one look.
+    /// Asked in one moment, and so in one run.
     async fn together<const EACH_ALONE: bool>(questions: &[u32]) -> Vec<Option<u32>> {
-        let gather = Gather::new(Doubled::<EACH_ALONE>::default());
-        futures_util::future::join_all(questions.iter().map(|question| gather.ask(TENANT, *question))).await
+        let batcher = Batcher::new(Doubled::<EACH_ALONE>::default());
+        futures_util::future::join_all(questions.iter().map(|question| batcher.ask(TENANT, *question))).await
     }
 
     #[tokio::test]

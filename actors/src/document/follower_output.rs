@@ -17,7 +17,7 @@ const PRESENCE_PIECE_BYTES: usize = 64 * 1024;
 
 /// One follower's way out.
 #[derive(Debug)]
-pub struct Line {
+pub struct FollowerOutput {
     /// Its dialect.
     pub dialect: Dialect,
     /// Hocuspocus: what its frames begin with.
@@ -27,7 +27,7 @@ pub struct Line {
     /// Hocuspocus: the provider understands message 7.
     knows_close: bool,
     /// Pieces of something large that have found no room yet. Meanwhile it is behind.
-    rest: VecDeque<Piece>,
+    remaining: VecDeque<Piece>,
     /// Among them is an update for it alone.
     is_echoing: bool,
     /// It was sent a step 2, or its pieces are on the way.
@@ -54,7 +54,7 @@ enum Piece {
     Step2(Bytes),
 }
 
-impl Line {
+impl FollowerOutput {
     /// To a connection that has just come.
     pub fn new(dialect: Dialect, address: Bytes, outbox: Arc<Outbox>, detached: Arc<Detached>) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Line {
             outbox,
             detached,
             knows_close: false,
-            rest: VecDeque::new(),
+            remaining: VecDeque::new(),
             is_echoing: false,
             receiving: false,
             behind_since: None,
@@ -138,7 +138,7 @@ impl Line {
 
     /// A step 2 is still on its way to it.
     pub fn is_sending_state(&mut self) -> bool {
-        self.is_welcoming &= self.has_rest() || !self.is_drained();
+        self.is_welcoming &= self.has_remaining() || !self.is_drained();
         self.is_welcoming
     }
 
@@ -158,7 +158,7 @@ impl Line {
             return self.outbox.close_now(close_frame(super::close::TRY_AGAIN_LATER, "too slow"));
         }
         self.is_echoing = true;
-        self.rest.extend(update.iter().cloned().map(Piece::Update));
+        self.remaining.extend(update.iter().cloned().map(Piece::Update));
         if self.behind_since.is_none() {
             self.begin(self.sent_seq);
         }
@@ -166,12 +166,12 @@ impl Line {
 
     /// The step 2, through `seq`, or what goes before it. Everything after it follows.
     pub fn welcome(&mut self, update: &InPieces, seq: u64) {
-        self.rest.clear(); // of the answer to the step 1 before this one
+        self.remaining.clear(); // of the answer to the step 1 before this one
         self.is_echoing = false;
         self.is_welcoming = true;
         if !update.before.is_empty() {
-            self.rest.extend(update.before.iter().cloned().map(Piece::Update));
-            self.rest.push_back(Piece::Step2(update.last.clone()));
+            self.remaining.extend(update.before.iter().cloned().map(Piece::Update));
+            self.remaining.push_back(Piece::Step2(update.last.clone()));
             self.receiving = true;
             return self.begin(seq);
         }
@@ -192,7 +192,7 @@ impl Line {
 
     /// Sends more of what is in `rest`, as far as there is room: about a budget at a time. `seq` is the newest there is.
     pub fn go_on(&mut self, seq: u64) {
-        while let Some(piece) = self.rest.front() {
+        while let Some(piece) = self.remaining.front() {
             if !self.outbox.has_room() {
                 return;
             }
@@ -202,9 +202,9 @@ impl Line {
                 Piece::Step2(update) => encode(&self.address, Message::Step2(update)),
             };
             match self.outbox.push(frame) {
-                Pushed::Taken => self.rest.pop_front(),
+                Pushed::Taken => self.remaining.pop_front(),
                 Pushed::Full => return,
-                Pushed::Closed => return self.rest.clear(),
+                Pushed::Closed => return self.remaining.clear(),
             };
         }
         self.is_echoing = false;
@@ -215,18 +215,18 @@ impl Line {
     }
 
     /// Something large is on its way to it.
-    pub fn has_rest(&self) -> bool {
-        !self.rest.is_empty()
+    pub fn has_remaining(&self) -> bool {
+        !self.remaining.is_empty()
     }
 
     /// As [`show`](Self::show), for an update in pieces: where there is room for the first, all are taken, as one frame would be. A
     /// connection that takes what it is sent never falls behind because an update is large.
-    pub fn show_pieces(&mut self, pieces: &mut [Frames<'_>], seq: u64) -> Option<u64> {
+    pub fn show_pieces(&mut self, pieces: &mut [EncodedOnce<'_>], seq: u64) -> Option<u64> {
         if !self.receiving || self.behind_since.is_some() {
             return None;
         }
-        for (place, frames) in pieces.iter_mut().enumerate() {
-            let frame = frames.for_line(&self.address);
+        for (place, encoded) in pieces.iter_mut().enumerate() {
+            let frame = encoded.for_address(&self.address);
             match if place == 0 { self.outbox.push(frame) } else { self.outbox.push_more(frame) } {
                 Pushed::Taken => {}
                 Pushed::Full => {
@@ -241,11 +241,11 @@ impl Line {
     }
 
     /// A committed update for everybody who is receiving. Returns the sequence before it when the connection fell behind with it.
-    pub fn show(&mut self, frames: &mut Frames<'_>, seq: u64) -> Option<u64> {
+    pub fn show(&mut self, encoded: &mut EncodedOnce<'_>, seq: u64) -> Option<u64> {
         if !self.receiving || self.behind_since.is_some() {
             return None;
         }
-        match self.outbox.write_through(frames.for_line(&self.address)) {
+        match self.outbox.write_through(encoded.for_address(&self.address)) {
             Pushed::Taken => {
                 self.sent_seq = seq;
                 None
@@ -273,11 +273,11 @@ impl Line {
 
     /// Presence is dropped for whoever is behind or has no room: it gets everybody's newest when it has drained. False: that begins now, and
     /// it is to be told when.
-    pub fn show_presence(&mut self, frames: &mut Frames<'_>) -> bool {
+    pub fn show_presence(&mut self, encoded: &mut EncodedOnce<'_>) -> bool {
         if self.behind_since.is_some() || self.missed_presence {
             return true;
         }
-        self.missed_presence = self.outbox.write_through(frames.for_line(&self.address)) == Pushed::Full;
+        self.missed_presence = self.outbox.write_through(encoded.for_address(&self.address)) == Pushed::Full;
         !self.missed_presence
     }
 
@@ -302,13 +302,13 @@ impl Line {
     }
 
     /// What it missed, as one update. False: its outbox is still full.
-    pub fn catch_up(&mut self, pieces: &mut [Frames<'_>], seq: u64) -> bool {
-        let [frames] = pieces else {
-            self.rest.extend(pieces.iter_mut().map(|frames| Piece::Frame(frames.for_line(&self.address))));
+    pub fn catch_up(&mut self, pieces: &mut [EncodedOnce<'_>], seq: u64) -> bool {
+        let [encoded] = pieces else {
+            self.remaining.extend(pieces.iter_mut().map(|encoded| Piece::Frame(encoded.for_address(&self.address))));
             self.begin(seq);
             return self.behind_since.is_none();
         };
-        match self.outbox.push(frames.for_line(&self.address)) {
+        match self.outbox.push(encoded.for_address(&self.address)) {
             Pushed::Taken => {
                 self.behind_since = None;
                 self.sent_seq = seq;
@@ -329,7 +329,7 @@ impl Line {
     pub fn close(&mut self, code: u16, reason: &str, whole_socket: bool) {
         use super::close::{EXPIRED, TRY_AGAIN_LATER, is_about_content};
         self.receiving = false;
-        self.rest.clear();
+        self.remaining.clear();
         self.unseen.clear();
         self.detached.set(code);
         metrics::counter!("contextnexus_closed_total", "code" => code.to_string()).increment(1);
@@ -380,23 +380,23 @@ fn refusal(code: u16, reason: &str) -> String {
     serde_json::json!({ "type": "refused", "code": code, "reason": reason }).to_string()
 }
 
-/// One message for many lines, encoded once per address (and so once for all y-websocket and Y-Sweet clients).
+/// One message for many outputs, encoded once per address (and so once for all y-websocket and Y-Sweet clients).
 #[derive(Debug)]
-pub struct Frames<'a> {
+pub struct EncodedOnce<'a> {
     message: Message<'a>,
     encoded: Vec<(Bytes, Bytes)>,
 }
 
-impl<'a> Frames<'a> {
+impl<'a> EncodedOnce<'a> {
     /// Nothing is encoded yet.
     pub fn new(message: Message<'a>) -> Self {
         Self { message, encoded: Vec::new() }
     }
 
-    fn for_line(&mut self, address: &Bytes) -> Bytes {
+    fn for_address(&mut self, address: &Bytes) -> Bytes {
         // Addresses are few (empty, and the names of the document), except where each Hocuspocus provider adds a session id of its
         // own: those are not worth keeping.
-        if let Some((_, frame)) = self.encoded.iter().find(|(held, _)| held == address) {
+        if let Some((_, frame)) = self.encoded.iter().find(|(known, _)| known == address) {
             return frame.clone();
         }
         let frame = encode(address, self.message);

@@ -4,7 +4,7 @@ use super::{StoreError, TenantTx};
 use crate::tokens::TokenHash;
 use chrono::{DateTime, Utc};
 use contextnexus_actors::access::Role;
-use contextnexus_actors::ids::{DocumentId, SessionId, UserId};
+use contextnexus_actors::ids::{DocumentId, UserId, UserSessionId};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -62,9 +62,9 @@ pub struct Times {
 
 /// A session to create.
 #[derive(Clone, Copy, Debug)]
-pub struct NewSession<'a> {
+pub struct NewUserSession<'a> {
     /// Fresh.
-    pub id: SessionId,
+    pub id: UserSessionId,
     /// Whose authority it is.
     pub user: UserId,
     /// What for.
@@ -76,7 +76,7 @@ pub struct NewSession<'a> {
     /// Who made it, where that is not the user.
     pub created_by: Option<UserId>,
     /// The session with which this one ends.
-    pub parent: Option<SessionId>,
+    pub parent: Option<UserSessionId>,
     /// When it ends by itself.
     pub end: End,
     /// Logins: the network of the address that signed in, which is known from then on. Only a hash of it is stored.
@@ -85,9 +85,9 @@ pub struct NewSession<'a> {
 
 /// A session as its owner sees it. The token is not in it: nobody has it but its bearer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Session {
+pub struct UserSession {
     /// The session.
-    pub id: SessionId,
+    pub id: UserSessionId,
     /// Whose.
     pub user: UserId,
     /// `login`, `api`, `document` or `ticket`.
@@ -107,8 +107,8 @@ pub struct Session {
 }
 
 /// Stores a session, and says when it ends.
-#[tracing::instrument(name = "pg.sessions.create", skip_all, fields(session.id = %new.id), err(level = "debug"))]
-pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<Times, StoreError> {
+#[tracing::instrument(name = "pg.sessions.create", skip_all, fields(user_session.id = %new.id), err(level = "debug"))]
+pub async fn create(db: &mut TenantTx, new: NewUserSession<'_>) -> Result<Times, StoreError> {
     let (document, role, redeem_within) = match new.kind {
         Kind::Login | Kind::Api => (None, None, None),
         Kind::Document(document, role) => (Some(document.0), Some(role.as_str()), None),
@@ -152,9 +152,9 @@ pub async fn create(db: &mut TenantTx, new: NewSession<'_>) -> Result<Times, Sto
 pub async fn list(
     db: &mut TenantTx,
     user: UserId,
-    before: Option<SessionId>,
+    before: Option<UserSessionId>,
     limit: i64,
-) -> Result<Vec<Session>, StoreError> {
+) -> Result<Vec<UserSession>, StoreError> {
     let rows = sqlx::query!(
         "select id, kind, name, document_id, role, created_at, expires_at, last_activity_at
            from user_sessions
@@ -170,8 +170,8 @@ pub async fn list(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| Session {
-            id: SessionId(row.id),
+        .map(|row| UserSession {
+            id: UserSessionId(row.id),
             user,
             kind: row.kind,
             name: row.name,
@@ -188,9 +188,9 @@ pub async fn list(
 #[tracing::instrument(name = "pg.sessions.list_api_tokens", skip_all, err(level = "debug"))]
 pub async fn list_api_tokens(
     db: &mut TenantTx,
-    before: Option<SessionId>,
+    before: Option<UserSessionId>,
     limit: i64,
-) -> Result<Vec<Session>, StoreError> {
+) -> Result<Vec<UserSession>, StoreError> {
     let rows = sqlx::query!(
         "select id, user_id, name, created_at, expires_at, last_activity_at
            from user_sessions
@@ -205,8 +205,8 @@ pub async fn list_api_tokens(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| Session {
-            id: SessionId(row.id),
+        .map(|row| UserSession {
+            id: UserSessionId(row.id),
             user: UserId(row.user_id),
             kind: Kind::Api.as_str().into(),
             name: row.name,
@@ -221,7 +221,7 @@ pub async fn list_api_tokens(
 
 /// The API token with this hash, in force or not.
 #[tracing::instrument(name = "pg.sessions.find_api_token", skip_all, err(level = "debug"))]
-pub async fn find_api_token(db: &mut TenantTx, hash: &TokenHash) -> Result<Option<SessionId>, StoreError> {
+pub async fn find_api_token(db: &mut TenantTx, hash: &TokenHash) -> Result<Option<UserSessionId>, StoreError> {
     let id = sqlx::query_scalar!(
         "select id from user_sessions where tenant_id = $1 and token_hash = $2 and kind = 'api'",
         db.tenant.0,
@@ -229,7 +229,7 @@ pub async fn find_api_token(db: &mut TenantTx, hash: &TokenHash) -> Result<Optio
     )
     .fetch_optional(&mut *db.tx)
     .await?;
-    Ok(id.map(SessionId))
+    Ok(id.map(UserSessionId))
 }
 
 /// Whether this user's API token is in force and will be for so many more days.
@@ -249,8 +249,8 @@ pub async fn token_lasts(db: &mut TenantTx, user: UserId, hash: &TokenHash, days
 }
 
 /// Ends one session of this user, and those that were made with it. Once ended it stays so; repeating it is no error.
-#[tracing::instrument(name = "pg.sessions.revoke", skip_all, fields(session.id = %id), err(level = "debug"))]
-pub async fn revoke(db: &mut TenantTx, user: UserId, id: SessionId) -> Result<(), StoreError> {
+#[tracing::instrument(name = "pg.sessions.revoke", skip_all, fields(user_session.id = %id), err(level = "debug"))]
+pub async fn revoke(db: &mut TenantTx, user: UserId, id: UserSessionId) -> Result<(), StoreError> {
     let owned = sqlx::query_scalar!(
         "select exists (select from user_sessions where tenant_id = $1 and id = $2 and user_id = $3)",
         db.tenant.0,
@@ -266,8 +266,8 @@ pub async fn revoke(db: &mut TenantTx, user: UserId, id: SessionId) -> Result<()
 }
 
 /// Ends an API token of anybody in the tenant, and the sessions that were made with it.
-#[tracing::instrument(name = "pg.sessions.revoke_api_token", skip_all, fields(session.id = %id), err(level = "debug"))]
-pub async fn revoke_api_token(db: &mut TenantTx, id: SessionId) -> Result<(), StoreError> {
+#[tracing::instrument(name = "pg.sessions.revoke_api_token", skip_all, fields(user_session.id = %id), err(level = "debug"))]
+pub async fn revoke_api_token(db: &mut TenantTx, id: UserSessionId) -> Result<(), StoreError> {
     let exists = sqlx::query_scalar!(
         "select exists (select from user_sessions where tenant_id = $1 and id = $2 and kind = 'api')",
         db.tenant.0,
@@ -283,7 +283,7 @@ pub async fn revoke_api_token(db: &mut TenantTx, id: SessionId) -> Result<(), St
 
 /// Ends all sessions of this user but `except`, and those that were made with them. Answers how many ended.
 #[tracing::instrument(name = "pg.sessions.revoke_all", skip_all, fields(user.id = %user), err(level = "debug"))]
-pub async fn revoke_all(db: &mut TenantTx, user: UserId, except: Option<SessionId>) -> Result<u64, StoreError> {
+pub async fn revoke_all(db: &mut TenantTx, user: UserId, except: Option<UserSessionId>) -> Result<u64, StoreError> {
     let done = sqlx::query!(
         "with recursive ended as (
              select id from user_sessions
@@ -302,7 +302,7 @@ pub async fn revoke_all(db: &mut TenantTx, user: UserId, except: Option<SessionI
     Ok(done.rows_affected())
 }
 
-async fn revoke_with_children(db: &mut TenantTx, id: SessionId) -> Result<(), StoreError> {
+async fn revoke_with_children(db: &mut TenantTx, id: UserSessionId) -> Result<(), StoreError> {
     sqlx::query!(
         "with recursive ended as (
              select id from user_sessions where tenant_id = $1 and id = $2

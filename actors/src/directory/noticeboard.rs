@@ -1,24 +1,24 @@
 //! What the directory may know of a document without asking it: where it stands, and whose rights are in use.
 
-use crate::ids::{Position, SessionId, UserId};
+use crate::ids::{Position, UserId, UserSessionId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shared between a document and the directory. Locks are held for a few instructions, never across a wait.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Noticeboard {
     position: Mutex<Position>,
-    rights: Mutex<HashMap<(UserId, SessionId), usize>>,
+    rights: Mutex<HashMap<(UserId, UserSessionId), usize>>,
     waiting_bytes: AtomicUsize,
     bytes: AtomicUsize,
     recent_bytes: AtomicUsize,
     idle: AtomicBool,
-    /// A right came into use that no look has compared yet.
+    /// A right came into use that no poll has compared yet.
     fresh: AtomicBool,
 }
 
-impl Default for Desk {
+impl Default for Noticeboard {
     fn default() -> Self {
         Self {
             position: Mutex::new(Position::START),
@@ -32,7 +32,7 @@ impl Default for Desk {
     }
 }
 
-impl Desk {
+impl Noticeboard {
     /// The document stands there now.
     pub fn stands_at(&self, position: Position) {
         *lock(&self.position) = position;
@@ -73,18 +73,18 @@ impl Desk {
     }
 
     /// A connection of that session came.
-    pub fn holds(&self, user: UserId, session: SessionId) {
-        *lock(&self.rights).entry((user, session)).or_default() += 1;
+    pub fn holds(&self, user: UserId, user_session: UserSessionId) {
+        *lock(&self.rights).entry((user, user_session)).or_default() += 1;
         self.fresh.store(true, Ordering::Release);
     }
 
     /// A connection of that session went.
-    pub fn releases(&self, user: UserId, session: SessionId) {
+    pub fn releases(&self, user: UserId, user_session: UserSessionId) {
         let mut rights = lock(&self.rights);
-        if let Some(count) = rights.get_mut(&(user, session)) {
+        if let Some(count) = rights.get_mut(&(user, user_session)) {
             *count -= 1;
             if *count == 0 {
-                rights.remove(&(user, session));
+                rights.remove(&(user, user_session));
             }
         }
     }
@@ -95,7 +95,7 @@ impl Desk {
     }
 
     /// Rights in use.
-    pub fn rights(&self) -> Vec<(UserId, SessionId)> {
+    pub fn rights(&self) -> Vec<(UserId, UserSessionId)> {
         lock(&self.rights).keys().copied().collect()
     }
 }

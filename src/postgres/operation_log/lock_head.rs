@@ -5,7 +5,7 @@ use super::{away, read};
 use crate::postgres::Database;
 use async_trait::async_trait;
 use contextnexus_actors::ids::{DocumentKey, Position};
-use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest, HeldHead, LogError, Tail};
+use contextnexus_actors::ports::log::{AppendOutcome, AppendRequest, LockedHead, LogError, Tail};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::sync::Arc;
@@ -19,13 +19,13 @@ const HELD_MAX: Duration = Duration::from_secs(2);
 
 /// Hands out the connection.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(super) struct HeadLocks {
     options: PgConnectOptions,
     connection: Arc<Mutex<Option<PgConnection>>>,
     answer_timeout: Duration,
 }
 
-impl Holder {
+impl HeadLocks {
     pub fn new(database: &Database, answer_timeout: Duration) -> Self {
         let options = database.options.clone().options([
             ("lock_timeout", "1000".to_owned()),
@@ -35,13 +35,13 @@ impl Holder {
         Self { options, connection: Arc::default(), answer_timeout }
     }
 
-    pub async fn hold(&self, key: DocumentKey, held: Position) -> Result<Box<dyn HeldHead>, LogError> {
+    pub async fn lock_head(&self, key: DocumentKey, base: Position) -> Result<Box<dyn LockedHead>, LogError> {
         let timed_out = |_| away(sqlx::Error::PoolTimedOut);
         let turn = Arc::clone(&self.connection).lock_owned();
         let mut place = tokio::time::timeout(TURN_TIMEOUT, turn).await.map_err(timed_out)?;
-        let locking = self.lock(place.take(), key, held);
+        let locking = self.lock(place.take(), key, base);
         let (connection, tail) = tokio::time::timeout(self.answer_timeout, locking).await.map_err(timed_out)??;
-        Ok(Box::new(Held {
+        Ok(Box::new(PostgresHead {
             key,
             connection,
             place,
@@ -56,7 +56,7 @@ impl Holder {
         &self,
         idle: Option<PgConnection>,
         key: DocumentKey,
-        held: Position,
+        base: Position,
     ) -> Result<(PgConnection, Tail), LogError> {
         let begin =
             format!("begin isolation level read committed; set local app.current_tenant_id = '{}'", key.tenant.0);
@@ -76,7 +76,7 @@ impl Holder {
         .await
         .map_err(away)?
         .ok_or(LogError::NoSuchDocument)?;
-        let tail = read::tail(&mut connection, key, held).await?;
+        let tail = read::tail(&mut connection, key, base).await?;
         Ok((connection, tail))
     }
 
@@ -88,7 +88,7 @@ impl Holder {
 }
 
 /// A head under lock. Dropped, it drops its connection, and PostgreSQL the lock with it.
-struct Held {
+struct PostgresHead {
     key: DocumentKey,
     connection: PgConnection,
     place: OwnedMutexGuard<Option<PgConnection>>,
@@ -99,7 +99,7 @@ struct Held {
 }
 
 #[async_trait]
-impl HeldHead for Held {
+impl LockedHead for PostgresHead {
     fn take_tail(&mut self) -> Tail {
         self.tail.take().unwrap_or_else(|| Tail {
             rows: Vec::new(),
@@ -109,7 +109,7 @@ impl HeldHead for Held {
 
     #[tracing::instrument(name = "pg.log.append_held", skip_all, fields(document.id = %self.key.document))]
     async fn append(mut self: Box<Self>, request: AppendRequest) -> AppendOutcome {
-        if request.key != self.key || request.held != self.head {
+        if request.key != self.key || request.base != self.head {
             return AppendOutcome::Behind;
         }
         let packed = match append::pack(request) {

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Questions that are asked side by side. Each takes a moment; who waits are the next look, and documents that recover from an outage.
-pub const LOOK_CONNECTIONS: u32 = 2;
+pub const PINNED_CONNECTIONS: u32 = 2;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Looks(Arc<Inner>);
+pub(super) struct PinnedConnections(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -28,7 +28,7 @@ struct Inner {
     kept: Mutex<Vec<(PgConnection, Instant)>>,
 }
 
-impl Looks {
+impl PinnedConnections {
     /// Connects when first asked. After `answer_timeout`, the wait for a turn included, there is no answer.
     pub fn new(options: PgConnectOptions, answer_timeout: Duration) -> Self {
         let options = options.options([
@@ -39,7 +39,7 @@ impl Looks {
             ("enable_mergejoin", "off"),
             ("jit", "off"),
         ]);
-        let turns = Semaphore::new(LOOK_CONNECTIONS as usize);
+        let turns = Semaphore::new(PINNED_CONNECTIONS as usize);
         Self(Arc::new(Inner { options, answer_timeout, turns, kept: Mutex::default() }))
     }
 
