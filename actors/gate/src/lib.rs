@@ -60,6 +60,7 @@ mod bisect;
 mod block;
 mod caps;
 mod cost;
+mod crowd;
 mod difference;
 mod encode;
 mod index;

@@ -15,6 +15,7 @@ use crate::admit::Refused;
 use crate::bisect::bisected;
 use crate::block::{Id, Kind, Links, Parent};
 use crate::cost::{Cost, Work};
+use crate::crowd::Crowd;
 use crate::encode::BlockRange;
 use crate::index::Index;
 use crate::place::Place;
@@ -27,11 +28,8 @@ use taking::Taking;
 
 /// No block, and no client.
 const NONE: u32 = u32::MAX;
-/// So many clients whose ids end alike are no crowd, and so many in all are not counted.
-const CROWD: u64 = 16;
-const FEW: u32 = 256;
-/// As many endings as tell apart the clients of all but the largest documents.
-const ENDINGS: u16 = 0x3fff;
+/// So many clients are never a crowd.
+const FEW: usize = 256;
 /// The first label of a list, and how far apart labels are at its ends.
 const LABEL_FIRST: u64 = 1 << 62;
 const LABEL_GAP: u64 = 1 << 32;
@@ -167,15 +165,13 @@ pub struct Order {
     lists: Vec<List>,
     /// The list of each type that was made last; the others follow as siblings.
     of_types: HashMap<Id, u32>,
-    /// How many clients there are whose ids end alike: yrs takes the last bits of an id for its hash.
-    /// Empty as long as there are few.
-    crowds: Vec<u16>,
-    crowd_max: u16,
+    /// The clients that ever wrote, as yrs finds them, but for the first few.
+    crowd: Crowd,
     /// Clients that ever wrote.
-    writers: u32,
+    writers: usize,
     steps: Vec<Step>,
-    /// The clients that came since the last commit, by how their ids end.
-    welcomed: Vec<u16>,
+    /// The clients that came since the last commit.
+    welcomed: Vec<u64>,
 }
 
 impl Order {
@@ -238,16 +234,9 @@ impl Order {
 
     /// Forgets what was taken in since.
     pub fn roll_back(&mut self, to: Mark) {
-        while self.welcomed.len() > to.welcomed
-            && let Some(ending) = self.welcomed.pop()
-        {
-            if self.writers > FEW
-                && let Some(crowd) = self.crowds.get_mut(usize::from(ending))
-            {
-                *crowd = crowd.saturating_sub(1);
-            }
-            self.writers = self.writers.saturating_sub(1);
-        }
+        let gone = self.welcomed.split_off(to.welcomed.min(self.welcomed.len()));
+        self.writers -= gone.len();
+        self.crowd.forget(gone.get(FEW.saturating_sub(self.writers)..).unwrap_or_default());
         while self.steps.len() > to.steps {
             match self.steps.pop() {
                 Some(Step::Client) => {
@@ -302,6 +291,9 @@ impl Order {
             self.clients.shrink_to(room(self.clients.len()));
             self.numbers.shrink_to(room(self.numbers.len()));
         }
+        if self.welcomed.capacity() > 2 * room(self.welcomed.len()) {
+            self.welcomed.shrink_to(room(self.welcomed.len()));
+        }
         if self.steps.capacity() > 2 * room(self.steps.len()) {
             self.steps.shrink_to(room(self.steps.len()));
         }
@@ -312,7 +304,7 @@ impl Order {
         let blocks = self.blocks.capacity() * size_of::<Block>() + self.free.capacity() * 4 + self.blocks.len() * 8;
         let clients = self.clients.capacity() * (size_of::<Client>() + 16);
         let lists = self.lists.capacity() * (size_of::<List>() + 32);
-        blocks + clients + lists + 2 * self.crowds.capacity() + self.steps.capacity() * size_of::<Step>()
+        blocks + clients + lists + self.crowd.bytes() + self.steps.capacity() * size_of::<Step>()
     }
 
     /// For each list its units from left to right: client and clocks. For tests.
@@ -351,7 +343,7 @@ impl Order {
         let mark = self.mark();
         let mut taking = Taking { order: self, update, place, bound_ms, work: Work::default() };
         let taken = taking.blocks(parts).and_then(|()| taking.deletes(deletes));
-        taking.work.writers = u64::from(taking.order.writers);
+        taking.work.writers = taking.order.writers as u64;
         let cost = taking.work.cost();
         if taken.is_err() {
             self.roll_back(mark);
@@ -384,25 +376,11 @@ impl Order {
         number
     }
 
-    /// A client that has not written before.
-    fn welcome(&mut self, client: u64) {
-        let ending = ending(client);
+    /// A client that has not written before. Answers how many others yrs meets where it looks for it.
+    fn welcome(&mut self, client: u64) -> u64 {
         self.writers += 1;
-        self.welcomed.push(ending);
-        if self.writers > FEW {
-            if self.crowds.is_empty() {
-                self.crowds = vec![0; usize::from(ENDINGS) + 1];
-            }
-            if let Some(crowd) = self.crowds.get_mut(usize::from(ending)) {
-                *crowd = crowd.saturating_add(1);
-                self.crowd_max = self.crowd_max.max(*crowd);
-            }
-        }
-    }
-
-    /// How many clients yrs looks at to find this one.
-    fn crowd(&self, client: u64) -> u64 {
-        u64::from(self.crowds.get(usize::from(ending(client))).copied().unwrap_or_default())
+        self.welcomed.push(client);
+        if self.writers > FEW { self.crowd.insert(client) } else { 0 }
     }
 
     fn unit(&self, id: Id) -> Unit {
@@ -591,9 +569,4 @@ impl Order {
 /// Room for so many and as many again.
 fn room(len: usize) -> usize {
     2 * len + 64
-}
-
-/// The last bits of a client id.
-fn ending(client: u64) -> u16 {
-    (client & u64::from(ENDINGS)) as u16
 }

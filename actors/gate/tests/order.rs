@@ -266,3 +266,24 @@ fn many_clients_in_one_place_are_too_dear() {
     let ns = decided(&rows, of_one(5_000, 0, &[vec![4, 1, 1, b't', 1, b'x']], &[0])).unwrap();
     assert!(ns > 4_000 * 50, "{ns} ns for 4,000 steps");
 }
+
+/// yrs takes a client id for its own hash: ids that fill one half of a table twice over are looked for all over the other half.
+#[test]
+fn clients_whose_ids_end_alike_are_too_dear() {
+    let clients = |id: &dyn Fn(u64) -> u64| {
+        let mut ids: Vec<u64> = (0..100_000).map(id).collect();
+        ids.sort_unstable();
+        let mut bytes = Vec::new();
+        write_var_uint(&mut bytes, ids.len() as u64);
+        for client in ids.into_iter().rev() {
+            bytes.push(1);
+            write_var_uint(&mut bytes, client);
+            bytes.extend([0, 0, 1]);
+        }
+        bytes.push(0);
+        Bytes::from(bytes)
+    };
+    assert_eq!(decided(&[], clients(&|number| number % 50_000 + (number / 50_000) * (1 << 30))), DEAR);
+    assert!(decided(&[], clients(&|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11)).is_ok());
+    assert!(decided(&[], clients(&|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32)).is_ok(), "of 32 bits");
+}

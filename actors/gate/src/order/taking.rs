@@ -31,9 +31,7 @@ impl<'a, P: Fn(Id) -> Place> Taking<'_, 'a, P> {
     pub(super) fn blocks(&mut self, parts: &[(&'a Section, BlockRange)]) -> Result<(), Refused> {
         let mut parts: Vec<Part<'a>> = parts.iter().map(|(section, range)| self.part(section, range)).collect();
         parts.sort_unstable_by_key(|part| Reverse(part.section.client));
-        for part in parts.iter().filter(|part| part.clock == 0) {
-            self.order.welcome(part.section.client);
-        }
+        self.crowds(&parts)?;
         let by_client: HashMap<u64, usize> = match parts.len() {
             0 | 1 => HashMap::new(),
             _ => parts.iter().enumerate().map(|(number, part)| (part.section.client, number)).collect(),
@@ -64,6 +62,24 @@ impl<'a, P: Fn(Id) -> Place> Taking<'_, 'a, P> {
             self.work.moved += part.chains * part.blocks / 2;
         }
         self.within_bound()
+    }
+
+    /// The sections of an update are in a table of their own, and clients that come are put among those of the document.
+    fn crowds(&mut self, parts: &[Part<'a>]) -> Result<(), Refused> {
+        if parts.len() > FEW {
+            let mut of_update = Crowd::default();
+            for part in parts {
+                self.work.met += of_update.insert(part.section.client);
+                self.within_bound()?;
+            }
+        }
+        let is_new = |part: &&Part<'a>| part.clock == 0;
+        self.order.welcomed.reserve_exact(parts.iter().filter(is_new).count());
+        for part in parts.iter().filter(is_new) {
+            self.work.met += self.order.welcome(part.section.client);
+            self.within_bound()?;
+        }
+        Ok(())
     }
 
     fn part(&self, section: &'a Section, range: &BlockRange) -> Part<'a> {
@@ -144,14 +160,9 @@ impl<'a, P: Fn(Id) -> Place> Taking<'_, 'a, P> {
 
     /// yrs looks a client up several times for each block, and for each block that this one refers to.
     fn meet(&mut self, client: u64, links: &Links<'a>) {
-        if u64::from(self.order.crowd_max) <= CROWD {
-            return;
-        }
-        for id in [Some(client), links.origin.map(|id| id.client), links.right_origin.map(|id| id.client)] {
-            let crowd = id.map_or(0, |id| self.order.crowd(id));
-            if crowd > CROWD {
-                self.work.met += crowd;
-            }
+        if self.order.writers > FEW {
+            let ids = [Some(client), links.origin.map(|id| id.client), links.right_origin.map(|id| id.client)];
+            self.work.met += ids.into_iter().flatten().map(|id| self.order.crowd.met(id)).sum::<u64>();
         }
     }
 
