@@ -69,15 +69,14 @@ fn who_was_cut_off_is_seen_and_sees_the_others_again() {
     }
 }
 
-/// Everybody comes back to a server that has forgotten everybody. Here they do renew: whoever was the last to move is one clock behind
-/// what others saw, comes back at that clock, and is seen when it renews.
+/// Everybody comes back to a server that has forgotten everybody.
 #[test]
 fn after_a_restart_of_the_server_everybody_is_seen() {
     let mut world = World::start_with(Options::default());
     let mut fleet = Fleet::start();
     let kinds = kinds();
     for kind in &kinds {
-        fleet.open(kind, kind, &world.base(), "restart", &world.token());
+        open(&mut fleet, kind, kind, &world, "restart", &world.token(), json!({}));
     }
     fleet.wait(&[], "synced", Duration::from_secs(20));
     let ids: Vec<Value> = kinds.iter().map(|kind| id(&mut fleet, kind)).collect();
