@@ -131,3 +131,48 @@ fn a_text_frame_of_y_partyserver_is_ignored() {
     let status = fleet.status("party");
     assert_eq!((&status["opened"], &status["closes"]), (&json!(1), &json!([])), "{status}");
 }
+
+/// pycrdt counts in bytes: an insertion at the third byte of 😀 has its right origin in whatever the author of 😀 wrote next, be it in
+/// another root type. Neither side gains by asking again, so it is told the rule and what to do, in every dialect and over HTTP.
+#[test]
+fn what_pycrdt_puts_between_two_root_types_is_refused_with_what_to_do() {
+    const RULE: &str = "in different shared types; write it again from a fresh document";
+    let world = World::start();
+    let (mut python, mut javascript) = (Fleet::python(), Fleet::start());
+    python.open("author", "pycrdt", &world.base(), "smiley", &world.token());
+    python.wait(&["author"], "synced", BACK_WITHIN);
+    python.call("insert", json!({ "client": "author", "at": 0, "text": "😀" }));
+    python.call("write", json!({ "client": "author", "token": "tok-1" }));
+    let kinds = ["y-websocket-3", "hocuspocus-4", "y-sweet-0.9"];
+    for kind in kinds {
+        javascript.open(kind, kind, &world.base(), "smiley", &world.token());
+    }
+    javascript.wait(&[], "synced", BACK_WITHIN);
+    python.open("splitter", "pycrdt", &world.base(), "smiley", &world.token());
+    python.wait(&["splitter"], "synced", BACK_WITHIN);
+    for name in kinds {
+        eventually(BACK_WITHIN, "all has come", || {
+            strings(&javascript.call("tokens", json!({ "client": name }))) == ["tok-1"]
+        });
+    }
+    eventually(BACK_WITHIN, "all has come", || {
+        python.call("tokens", json!({ "client": "splitter" })) == json!(["tok-1"])
+    });
+
+    let update = python.call("insert", json!({ "client": "splitter", "at": 2, "text": "x" }));
+    eventually(BACK_WITHIN, "pycrdt is told", || {
+        let told = python.status("splitter")["told"].clone();
+        told[0]["code"] == 4400 && told[0]["reason"].as_str().is_some_and(|reason| reason.contains(RULE))
+    });
+    let answer = world.http(&mut javascript, "POST", "/d/smiley/update", json!({ "body": update }));
+    assert!(answer["json"]["detail"].as_str().is_some_and(|detail| detail.contains(RULE)), "{answer}");
+    for kind in kinds {
+        javascript.call("apply", json!({ "client": kind, "update": update }));
+        eventually(BACK_WITHIN, &format!("{kind} is told"), || {
+            let status = javascript.status(kind);
+            [&status["closes"][0]["reason"], &status["stateless"][0]]
+                .iter()
+                .any(|told| told.as_str().is_some_and(|told| told.contains(RULE)))
+        });
+    }
+}

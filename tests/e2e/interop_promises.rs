@@ -191,6 +191,45 @@ fn a_gap_is_owed_exactly_one_status() {
     assert_eq!(fresh, Value::Null);
 }
 
+/// The answer may be large, and the line slow: whoever is asked for what is missing is not asked again meanwhile.
+#[test]
+fn who_is_answering_a_step_1_is_not_sent_a_second() {
+    let world = World::start();
+    let mut fleet = Fleet::start();
+    let (sockets, token) = (world.server.socket_base(), world.token());
+    assert_eq!(world.http(&mut fleet, "POST", "/doc/new", json!({ "json": { "docId": "slow" } }))["status"], 200);
+    let dialects = [
+        ("y-websocket", format!("{sockets}/yjs/slow?token={token}"), String::new()),
+        ("hocuspocus", format!("{sockets}/collab"), varstring("slow")),
+        ("y-sweet", format!("{sockets}/d/slow/ws/slow?token={token}"), String::new()),
+    ];
+    let asked = |fleet: &mut Fleet, dialect: &str, name: &str| {
+        let frames = strings(&fleet.call("rawFrames", json!({ "raw": dialect })));
+        frames.iter().filter(|frame| frame.starts_with(&format!("{name}0000"))).count()
+    };
+    let mut before = Vec::new();
+    for (dialect, url, name) in &dialects {
+        fleet.call("rawOpen", json!({ "raw": dialect, "url": url }));
+        let send = |fleet: &mut Fleet, hex: String| fleet.call("rawSend", json!({ "raw": dialect, "hex": hex }));
+        if !name.is_empty() {
+            send(&mut fleet, format!("{name}0200{}{}", varstring(&token), varstring("4.8.0")));
+        }
+        send(&mut fleet, format!("{name}00000100"));
+        eventually(PATIENCE, "it is asked what it has", || asked(&mut fleet, dialect, name) > 0);
+        send(&mut fleet, format!("{name}0001020000"));
+        let first = asked(&mut fleet, dialect, name);
+        // Text "b" at clock 1, behind "a" at clock 0, which nobody has sent.
+        send(&mut fleet, format!("{name}0002{}", varbytes("010101018401000162", "00")));
+        eventually(PATIENCE, "it is asked for what is missing", || asked(&mut fleet, dialect, name) > first);
+        before.push(first);
+    }
+    // Nobody answers yet. A second question came after 2 s.
+    std::thread::sleep(Duration::from_secs(6));
+    for ((dialect, _, name), before) in dialects.iter().zip(before) {
+        assert_eq!(asked(&mut fleet, dialect, name), before + 1, "{dialect} was asked again while it answered");
+    }
+}
+
 fn raw_frames(fleet: &mut Fleet) -> Vec<String> {
     strings(&fleet.call("rawFrames", json!({ "raw": "raw" })))
 }

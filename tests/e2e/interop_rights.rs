@@ -172,18 +172,21 @@ fn nobody_slows_down_somebody_elses_login() {
         let name = format!("stranger-{n}");
         fleet.open(&name, "hocuspocus-4", &world.base(), "busy", &wrong);
     }
-    fleet.wait(&["stranger-0"], "denied", PATIENCE);
-    let honest = wrong.replace("AAAA", "CCCC");
-    fleet.open("mistaken", "hocuspocus-4", &world.base(), "busy", &honest);
-    fleet.wait(&["mistaken"], "denied", PATIENCE);
-    let strangers: Vec<String> = (0..6).map(|n| format!("stranger-{n}")).collect();
-    strangers.iter().for_each(|stranger| fleet.wait(&[stranger], "denied", PATIENCE));
-    let mut told_after = |name: &str| {
-        let status = fleet.status(name);
-        status["deniedAt"].as_u64().expect("a time") - status["attempts"][0].as_u64().expect("a time")
-    };
-    let latest = strangers.iter().map(|stranger| told_after(stranger)).max();
-    assert!(Some(told_after("mistaken")) < latest, "a first mistake was told as late as the sixth of somebody else");
+    for n in 0..6 {
+        fleet.wait(&[&format!("stranger-{n}")], "denied", PATIENCE);
+    }
+    // The next of theirs is told after 4 s. Somebody else's first mistake is told at once: of several, one that no busy machine held up.
+    let told_after: Vec<u64> = ["C", "D", "E", "F", "G"]
+        .into_iter()
+        .map(|letter| {
+            let name = format!("mistaken-{letter}");
+            fleet.open(&name, "hocuspocus-4", &world.base(), "busy", &wrong.replace("AAAA", &letter.repeat(4)));
+            fleet.wait(&[&name], "denied", PATIENCE);
+            let status = fleet.status(&name);
+            status["deniedAt"].as_u64().expect("a time") - status["attempts"][0].as_u64().expect("a time")
+        })
+        .collect();
+    assert!(told_after.iter().any(|ms| *ms < 4_000), "first mistakes were told after {told_after:?} ms");
 }
 
 #[test]
@@ -250,6 +253,76 @@ fn who_meets_a_limit_that_passes_gets_in_when_it_has_passed() {
         fleet.call("close", json!({ "client": "seated" }));
         fleet.wait(&[&waits], "synced", PATIENCE);
         assert_eq!(fleet.status(kind)["opened"], 1, "{kind}: its other document was disturbed");
+    }
+}
+
+/// More than the default of 64 KiB: it is not shown and counted, and its owner goes on editing.
+#[test]
+fn presence_over_its_limit_ends_no_session() {
+    let world = World::start();
+    let mut fleet = Fleet::start();
+    for kind in KINDS {
+        fleet.open(kind, kind, &world.base(), "cursors", &world.token());
+    }
+    fleet.wait(&[], "synced", PATIENCE);
+    for kind in KINDS {
+        fleet.call("setAwareness", json!({ "client": kind, "state": { "cursor": "x".repeat(100_000) } }));
+        write(&mut fleet, kind, &format!("tok-{kind}"));
+    }
+    undisturbed(&mut fleet);
+    assert!(world.metric("contextnexus_presence_dropped_total") >= KINDS.len() as f64);
+}
+
+/// As an export from elsewhere has it: JSON of 300 levels under a key of 5000 letters.
+#[test]
+fn deep_values_and_long_keys_end_no_session() {
+    let world = World::start();
+    let mut fleet = Fleet::start();
+    let deep = (0..300).fold(json!("at last"), |value, _| json!([value]));
+    for kind in KINDS {
+        fleet.open(kind, kind, &world.base(), &format!("deep-{kind}"), &world.token());
+        fleet.wait(&[kind], "synced", PATIENCE);
+        fleet.call("setKey", json!({ "client": kind, "key": "short", "value": deep }));
+        fleet.call("setKey", json!({ "client": kind, "key": "k".repeat(5_000), "value": 1 }));
+    }
+    undisturbed(&mut fleet);
+}
+
+/// Everything is saved, and nobody was closed.
+fn undisturbed(fleet: &mut Fleet) {
+    for kind in KINDS {
+        eventually(PATIENCE, &format!("{kind} is saved"), || {
+            let status = fleet.status(kind);
+            assert_eq!((&status["opened"], &status["closes"]), (&json!(1), &json!([])), "{kind}: {status}");
+            status["saved"] == true
+        });
+    }
+}
+
+/// A document that is larger than an update may be comes back in one step 2, as a client brings what the database lost.
+#[test]
+fn a_document_larger_than_an_update_comes_back_in_a_step_2() {
+    const PIECES: usize = 10;
+    let world = limited(&[("UPDATE_BYTES_MAX", "65536")]);
+    let mut fleet = Fleet::start();
+    for kind in KINDS {
+        fleet.open(kind, kind, &world.base(), &format!("lost-{kind}"), &world.token());
+        fleet.wait(&[kind], "synced", PATIENCE);
+        fleet.call("offline", json!({ "client": kind }));
+        for _ in 0..PIECES {
+            fleet.call("insert", json!({ "client": kind, "at": 0, "text": "x".repeat(20_000) }));
+        }
+        fleet.call("online", json!({ "client": kind }));
+    }
+    for kind in KINDS {
+        eventually(PATIENCE, &format!("{kind} is back"), || {
+            let status = fleet.status(kind);
+            let ended = status["closes"].as_array().expect("closes").iter().find(|close| close["code"] != 1006);
+            assert_eq!(ended, None, "{kind} was closed when it brought its document back");
+            status["opened"] == 2 && status["saved"] == true
+        });
+        let folded = fleet.call("fold", json!({ "updates": world.log(&format!("lost-{kind}")) }));
+        fleet.call("converge", json!({ "clients": [kind], "also": [{ "name": "log", "update": folded }] }));
     }
 }
 

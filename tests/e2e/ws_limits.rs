@@ -192,6 +192,49 @@ fn what_one_connection_or_document_may_is_closed_by_its_name() {
     assert_eq!(closed(&mut silent), (4408, "not authenticated in time".to_owned()));
 }
 
+/// Some clients come back at once, whatever they are told: each close after a join makes the next join wait longer.
+#[test]
+fn who_is_closed_again_and_again_joins_more_slowly() {
+    let world = world(&[]);
+    let start = Instant::now();
+    for _ in 0..4 {
+        let mut raw = joined(&world, "stubborn");
+        raw.send_binary(&[0, 2, 3, 9, 9, 9]);
+        assert_eq!(closed(&mut raw).0, 4400);
+    }
+    // 1 and 2 s at least, however fast the machine is.
+    assert!(start.elapsed() > Duration::from_millis(2_900), "four joins within {:?}", start.elapsed());
+}
+
+/// Whatever it is: Stateless, CLOSE, pings and wrong tokens as well as what a document would hold. The other dialects bring
+/// their token in the address.
+#[test]
+fn everything_before_authentication_counts_by_messages_and_by_bytes() {
+    let world = world(&[
+        ("LIMITS__UNAUTHENTICATED_MESSAGES_MAX", "5"),
+        ("LIMITS__UNAUTHENTICATED_BYTES_MAX", "1024"),
+        ("LIMITS__AUTHENTICATION_DEADLINE_S", "15"),
+    ]);
+    let few: [(&str, &[u8]); 4] = [
+        ("Stateless", b"\x01d\x05\x01x"),
+        ("CLOSE", b"\x01d\x07"),
+        ("a ping", b"\x09"),
+        ("a wrong token", b"\x01d\x02\x00\x01x"),
+    ];
+    for (what, message) in few {
+        let (_, _, mut raw) = Raw::request(address(&world), "/collab", "");
+        for _ in 0..6 {
+            raw.send_or_closed(&raw::frame(0x82, message));
+        }
+        assert_eq!(closed(&mut raw), limit("too much before authentication"), "six times {what}");
+    }
+    let (_, _, mut raw) = Raw::request(address(&world), "/collab", "");
+    let mut large = b"\x01d\x05".to_vec();
+    write_var_bytes(&mut large, &[b'x'; 1_500]);
+    raw.send_binary(&large);
+    assert_eq!(closed(&mut raw), limit("too much before authentication"), "one large Stateless");
+}
+
 #[test]
 fn who_is_one_too_many_is_turned_away_by_its_name() {
     let world = world(&[

@@ -118,6 +118,7 @@ const commands = {
   write: ({ client: name, token }) => ({ clock: client(name).write(token) }),
   text: ({ client: name }) => client(name).roots.string(),
   insert: ({ client: name, at, text }) => client(name).roots.text.insert(at, text),
+  setKey: ({ client: name, key, value }) => client(name).transact(() => client(name).roots.setKey(key, value)),
   tokens: ({ client: name }) => canonical(client(name).update()).tokens,
   writeValues: ({ client: name }) => writeValues(client(name).doc),
   values: ({ client: name }) => describeValues(client(name).update()),
@@ -155,6 +156,11 @@ const commands = {
   fold: ({ updates }) => Buffer.from(fold(updates)).toString('base64'),
 
   setAwareness: ({ client: name, state }) => client(name).awareness.setLocalState(state),
+  /**
+   * From now on the client neither repeats its state after 15 s nor forgets one that was not repeated for 30 s: what it sees again was
+   * shown to it, however long that took.
+   */
+  noRenewals: ({ client: name }) => clearInterval(client(name).awareness._checkInterval),
   awareness: ({ client: name }) => client(name).states(),
   /**
    * Waits until a client sees exactly these client ids (its own included). Less patiently than for other things: after 30 s without a

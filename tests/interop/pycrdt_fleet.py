@@ -77,6 +77,7 @@ class Client:
         self.synced = False
         self.opened = 0
         self.closes = []
+        self.told = []
         self.online = asyncio.Event()
         self.online.set()
         self.tasks = [asyncio.create_task(self._run()), asyncio.create_task(self.awareness.start())]
@@ -92,6 +93,7 @@ class Client:
                         await self._send_awareness([self.doc.client_id])
                         synced = asyncio.create_task(self._await_sync(provider))
                         await socket.wait_closed()
+                        self.told.append({"code": socket.close_code, "reason": socket.close_reason})
                         synced.cancel()
             except* (ConnectionClosed, OSError, TimeoutError) as error:
                 self.closes.append(str(error.exceptions[0]))
@@ -147,6 +149,7 @@ class Client:
             "synced": self.synced,
             "opened": self.opened,
             "closes": self.closes,
+            "told": self.told,
         }
 
 
@@ -202,6 +205,13 @@ async def wait_awareness(request):
     await until(request["timeoutMs"], lambda: seen() == wanted, lambda: f"{client.name} sees {seen()}, not {wanted}")
 
 
+def insert(client, request):
+    """Answers the update that it makes."""
+    before = client.doc.get_state()
+    client.text.insert(request["at"], request["text"])
+    return base64.b64encode(client.doc.get_update(before)).decode()
+
+
 def simple(answer):
     async def command(request):
         return answer(clients[request["client"]], request)
@@ -216,6 +226,7 @@ COMMANDS = {
     "waitAwareness": wait_awareness,
     "offline": simple(lambda client, _: client.cut()),
     "online": simple(lambda client, _: client.online.set()),
+    "insert": simple(insert),
     "write": simple(lambda client, request: client.tokens.append(request["token"])),
     "status": simple(lambda client, _: client.status),
     "update": simple(lambda client, _: base64.b64encode(client.doc.get_update()).decode()),

@@ -164,7 +164,7 @@ pub type Local = (AwarenessEntry, Option<Owner>);
 pub struct Flush {
     /// Changed states, gone ones as null.
     pub entries: Vec<AwarenessEntry>,
-    /// All of them come from this connection, which need not hear them again.
+    /// All of them come from this connection, which need not hear them again: it said them at these clocks.
     pub only_from: Option<FollowerId>,
     /// Those that live on this node, with their owners, for the other nodes.
     pub local: Vec<Local>,
@@ -491,6 +491,8 @@ impl Presence {
         }
         let mut flush = Flush::default();
         let mut holders = BTreeSet::new();
+        // By one clock: its owner takes over what it hears, and a server that is started again knows no other clock than the owner's.
+        let mut is_ahead = false;
         for client in std::mem::take(&mut self.changed) {
             let (entry, local) = match self.entries.get(&client) {
                 Some(known) => {
@@ -499,6 +501,7 @@ impl Presence {
                         Holder::There(_) => None,
                     };
                     holders.insert(follower);
+                    is_ahead |= follower.is_some() && held.owner.is_some() && held.clock == held.said + 1;
                     // It was raised for newcomers since its owner said it.
                     if let Some(follower) = follower
                         && known.owner.is_some()
@@ -524,7 +527,7 @@ impl Presence {
         let of_bytes = for_all(PAUSE_PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX));
         let pause = (for_all(PAUSE_PER_RECEIVER) + of_bytes).min(self.interval_max).max(of_bytes);
         self.next_flush = Some(now + pause);
-        if holders.len() == 1 {
+        if holders.len() == 1 && !is_ahead {
             flush.only_from = holders.into_iter().next().flatten();
         }
         if flush.only_from.is_some() {
