@@ -501,7 +501,7 @@ impl Presence {
                         Holder::There(_) => None,
                     };
                     holders.insert(follower);
-                    is_ahead |= follower.is_some() && held.owner.is_some() && held.clock == held.said + 1;
+                    is_ahead |= follower.is_some() && known.owner.is_some() && known.clock == known.said + 1;
                     // It was raised for newcomers since its owner said it.
                     if let Some(follower) = follower
                         && known.owner.is_some()
