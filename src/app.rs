@@ -36,8 +36,8 @@ use actix_web::web::Data;
 use actix_web::{App, HttpRequest, HttpResponse};
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::{Clock, SystemClock};
-use contextnexus_actors::directory::Documents;
-use contextnexus_actors::directory::messages::DrainAll;
+use contextnexus_actors::document::live::Documents;
+use contextnexus_actors::hosting::messages::DrainAll;
 use contextnexus_actors::ids::NodeId;
 use contextnexus_actors::ports::Ports;
 use contextnexus_actors::ports::memory_bus::MemoryBus;
@@ -335,7 +335,7 @@ async fn drain(config: &Config, actors: &Actors, sockets: &Sockets, handle: &Ser
     let patience = Duration::from_secs(config.server.drain_s);
     sockets.accept(false);
     actors.services.drain();
-    let committed = actors.threads.directory().send(DrainAll { patience });
+    let committed = actors.threads.documents().send(DrainAll { patience });
     if committed.await.is_err() {
         tracing::error!("the directory of documents is gone; what is not committed was not acknowledged");
     }
@@ -390,7 +390,7 @@ impl Actors {
         };
         let threads = Threads::start(config.workers(), ports.clone(), postgres_log);
         let services =
-            Services::new(ports.clone(), threads.directory().clone(), config.server.connections_per_user_max);
+            Services::new(ports.clone(), threads.documents().clone(), config.server.connections_per_user_max);
         Ok(Self { ports: ports, services: Arc::new(services), threads: Arc::new(threads) })
     }
 }
@@ -449,7 +449,7 @@ fn rest(config: &Config, database: &Database, actors: &Actors, origins: Origins)
     Ok(Rest {
         database: database.clone(),
         authority: actors.ports.authority.clone(),
-        documents: Arc::new(Documents::new(actors.threads.directory().clone(), actors.ports.clone())),
+        documents: Arc::new(Documents::new(actors.threads.documents().clone(), actors.ports.clone())),
         budgets: actors.ports.budgets.clone(),
         clock: actors.ports.clock.clone(),
         passwords: Passwords::start_with(auth.password_threads, auth.password_queue_max)?,

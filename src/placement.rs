@@ -7,21 +7,22 @@
 
 use crate::postgres::operation_log::PostgresLog;
 use actix::{Addr, Arbiter, ArbiterHandle};
-use contextnexus_actors::directory::messages::Host;
-use contextnexus_actors::directory::{self, Directory};
+use contextnexus_actors::document::actor::DocumentActor;
+use contextnexus_actors::hosting::messages::RunOn;
+use contextnexus_actors::hosting::{self, Host};
 use contextnexus_actors::ports::Ports;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Starts the directory, its documents and the log writer where they belong.
+/// Starts the documents' host and the log writer where they belong.
 pub struct Threads {
-    directory: Addr<Directory>,
+    documents: Addr<Host<DocumentActor>>,
     log: Arc<PostgresLog>,
     /// With one worker: the thread that has taken the documents and the log writer in.
-    host: Option<Mutex<Option<ArbiterHandle>>>,
+    shared: Option<Mutex<Option<ArbiterHandle>>>,
 }
 
 impl Threads {
-    /// For so many workers. To be called on the main thread; `world` writes to `log`.
+    /// For so many workers. To be called on the main thread; `ports.log` is `log`.
     pub fn start(workers: usize, ports: Ports, log: Arc<PostgresLog>) -> Self {
         let is_one = workers == 1;
         let of_documents: Vec<ArbiterHandle> =
@@ -29,27 +30,27 @@ impl Threads {
         if !is_one {
             log.run();
         }
-        Self { directory: directory::start(ports, of_documents), log, host: is_one.then(Mutex::default) }
+        Self { documents: hosting::start(ports, of_documents), log, shared: is_one.then(Mutex::default) }
     }
 
     /// To be called on each worker's thread before it serves.
     pub fn worker_starts(&self) {
-        let Some(host) = &self.host else { return };
-        let mut host = host.lock().unwrap_or_else(PoisonError::into_inner);
-        if host.as_ref().is_some_and(ArbiterHandle::alive) {
+        let Some(shared) = &self.shared else { return };
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.as_ref().is_some_and(ArbiterHandle::alive) {
             return; // only its services are made anew
         }
         let here = Arbiter::current();
         // No socket of this thread is served yet, so its mailbox has room.
-        if let Err(error) = self.directory.try_send(Host(here.clone())) {
+        if let Err(error) = self.documents.try_send(RunOn(here.clone())) {
             tracing::error!("documents stay on the main thread: {error}");
         }
         self.log.run();
-        *host = Some(here);
+        *shared = Some(here);
     }
 
     /// The documents of this node.
-    pub fn directory(&self) -> &Addr<Directory> {
-        &self.directory
+    pub fn documents(&self) -> &Addr<Host<DocumentActor>> {
+        &self.documents
     }
 }

@@ -307,7 +307,10 @@ async fn standings(
 ) -> Result<Vec<(RightInUse, Standing)>, StoreError> {
     let sessions: Vec<Uuid> = rights.iter().map(|right| right.user_session.0).collect();
     let users: Vec<Uuid> = rights.iter().map(|right| right.user.0).collect();
-    let documents: Vec<Uuid> = rights.iter().map(|right| right.document.0).collect();
+    let document = |right: &RightInUse| match right.place {
+        Place::Document(document) => document,
+    };
+    let documents: Vec<Uuid> = rights.iter().map(|right| document(right).0).collect();
     let rows = sqlx::query!(
         r#"select held.n as "n!", s.id as "session?", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
                   extract(epoch from s.expires_at - now())::float8 as "lasts_s?",
@@ -333,6 +336,7 @@ async fn standings(
     let mut standings = HashMap::with_capacity(rows.len());
     for row in rows {
         let Some(&right) = usize::try_from(row.n - 1).ok().and_then(|place| rights.get(place)) else { continue };
+        let document = document(&right);
         let standing = if row.session.is_none() {
             Standing::SessionEnded
         } else {
@@ -343,11 +347,11 @@ async fn standings(
                 scope: &scope(row.scope_document, row.scope_role.as_deref())?,
                 only_read: row.archived == Some(true) || row.read_only,
             };
-            match (row.project, role_in(right.document, facts)) {
+            match (row.project, role_in(document, facts)) {
                 (Some(_), None) => Standing::Forbidden,
                 (Some(project), Some(role)) if !row.deleted => {
                     let until = row.lasts_s.and_then(|lasts_s| ends(at, lasts_s));
-                    Standing::Granted(Grant { document: right.document, project: ProjectId(project), role, until })
+                    Standing::Granted(Grant { document, project: ProjectId(project), role, until })
                 }
                 (Some(_), Some(_)) => Standing::Deleted,
                 (None, _) => Standing::Gone,

@@ -9,7 +9,7 @@ use contextnexus::tokens;
 use contextnexus_actors::access::{Caller, Role, Scope, Token};
 use contextnexus_actors::clock::SystemClock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, UserId, UserSessionId};
-use contextnexus_actors::ports::{AccessDenied, Authority, RightInUse, RoomName, Standing};
+use contextnexus_actors::ports::{AccessDenied, Authority, Place, RightInUse, RoomName, Standing};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,7 +195,7 @@ async fn an_applications_own_user_opens_what_its_ticket_says() {
         let caller = house.authority.authenticate(&token).await.expect("a document token is good again and again");
         assert_eq!(house.authority.open(&caller, &RoomName::Id(document)).await.expect("open").role, Role::Editor);
     }
-    let held = RightInUse { user_session, user, document };
+    let held = RightInUse { user_session, user, place: Place::Document(document) };
     let rechecked = house.authority.recheck(house.tenant.id, None, &[held]).await.expect("recheck");
     assert!(matches!(rechecked.standings[..], [(_, Standing::Granted(grant))] if grant.role == Role::Editor));
 }
@@ -383,7 +383,7 @@ async fn a_look_reads_a_few_rows_however_many_there_are() {
         let caller = authority.authenticate(&token).await.expect("a token");
         let grant = authority.open(&caller, &named("document-7")).await.expect("a document");
         authority.open(&caller, &RoomName::Id(grant.document)).await.expect("the same");
-        let held = RightInUse { user_session, user, document: grant.document };
+        let held = RightInUse { user_session, user, place: Place::Document(grant.document) };
         authority.recheck(house.tenant.id, None, &[held]).await.expect("rights");
     }
     for ((table, after), (_, before)) in read().await.into_iter().zip(before) {
@@ -432,8 +432,8 @@ async fn every_change_of_a_right_in_use_is_seen_once() {
     house.tenant.sql("update users set is_tenant_admin = true where tenant_id = $1 and id = $2", &[admin.0]).await;
     let admins = house.caller(admin).await.user_session;
     let held = [
-        RightInUse { user_session, user: editor, document },
-        RightInUse { user_session: admins, user: admin, document },
+        RightInUse { user_session, user: editor, place: Place::Document(document) },
+        RightInUse { user_session: admins, user: admin, place: Place::Document(document) },
     ];
     let mut since = None;
     let mut look = async || -> Option<(Standing, Standing)> {

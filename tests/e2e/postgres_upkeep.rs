@@ -5,7 +5,7 @@ use crate::support::rest::{Company, TestApp, typing};
 use contextnexus::config::Retention;
 use contextnexus::workers::upkeep::{self, Removed};
 use contextnexus_actors::ids::DocumentId;
-use contextnexus_actors::ports::RightInUse;
+use contextnexus_actors::ports::{Place, RightInUse};
 use serde_json::Value;
 
 const RETENTION: Retention = Retention { idempotency_keys_h: 24, ended_sessions_days: 30, upkeep_interval_s: 3600 };
@@ -84,7 +84,7 @@ async fn a_session_with_an_open_document_is_active_and_its_row_is_written_once_a
     let held = RightInUse {
         user_session: company.editor.user_session,
         user: company.editor.user,
-        document: DocumentId(company.document),
+        place: Place::Document(DocumentId(company.document)),
     };
     let written = "select count(*) from user_sessions where last_activity_at > now() - interval '1 minute'";
     assert_eq!(count(&db, written).await, 0);

@@ -18,7 +18,8 @@ use contextnexus::tokens;
 use contextnexus_actors::access::Role;
 use contextnexus_actors::budget::Budgets;
 use contextnexus_actors::clock::{Clock, SystemClock};
-use contextnexus_actors::directory::{self, Documents};
+use contextnexus_actors::document::live::Documents;
+use contextnexus_actors::hosting;
 use contextnexus_actors::ids::{NodeId, ProjectId, TenantId, UserId, UserSessionId};
 use contextnexus_actors::limits::Limits;
 use contextnexus_actors::ports::Authority;
@@ -144,7 +145,7 @@ impl TestApp {
             budgets: Budgets::of(&limits),
             limits: Arc::new(limits),
         };
-        let directory = directory::start(world.clone(), vec![actix::Arbiter::current()]);
+        let directory = hosting::start(world.clone(), vec![actix::Arbiter::current()]);
         let rest = Rest {
             database: database.clone(),
             authority: Arc::clone(&authority),

@@ -3,14 +3,12 @@
 use super::follower::Follower;
 use super::follower_output::FollowerOutput;
 use super::follower_outputs::FollowerOutputs;
-use super::messages::{
-    Deliver, Drain, Effect, HeadMoved, Input, Join, JoinRefused, Leave, Read, Regrant, Renew, Unload, Write,
-};
+use super::messages::{Deliver, Effect, Input, Join, JoinRefused, Leave, Read, Renew, Write};
 use super::replica::{ReplicaError, Unverified};
 use super::state::{DocumentState, HeadDecision, Unsound};
 use super::{FollowerId, close, storage};
-use crate::directory::messages::{Resign, Resigned};
-use crate::directory::{Directory, Noticeboard};
+use crate::hosting::messages::{Drain, Ended, HeadMoved, Regrant, Resign, Unload};
+use crate::hosting::{Host, HostedKey, Instance, Noticeboard, Status};
 use crate::ids::{AppendId, DocumentKey, Position, UserId, UserSessionId};
 use crate::ports::Ports;
 use crate::ports::authority::RightInUse;
@@ -21,7 +19,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use contextnexus_gate::encode_awareness;
 use futures_util::stream;
-use metrics::{Counter, counter};
+use metrics::Counter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,21 +27,23 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 mod deciding;
+mod hosted;
 
-/// Room for the messages of the directory and of HTTP, beside the two that each connection may have under way.
+/// Room for the messages of the host and of HTTP, beside the two that each connection may have under way.
 const MAILBOX_CAPACITY: usize = 256;
 
 /// One open document.
 pub struct DocumentActor {
     key: DocumentKey,
     ports: Ports,
-    directory: Addr<Directory>,
+    instance: Instance,
+    host: Addr<Host<Self>>,
     noticeboard: Arc<Noticeboard>,
     /// `None` until loaded, and after loading failed.
     state: Option<DocumentState>,
     failed: Option<JoinRefused>,
     outputs: FollowerOutputs,
-    /// Under which right each is here, for the directory.
+    /// Under which right each is here, for the host.
     rights: BTreeMap<FollowerId, (UserId, UserSessionId)>,
     /// Connections whose window is full: answered when it is not.
     parked: Vec<(FollowerId, oneshot::Sender<()>)>,
@@ -52,7 +52,7 @@ pub struct DocumentActor {
     /// Apart from the other, which is armed many times a second.
     rights_timer: Option<(Instant, SpawnHandle)>,
     idle_timer: Option<SpawnHandle>,
-    /// Messages that the directory routed here; unloading needs its count to be the same.
+    /// Messages that the host routed here; unloading needs its count to be the same.
     routed: u64,
     draining: Option<oneshot::Sender<()>>,
     /// What is mended before anybody loads the document anew.
@@ -71,34 +71,6 @@ pub struct DocumentActor {
 }
 
 impl DocumentActor {
-    /// Not loaded yet.
-    pub fn new(key: DocumentKey, ports: Ports, directory: Addr<Directory>, noticeboard: Arc<Noticeboard>) -> Self {
-        let (drained, events) = mpsc::channel(1); // one wake-up covers all who have drained
-        Self {
-            key,
-            ports: ports,
-            directory,
-            noticeboard: noticeboard,
-            state: None,
-            failed: None,
-            outputs: FollowerOutputs::new(drained),
-            rights: BTreeMap::new(),
-            parked: Vec::new(),
-            drained_events: Some(events),
-            timer: None,
-            rights_timer: None,
-            idle_timer: None,
-            routed: 0,
-            draining: None,
-            unsound: Vec::new(),
-            snapshot_due: None,
-            is_aside: false,
-            deferred: Vec::new(),
-            turn: Duration::ZERO,
-            fanout: counter!("contextnexus_fanout_total"),
-        }
-    }
-
     fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<Self>) {
         for effect in effects {
             self.perform_one(effect, ctx);
@@ -193,8 +165,13 @@ impl DocumentActor {
         if let Some(is_stored) = self.snapshot_due.take() {
             return self.snapshot(is_stored, ctx); // and then again
         }
-        self.noticeboard.stands_at(state.stands_at());
-        self.noticeboard.counts(state.waiting().1, state.bytes(), state.recent_bytes(), self.outputs.is_empty());
+        self.noticeboard.set_status(Status {
+            position: state.stands_at(),
+            waiting_bytes: state.waiting().1,
+            bytes: state.bytes(),
+            recent_bytes: state.recent_bytes(),
+            is_idle: self.outputs.is_empty(),
+        });
         if !self.parked.is_empty() {
             let parked = std::mem::take(&mut self.parked);
             for (follower, answer) in parked {
@@ -301,7 +278,7 @@ impl DocumentActor {
         let Some(state) = &self.state else { return };
         let rights: Vec<RightInUse> = state
             .rights()
-            .map(|(user, session)| RightInUse { user_session: session, user, document: self.key.document })
+            .map(|(user, session)| RightInUse { user_session: session, user, place: self.key.place() })
             .collect();
         let position = state.position();
         let (ports, key) = (self.ports.clone(), self.key);
@@ -420,14 +397,14 @@ impl DocumentActor {
     }
 
     fn resign_and_stop(&mut self, ctx: &mut Context<Self>) {
-        let resigned = Resigned { key: self.key, noticeboard: self.noticeboard.clone() };
+        let ended = Ended { key: self.key, instance: self.instance };
         let unsound = std::mem::take(&mut self.unsound);
-        let (ports, key, directory) = (self.ports.clone(), self.key, self.directory.clone());
+        let (ports, key, host) = (self.ports.clone(), self.key, self.host.clone());
         let told = async move {
             for unsound in unsound {
                 storage::mend(&ports, key, unsound).await;
             }
-            directory.send(resigned).await
+            host.send(ended).await
         };
         ctx.spawn(told.into_actor(self).map(|_, _, ctx| ctx.stop()));
     }
@@ -466,8 +443,8 @@ impl DocumentActor {
     }
 
     fn resign(&mut self, ctx: &mut Context<Self>) {
-        let resign = Resign { key: self.key, noticeboard: self.noticeboard.clone(), routed: self.routed };
-        let agreed = self.directory.send(resign).into_actor(self);
+        let resign = Resign { key: self.key, instance: self.instance, heard: self.routed };
+        let agreed = self.host.send(resign).into_actor(self);
         ctx.spawn(agreed.map(|agreed, actor, ctx| match agreed {
             _ if actor.failed.is_some() => {} // it stops when it is mended
             Ok(true) => ctx.stop(),

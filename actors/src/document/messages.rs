@@ -8,9 +8,8 @@ use crate::access::Role;
 use crate::budget::Share;
 use crate::ids::{Position, UserId, UserSessionId};
 use crate::outbox::Outbox;
-use crate::ports::authority::{RightInUse, Standing};
 use crate::ports::documents::{ReadRefused, WriteRefused, Writer, Written};
-use crate::ports::log::{Authorship, Head, IdempotencyKey, NewRow, Quarantine};
+use crate::ports::log::{Authorship, IdempotencyKey, NewRow, Quarantine};
 use crate::protocol::Dialect;
 use actix::Message;
 use bytes::Bytes;
@@ -183,21 +182,6 @@ impl Input {
 #[rtype(result = "()")]
 pub struct Leave(pub FollowerId);
 
-/// Memory is short: unload now if nobody is connected.
-#[derive(Message, Debug, Clone, Copy)]
-#[rtype(result = "()")]
-pub struct Unload;
-
-/// A right in use changed.
-#[derive(Message, Debug, Clone)]
-#[rtype(result = "()")]
-pub struct Regrant(pub Vec<(RightInUse, Standing)>);
-
-/// The head in PostgreSQL is not where this document stands.
-#[derive(Message, Debug, Clone, Copy)]
-#[rtype(result = "()")]
-pub struct HeadMoved(pub Head);
-
 /// An HTTP write; answered once committed.
 #[derive(Message, Debug)]
 #[rtype(result = "Result<Written, WriteRefused>")]
@@ -214,14 +198,6 @@ pub struct Write {
 #[derive(Message, Debug)]
 #[rtype(result = "Result<(Position, Bytes), ReadRefused>")]
 pub struct Read;
-
-/// Commit what waits, then close every follower with 1012 and end. Answered when nothing waits any more.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Drain {
-    /// How long to wait for commits.
-    pub patience: Duration,
-}
 
 /// What the state wants done, in order.
 #[derive(Debug)]

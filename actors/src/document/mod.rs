@@ -15,6 +15,7 @@ pub mod batch;
 pub mod follower;
 pub mod follower_output;
 pub mod follower_outputs;
+pub mod live;
 pub mod messages;
 pub mod pieces;
 pub mod presence;

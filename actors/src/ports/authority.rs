@@ -33,8 +33,15 @@ pub struct RightInUse {
     pub user_session: UserSessionId,
     /// Whose session.
     pub user: UserId,
-    /// In which document.
-    pub document: DocumentId,
+    /// Where it holds.
+    pub place: Place,
+}
+
+/// What a right is in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Place {
+    /// A document.
+    Document(DocumentId),
 }
 
 /// The answer of [`Authority::recheck`].

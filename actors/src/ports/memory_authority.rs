@@ -1,7 +1,7 @@
 //! Tokens and grants in memory: for simulations, and for tests of whoever uses the port. They keep the contract to the letter and
 //! nothing for longer than the process lives.
 
-use super::authority::{AccessDenied, Authority, Rechecked, RightInUse, RoomName, Standing};
+use super::authority::{AccessDenied, Authority, Place, Rechecked, RightInUse, RoomName, Standing};
 use crate::access::{Caller, Grant, Role, Scope, Token};
 use crate::ids::{DocumentId, ProjectId, TenantId, UserId, UserSessionId};
 use async_trait::async_trait;
@@ -106,11 +106,12 @@ impl Authority for MemoryAuthority {
             if grants.ended.contains(&right.user_session) {
                 return Standing::SessionEnded;
             }
-            let project = grants.rooms.values().find(|(document, _)| *document == right.document).map(|(_, p)| *p);
-            match (grants.roles.get(&(right.user, right.document)), project) {
+            let Place::Document(document) = right.place;
+            let project = grants.rooms.values().find(|(id, _)| *id == document).map(|(_, project)| *project);
+            match (grants.roles.get(&(right.user, document)), project) {
                 (Some(role), Some(project)) => {
                     let until = grants.until.get(&right.user_session).copied();
-                    Standing::Granted(Grant { document: right.document, project, role: *role, until })
+                    Standing::Granted(Grant { document, project, role: *role, until })
                 }
                 _ => Standing::Forbidden,
             }

@@ -22,7 +22,7 @@ use crate::ids::NodeId;
 use crate::limits::Limits;
 use std::sync::Arc;
 
-pub use authority::{AccessDenied, Authority, Rechecked, RightInUse, RoomName, Standing};
+pub use authority::{AccessDenied, Authority, Place, Rechecked, RightInUse, RoomName, Standing};
 pub use bus::{Bus, BusEvent, BusMessage, Subscription};
 pub use documents::{LiveDocuments, ReadRefused, WriteRefused, Writer, Written};
 pub use log::{

@@ -7,11 +7,11 @@ use super::{Authentication, Opening, Services};
 use crate::access::{Caller, Grant, Token};
 use crate::budget::Share;
 use crate::counted::Counted;
-use crate::directory::messages::Route;
 use crate::document::actor::DocumentActor;
 use crate::document::follower_output::scope;
 use crate::document::messages::{Attachments, Deliver, Detached, Join, JoinRefused, Leave, Renew};
 use crate::document::{FollowerId, close};
+use crate::hosting::messages::Route;
 use crate::ids::{DocumentKey, SessionId, UserId};
 use crate::outbox::Outbox;
 use crate::ports::authority::{AccessDenied, RoomName};
@@ -381,7 +381,7 @@ async fn open_room(
     // An instance that ends in the very moment of the join is replaced by the next.
     for _ in 0..3 {
         let waits = Counted::in_gauge("contextnexus_directory_waiting");
-        let routed = services.directory.send(Route(key)).await.map_err(|_| AccessDenied::Unavailable)?;
+        let routed = services.documents.send(Route(key)).await.map_err(|_| AccessDenied::Unavailable)?;
         drop(waits);
         match routed.send(join.clone()).await {
             Ok(Ok(())) => return Ok(Opened { caller, key, document: routed, may_write: grant.role.may_write() }),

@@ -15,7 +15,8 @@ mod tests;
 pub use actor::{SessionActor, start};
 
 use crate::access::Token;
-use crate::directory::Directory;
+use crate::document::actor::DocumentActor;
+use crate::hosting::Host;
 use crate::ids::{SessionId, UserId};
 use crate::outbox::Outbox;
 use crate::ports::Ports;
@@ -77,7 +78,7 @@ pub struct Services {
     /// The ports.
     pub ports: Ports,
     /// The documents.
-    pub directory: Addr<Directory>,
+    pub documents: Addr<Host<DocumentActor>>,
     /// Connections of one user on this node.
     pub connections_per_user_max: usize,
     draining: AtomicBool,
@@ -89,10 +90,10 @@ pub struct Services {
 
 impl Services {
     /// Nobody is connected.
-    pub fn new(ports: Ports, directory: Addr<Directory>, connections_per_user_max: usize) -> Self {
+    pub fn new(ports: Ports, documents: Addr<Host<DocumentActor>>, connections_per_user_max: usize) -> Self {
         Self {
             ports: ports,
-            directory,
+            documents,
             connections_per_user_max,
             draining: AtomicBool::new(false),
             users: Mutex::default(),

@@ -187,7 +187,7 @@ fn rights_are_looked_at_again_when_the_batch_is_formed() {
     let right = crate::ports::authority::RightInUse {
         user_session: crate::ids::UserSessionId(uuid::Uuid::from_u128(1)),
         user: crate::ids::UserId(uuid::Uuid::from_u128(1)),
-        document: bench.key.document,
+        place: crate::ports::authority::Place::Document(bench.key.document),
     };
     let grant = crate::access::Grant {
         document: bench.key.document,

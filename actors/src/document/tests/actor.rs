@@ -5,10 +5,12 @@ use crate::access::{Role, Token};
 use crate::aside::{Aside, Inline, Job};
 use crate::budget::Budgets;
 use crate::clock::{Clock, SystemClock};
-use crate::directory::messages::Route;
-use crate::directory::{self, Documents};
 use crate::document::FollowerId;
+use crate::document::actor::DocumentActor;
+use crate::document::live::Documents;
 use crate::document::messages::{Deliver, Detached, Input, Join};
+use crate::hosting;
+use crate::hosting::messages::Route;
 use crate::ids::{DocumentId, DocumentKey, NodeId, SessionId, TenantId, UserId, UserSessionId};
 use crate::limits::Limits;
 use crate::outbox::{Drained, Outbox};
@@ -59,7 +61,7 @@ fn ports(log: &MemoryLog, limits: Limits) -> Ports {
 /// A node over this log, in which documents unload after so many seconds.
 fn node(log: &MemoryLog, document_idle_s: u64) -> Documents {
     let ports = ports(log, Limits { document_idle_s, ..Limits::default() });
-    Documents::new(directory::start(ports.clone(), Vec::new()), ports)
+    Documents::new(hosting::start::<DocumentActor>(ports.clone(), Vec::new()), ports)
 }
 
 /// A connection with this outbox.
@@ -104,7 +106,7 @@ async fn who_drains_as_a_decision_goes_aside_is_brought_up_to_date() {
     log.create(KEY);
     let aside = Arc::new(HeldBack::default());
     let ports = Ports { aside: aside.clone(), ..ports(&log, Limits::default()) };
-    let directory = directory::start(ports.clone(), Vec::new());
+    let directory = hosting::start::<DocumentActor>(ports.clone(), Vec::new());
     let document = directory.send(Route(KEY)).await.unwrap();
     let documents = Documents::new(directory, ports);
     let outbox = Arc::new(Outbox::new(10_000));
@@ -145,7 +147,7 @@ async fn a_flood_leaves_the_other_tasks_of_the_thread_their_turn() {
     let log = MemoryLog::new();
     log.create(KEY);
     let ports = ports(&log, Limits::default());
-    let directory = directory::start(ports, Vec::new());
+    let directory = hosting::start::<DocumentActor>(ports, Vec::new());
     let document = directory.send(Route(KEY)).await.unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let floods: Vec<_> = (0..4)
@@ -235,7 +237,7 @@ async fn what_takes_long_holds_up_its_own_document_alone_and_nothing_is_lost_or_
     log.create(other);
     let aside = Arc::new(HeldBack::default());
     let ports = Ports { aside: aside.clone(), ..ports(&log, Limits::default()) };
-    let documents = Arc::new(Documents::new(directory::start(ports.clone(), Vec::new()), ports));
+    let documents = Arc::new(Documents::new(hosting::start::<DocumentActor>(ports.clone(), Vec::new()), ports));
     let write = |key, update| {
         let documents = documents.clone();
         actix::spawn(async move { documents.write(key, WRITER, update, None).await.map(|written| written.seq) })
@@ -278,7 +280,7 @@ async fn a_document_whose_long_work_panics_ends_and_is_there_again() {
     let log = MemoryLog::new();
     log.create(KEY);
     let ports = Ports { aside: Arc::new(Breaks(AtomicBool::new(true))), ..ports(&log, Limits::default()) };
-    let documents = Documents::new(directory::start(ports.clone(), Vec::new()), ports);
+    let documents = Documents::new(hosting::start::<DocumentActor>(ports.clone(), Vec::new()), ports);
     let update = Editor::new(1).type_at(0, &"a long text ".repeat(100_000));
     assert!(documents.write(KEY, WRITER, update.clone(), None).await.is_err(), "its instance ends over it");
     let started = Instant::now();
@@ -313,7 +315,7 @@ async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
     log.create(KEY);
     let clock = Arc::new(Breaking(AtomicBool::new(false)));
     let ports = Ports { clock: clock.clone(), ..ports(&log, Limits::default()) };
-    let document = directory::start(ports, Vec::new()).send(Route(KEY)).await.unwrap();
+    let document = hosting::start::<DocumentActor>(ports, Vec::new()).send(Route(KEY)).await.unwrap();
     let outbox = Arc::new(Outbox::new(1 << 20));
     let join = joins(outbox.clone());
     let follower = join.follower;
@@ -330,7 +332,7 @@ async fn a_document_that_ends_by_a_defect_leaves_nobody_connected() {
 #[actix::test]
 async fn whoever_comes_while_the_node_goes_is_told_that_it_restarts() {
     let ports = ports(&MemoryLog::new(), Limits::default());
-    let services = Arc::new(Services::new(ports.clone(), directory::start(ports, Vec::new()), 10));
+    let services = Arc::new(Services::new(ports.clone(), hosting::start::<DocumentActor>(ports, Vec::new()), 10));
     services.drain();
     let outbox = Arc::new(Outbox::new(1 << 20));
     let opening = Opening {

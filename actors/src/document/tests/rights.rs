@@ -2,6 +2,7 @@ use super::bench::{Bench, Editor, Sent};
 use crate::access::{Grant, Role};
 use crate::document::close;
 use crate::document::messages::{Effect, Input, Renew};
+use crate::hosting::HostedKey;
 use crate::ids::{ProjectId, UserId, UserSessionId};
 use crate::ports::authority::{RightInUse, Standing};
 use crate::protocol::Dialect;
@@ -21,7 +22,7 @@ fn user_session(number: u128) -> UserSessionId {
 
 impl Bench {
     fn stands(&mut self, number: u128, standing: Standing) {
-        let right = RightInUse { user_session: user_session(number), user: user(number), document: self.key.document };
+        let right = RightInUse { user_session: user_session(number), user: user(number), place: self.key.place() };
         let effects = self.state.regrant(&[(right, standing)], self.now);
         self.perform(effects);
         self.log_answers();
