@@ -337,7 +337,7 @@ async fn drain(config: &Config, actors: &Actors, sockets: &Sockets, handle: &Ser
     actors.services.drain();
     let committed = actors.threads.documents().send(DrainAll { patience });
     if committed.await.is_err() {
-        tracing::error!("the directory of documents is gone; what is not committed was not acknowledged");
+        tracing::error!("the host of the documents is gone; what is not committed was not acknowledged");
     }
     sockets.close_all(patience / 4);
     let emptied = async {

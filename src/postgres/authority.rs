@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use contextnexus_actors::access::{Caller, Grant, Role, Scope, Token};
 use contextnexus_actors::clock::Clock;
 use contextnexus_actors::ids::{DocumentId, ProjectId, TenantId};
-use contextnexus_actors::ports::{AccessDenied, Authority, Rechecked, RightInUse, RoomName, Standing};
+use contextnexus_actors::ports::{AccessDenied, Authority, Place, Rechecked, RightInUse, RoomName, Standing};
 use contextnexus_actors::report;
 use contextnexus_actors::room::{self, NameRefused};
 use std::collections::{BTreeSet, HashMap};

@@ -43,7 +43,7 @@ pub struct RedisBus {
     link: AbortHandle,
 }
 
-/// Access changes that wait for the directory of a node. It looks by itself twice a second: more that wait say nothing new.
+/// Access changes that wait for a node. It polls by itself twice a second, so more that wait would say nothing new.
 const ACCESS_MAX: usize = 256;
 /// A subscription is answered after so long, active or not: a document is not to wait for Redis.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(1);

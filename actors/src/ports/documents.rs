@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::time::Instant;
 
-/// Live documents as HTTP reaches them. Implemented over the directory actor.
+/// Live documents as HTTP reaches them. Implemented over the documents' host.
 #[async_trait]
 pub trait LiveDocuments: Send + Sync + 'static {
     /// Writes one v1 update, all or nothing. Answers once PostgreSQL has committed it and the document has folded it.

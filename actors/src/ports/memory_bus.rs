@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
-/// Access changes that wait for the directory of a node. It looks by itself twice a second: more that wait say nothing new.
+/// Access changes that wait for a node. It polls by itself twice a second, so more that wait would say nothing new.
 const ACCESS_MAX: usize = 256;
 
 /// What the nodes of one process share.
