@@ -331,9 +331,15 @@ async fn the_server_knows_its_schema_and_refuses_any_other() {
     let last = migrate::version_needed();
     for (what, statement, expected) in [
         ("newer", "insert into _sqlx_migrations values (9999, 'x', now(), true, '', 0)", "newer"),
-        ("half applied", "update _sqlx_migrations set success = false where version = 2", "in part"),
-        ("changed", "update _sqlx_migrations set checksum = 'x' where version = 1", "other contents"),
-        ("behind", "delete from _sqlx_migrations where version > 1", "contextnexus migrate"),
+        ("half applied", "update _sqlx_migrations set success = false where version = 102", "in part"),
+        ("changed", "update _sqlx_migrations set checksum = 'x' where version = 101", "other contents"),
+        ("behind", "delete from _sqlx_migrations where version > 101", "contextnexus migrate"),
+        (
+            "before the first release",
+            "truncate _sqlx_migrations;
+             insert into _sqlx_migrations select n, 'x', now(), true, '', 0 from generate_series(1, 22) n",
+            "at schema 22, of a ContextNexus from before the first release",
+        ),
     ] {
         let mut tx = superuser.begin().await.expect("begin");
         sqlx::raw_sql("create table kept as table _sqlx_migrations").execute(&mut *tx).await.expect("keep");
@@ -351,7 +357,7 @@ async fn the_server_knows_its_schema_and_refuses_any_other() {
             .expect("put back");
     }
     migrate::check(&database).await.expect("as before");
-    assert!(last >= 5);
+    assert!(last >= 106);
 
     let hide = "revoke select on _sqlx_migrations from contextnexus_application"; // as it is for who is no member
     sqlx::raw_sql(hide).execute(&mut superuser).await.expect(hide);
