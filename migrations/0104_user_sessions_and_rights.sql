@@ -50,7 +50,7 @@ grant update (name, expires_at, redeemed_at, revoked_at, last_activity_at) on us
 
 -- The user sessions that open something now, with what their user is. The only place that says when a user session
 -- ends.
-create view sessions_in_force with (security_invoker = true) as
+create view user_sessions_in_force with (security_invoker = true) as
 select s.tenant_id, s.id, s.user_id, s.kind, s.token_hash, s.document_id, s.role, s.last_activity_at,
        least(s.expires_at, parent.expires_at) as expires_at,
        u.kind as user_kind, u.is_tenant_admin
@@ -63,7 +63,7 @@ select s.tenant_id, s.id, s.user_id, s.kind, s.token_hash, s.document_id, s.role
    and (s.parent_id is null or (parent.revoked_at is null and parent.expires_at > now()))
    -- A ticket opens nothing before it is redeemed.
    and (s.kind <> 'ticket' or s.redeemed_at is not null);
-grant select on sessions_in_force to contextnexus_application;
+grant select on user_sessions_in_force to contextnexus_application;
 
 -- One number per tenant that rises with everything that may change somebody's right. Nodes poll this and nothing
 -- else.

@@ -30,25 +30,25 @@ create constraint trigger raise_access_epoch after update of read_only_since on 
 -- One row per user session and append. No foreign key and no second index: this is the hot path. Nothing is ever
 -- deleted.
 create table operations_log (
-    tenant_id    uuid not null,
-    document_id  uuid not null,
-    seq_from     bigint not null,
-    seq_to       bigint not null,
+    tenant_id        uuid not null,
+    document_id      uuid not null,
+    seq_from         bigint not null,
+    seq_to           bigint not null,
     -- By it the writer finds its rows after a COMMIT without an answer.
-    append_id    uuid not null,
-    tip          uuid not null,
-    session_id   uuid not null,
-    author_id    uuid,
-    relayed_by   uuid,
-    seen_seq     bigint not null,
+    append_id        uuid not null,
+    tip              uuid not null,
+    user_session_id  uuid not null,
+    author_id        uuid,
+    relayed_by       uuid,
+    seen_seq         bigint not null,
     -- 0: as they are, 1: lz4 block. `raw_bytes` is the length before compression; it bounds decompression.
-    codec        smallint not null,
-    raw_bytes    integer not null,
+    codec            smallint not null,
+    raw_bytes        integer not null,
     -- Each update as its length (u32, little endian) and its bytes. Empty: in quarantine.
-    updates      bytea not null,
+    updates          bytea not null,
     -- CRC-32 over document, numbers and the uncompressed updates with their lengths.
-    checksum     bigint not null,
-    at           timestamptz not null default clock_timestamp(),
+    checksum         bigint not null,
+    created_at       timestamptz not null default clock_timestamp(),
     primary key (tenant_id, document_id, seq_from)
 );
 alter table operations_log alter column updates set storage external; -- already compressed where that pays
@@ -82,19 +82,19 @@ grant update (verified_at) on document_snapshots to contextnexus_application;
 
 -- Updates that must not be folded again. Their author can download them.
 create table quarantine (
-    tenant_id    uuid not null,
-    document_id  uuid not null,
+    tenant_id        uuid not null,
+    document_id      uuid not null,
     -- BLAKE3 of the update: by it a resend is recognized.
-    update_hash  bytea not null check (octet_length(update_hash) = 32),
+    update_hash      bytea not null check (octet_length(update_hash) = 32),
     -- Its number in the log; null when it never entered.
-    seq          bigint check (seq > 0),
-    reason       text not null check (reason ~ '^[a-z_]{1,64}$'),
-    codec        smallint not null check (codec in (0, 1)),
-    raw_bytes    integer not null check (raw_bytes >= 0),
-    update       bytea not null,
-    session_id   uuid,
-    user_id      uuid,
-    created_at   timestamptz not null default now(),
+    seq              bigint check (seq > 0),
+    reason           text not null check (reason ~ '^[a-z_]{1,64}$'),
+    codec            smallint not null check (codec in (0, 1)),
+    raw_bytes        integer not null check (raw_bytes >= 0),
+    update           bytea not null,
+    user_session_id  uuid,
+    user_id          uuid,
+    created_at       timestamptz not null default now(),
     primary key (tenant_id, document_id, update_hash),
     foreign key (tenant_id, document_id) references content_items (tenant_id, id)
 );
@@ -154,10 +154,10 @@ create function changed_heads(tenant uuid, documents uuid[], seqs bigint[], tips
 begin
     perform set_config('app.current_tenant_id', tenant::text, true);
     return query
-    select held.document_id, h.seq, h.tip, h.deleted
-      from unnest(documents, seqs, tips) as held (document_id, seq, tip)
-      left join document_heads h on h.tenant_id = tenant and h.document_id = held.document_id
-     where h.document_id is null or h.deleted or h.seq <> held.seq or h.tip <> held.tip;
+    select known.document_id, h.seq, h.tip, h.deleted
+      from unnest(documents, seqs, tips) as known (document_id, seq, tip)
+      left join document_heads h on h.tenant_id = tenant and h.document_id = known.document_id
+     where h.document_id is null or h.deleted or h.seq <> known.seq or h.tip <> known.tip;
 end
 $$;
 grant execute on function changed_heads(uuid, uuid[], bigint[], uuid[]) to contextnexus_application;

@@ -22,10 +22,10 @@
 -- another, or does not exist.
 create function append_operations(
     tenant uuid,
-    documents uuid[], held_seqs bigint[], held_tips uuid[], new_seqs bigint[], append_ids uuid[],
+    documents uuid[], base_seqs bigint[], base_tips uuid[], new_seqs bigint[], append_ids uuid[],
     -- Per row; `row_documents` counts from 1 into `documents`.
-    row_documents bigint[], seq_froms bigint[], seq_tos bigint[], sessions uuid[], authors uuid[], relays uuid[],
-    seen_seqs bigint[], codecs smallint[], sizes integer[], frames bytea[], checksums bigint[],
+    row_documents bigint[], seq_froms bigint[], seq_tos bigint[], user_session_ids uuid[], author_ids uuid[],
+    relayed_by uuid[], seen_seqs bigint[], codecs smallint[], raw_bytes integer[], updates bytea[], checksums bigint[],
     -- Per idempotency key.
     key_documents bigint[], key_subjects uuid[], keys text[], key_hashes bytea[], key_seqs bigint[]
 ) returns table (document bigint, outcome text, seq bigint)
@@ -64,8 +64,8 @@ begin
     end if;
 
     for head in
-        select w.n, h.deleted, h.seq = w.held_seq and h.tip = w.held_tip as in_place
-          from unnest(documents, held_seqs, held_tips) with ordinality as w (document_id, held_seq, held_tip, n)
+        select w.n, h.deleted, h.seq = w.base_seq and h.tip = w.base_tip as in_place
+          from unnest(documents, base_seqs, base_tips) with ordinality as w (document_id, base_seq, base_tip, n)
           cross join lateral (select * from document_heads h
                                where h.tenant_id = tenant and h.document_id = w.document_id
                                  for no key update skip locked) as h
@@ -91,18 +91,18 @@ begin
     -- All of them exist and are locked. An upsert goes to each by the primary key, whatever the planner believes
     -- about the tables.
     insert into document_heads (tenant_id, document_id, seq, tip)
-    select tenant, documents[m.n], case when new_seqs[m.n] > held_seqs[m.n] then new_seqs[m.n] end, append_ids[m.n]
+    select tenant, documents[m.n], case when new_seqs[m.n] > base_seqs[m.n] then new_seqs[m.n] end, append_ids[m.n]
       from unnest(moved) as m (n)
         on conflict (tenant_id, document_id) do update set seq = excluded.seq, tip = excluded.tip;
-    insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, session_id, author_id,
+    insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, user_session_id, author_id,
                                 relayed_by, seen_seq, codec, raw_bytes, updates, checksum)
     select tenant, documents[r.n], case when r.seq_from > 0 then r.seq_from end,
            case when r.seq_to >= r.seq_from then r.seq_to end, append_ids[r.n], append_ids[r.n],
-           r.session_id, r.author_id, r.relayed_by, r.seen_seq, case when r.codec in (0, 1) then r.codec end,
+           r.user_session_id, r.author_id, r.relayed_by, r.seen_seq, case when r.codec in (0, 1) then r.codec end,
            case when r.raw_bytes >= 0 then r.raw_bytes end, r.updates, r.checksum
-      from unnest(row_documents, seq_froms, seq_tos, sessions, authors, relays, seen_seqs, codecs, sizes, frames,
-                  checksums)
-               as r (n, seq_from, seq_to, session_id, author_id, relayed_by, seen_seq, codec, raw_bytes, updates,
+      from unnest(row_documents, seq_froms, seq_tos, user_session_ids, author_ids, relayed_by, seen_seqs, codecs,
+                  raw_bytes, updates, checksums)
+               as r (n, seq_from, seq_to, user_session_id, author_id, relayed_by, seen_seq, codec, raw_bytes, updates,
                      checksum)
      where moves[r.n];
     if cardinality(keys) > 0 then
@@ -117,8 +117,9 @@ grant execute on function append_operations to contextnexus_application;
 
 -- The same decisions for one row of one document. Answers 'committed', 'behind' or 'deleted'.
 create function append_operation(
-    tenant uuid, document uuid, held_seq bigint, held_tip uuid, append_id uuid, seq_to bigint,
-    session uuid, author uuid, relay uuid, seen_seq bigint, codec smallint, size integer, frame bytea, checksum bigint
+    tenant uuid, document uuid, base_seq bigint, base_tip uuid, append_id uuid, seq_to bigint,
+    user_session_id uuid, author_id uuid, relayed_by uuid, seen_seq bigint, codec smallint, raw_bytes integer,
+    updates bytea, checksum bigint
 ) returns text
     language plpgsql volatile
     as $$
@@ -126,7 +127,7 @@ create function append_operation(
 declare
     head record;
 begin
-    if held_seq < 0 or seq_to <= held_seq or codec not in (0, 1) or size < 0 then
+    if base_seq < 0 or seq_to <= base_seq or codec not in (0, 1) or raw_bytes < 0 then
         raise exception 'an append whose numbers make no sense' using errcode = 'check_violation';
     end if;
     perform set_config('app.current_tenant_id', tenant::text, true);
@@ -134,7 +135,7 @@ begin
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
     end if;
-    select h.deleted, h.seq = held_seq and h.tip = held_tip as in_place into head
+    select h.deleted, h.seq = base_seq and h.tip = base_tip as in_place into head
       from document_heads h
      where h.tenant_id = tenant and h.document_id = document
        for no key update skip locked;
@@ -146,10 +147,10 @@ begin
         return 'behind';
     end if;
     update document_heads h set seq = seq_to, tip = append_id where h.tenant_id = tenant and h.document_id = document;
-    insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, session_id, author_id,
+    insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, user_session_id, author_id,
                                 relayed_by, seen_seq, codec, raw_bytes, updates, checksum)
-    values (tenant, document, held_seq + 1, seq_to, append_id, append_id, session, author, relay, seen_seq, codec,
-            size, frame, checksum);
+    values (tenant, document, base_seq + 1, seq_to, append_id, append_id, user_session_id, author_id, relayed_by,
+            seen_seq, codec, raw_bytes, updates, checksum);
     return 'committed';
 end
 $$;

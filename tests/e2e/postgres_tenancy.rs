@@ -39,8 +39,8 @@ async fn filled(database: &TestDatabase, slug: &str) -> crate::support::postgres
         "insert into user_sessions (tenant_id, id, user_id, kind, token_hash, expires_at)
          select $1, $2, $2, 'login', sha256($3::text::bytea), now() + interval '1 day' where $4 is not null",
         "update content_items set name = 'renamed' where tenant_id = $1 and id = $3 and coalesce($2, $4) is not null",
-        "insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, session_id, seen_seq, codec,
-                                     raw_bytes, updates, checksum)
+        "insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, user_session_id, seen_seq,
+                                     codec, raw_bytes, updates, checksum)
          select $1, $3, 1, 1, $2, $2, $2, 0, 0, 0, '', 0 where $4 is not null",
         "insert into document_snapshots (tenant_id, document_id, seq, tip, codec, raw_bytes, state, state_vector, checksum)
          select $1, $3, 1, $2, 0, 0, '', '', 0 where $4 is not null",
@@ -166,7 +166,7 @@ async fn whatever_weakens_the_isolation_of_tenants_is_found_with_its_remedy() {
             "not the one that the migrations made",
         ),
         ("create policy everybody on user_sessions using (true)", "the policy everybody of user_sessions lets rows pass"),
-        ("alter view sessions_in_force set (security_invoker = false)", "the view sessions_in_force reads with"),
+        ("alter view user_sessions_in_force set (security_invoker = false)", "the view user_sessions_in_force reads with"),
         ("create view all_users as select * from users", ""),
         ("grant select on all_users to contextnexus_application", "the view all_users reads with"),
         ("create policy fewer on users as restrictive using (is_active)", ""),
