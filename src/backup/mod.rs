@@ -60,6 +60,11 @@ pub enum BackupError {
     )]
     Schema { found: i64, needed: i64, written_by: String },
     #[error(
+        "this backup is at schema {found}, of a ContextNexus from before the first release, which this one cannot \
+         migrate: restore it with the version that made it"
+    )]
+    BeforeFirstRelease { found: i64 },
+    #[error(
         "the database is not empty ({tables} tables); restore into a new one, or replace what is in it with --replace"
     )]
     NotEmpty { tables: i64 },
@@ -243,6 +248,9 @@ pub async fn verify(config: &Config, directory: &Path, scratch: &Path) -> Result
 pub fn open(directory: &Path) -> Result<Manifest, BackupError> {
     let manifest = Manifest::read(directory)?;
     let needed = migrate::version_needed();
+    if manifest.schema < migrate::version_first() {
+        return Err(BackupError::BeforeFirstRelease { found: manifest.schema });
+    }
     if manifest.schema != needed {
         return Err(BackupError::Schema { found: manifest.schema, needed, written_by: manifest.written_by });
     }

@@ -312,20 +312,21 @@ async fn standings(
     };
     let documents: Vec<Uuid> = rights.iter().map(|right| document(right).0).collect();
     let rows = sqlx::query!(
-        r#"select held.n as "n!", s.id as "session?", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
+        r#"select used.n as "n!", s.id as "session?", s.user_kind as "user_kind?", s.is_tenant_admin as "is_tenant_admin?",
                   extract(epoch from s.expires_at - now())::float8 as "lasts_s?",
                   s.document_id as "scope_document?", s.role as "scope_role?",
                   d.project_id as "project?", d.deleted_at is not null as "deleted!", p.is_archived as "archived?",
                   h.read_only_since is not null as "read_only!",
                   m.role as "membership?"
-             from unnest($2::uuid[], $3::uuid[], $4::uuid[]) with ordinality as held (session_id, user_id, document_id, n)
-             left join sessions_in_force s
-               on s.tenant_id = $1 and s.id = held.session_id and s.user_id = held.user_id
-             left join content_items d on d.tenant_id = $1 and d.id = held.document_id
+             from unnest($2::uuid[], $3::uuid[], $4::uuid[])
+                      with ordinality as used (user_session_id, user_id, document_id, n)
+             left join user_sessions_in_force s
+               on s.tenant_id = $1 and s.id = used.user_session_id and s.user_id = used.user_id
+             left join content_items d on d.tenant_id = $1 and d.id = used.document_id
              left join document_heads h on h.tenant_id = $1 and h.document_id = d.id
              left join projects p on p.tenant_id = $1 and p.id = d.project_id
              left join project_memberships m
-               on m.tenant_id = $1 and m.project_id = d.project_id and m.user_id = held.user_id"#,
+               on m.tenant_id = $1 and m.project_id = d.project_id and m.user_id = used.user_id"#,
         db.tenant.0,
         &sessions,
         &users,

@@ -43,6 +43,16 @@ pub enum SchemaError {
         /// Newest version known.
         known: i64,
     },
+    /// The migrations from before the first release were run, which the ones of today replace.
+    #[error(
+        "the database is at schema {found}, of a ContextNexus from before the first release, which this one cannot \
+         migrate: start the ContextNexus that made it, or start this one with an empty database (an embedded one: \
+         choose another directory with --data-dir)"
+    )]
+    BeforeFirstRelease {
+        /// Version of the database.
+        found: i64,
+    },
     /// Migrations were not run.
     #[error("the database is at schema {found}, this server needs {needed}: run `contextnexus migrate`")]
     Behind {
@@ -104,6 +114,11 @@ impl From<sqlx::Error> for SchemaError {
 /// The version that this build needs.
 pub fn version_needed() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// The oldest version of today's migrations. Lower ones are from before the first release: nothing leads from them to here.
+pub fn version_first() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).min().unwrap_or(0)
 }
 
 /// Changes with every change of a migration. For tests, which keep a migrated template.
@@ -187,6 +202,10 @@ async fn compare_with(database: &Database) -> Result<(), SchemaError> {
 /// Every applied migration must be known, with these contents, and none may be missing before it.
 fn compare(applied: &[AppliedMigration]) -> Result<(), SchemaError> {
     let known = version_needed();
+    let newest = applied.iter().map(|done| done.version).max();
+    if let Some(found) = newest.filter(|newest| *newest < version_first()) {
+        return Err(SchemaError::BeforeFirstRelease { found });
+    }
     for done in applied {
         match MIGRATIONS.iter().find(|migration| migration.version == done.version) {
             None if done.version > known => return Err(SchemaError::Newer { found: done.version, known }),

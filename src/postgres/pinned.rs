@@ -2,7 +2,7 @@
 //!
 //! The pool asks a connection whether it is still there before it gives it out, and again when it takes it back: more work than such a
 //! question. These few are kept between the questions instead, and given up at the first error. What is asked over them is one statement
-//! that binds itself to its tenant (migration 0016).
+//! that binds itself to its tenant (`access_epoch`, `changed_heads`).
 
 use super::{ASK_AFTER, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgRow};

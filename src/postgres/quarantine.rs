@@ -20,7 +20,7 @@ pub struct Quarantined {
     pub reason: String,
     /// Its size.
     pub bytes: u64,
-    /// Which session sent it, where that is known.
+    /// Which user session sent it, where that is known.
     pub user_session: Option<UserSessionId>,
     /// Whose it is, where that is known.
     pub user: Option<UserId>,
@@ -38,7 +38,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Quarantined>, StoreError> {
     let rows = sqlx::query!(
-        "select update_hash, seq, reason, raw_bytes, session_id, user_id, created_at from quarantine
+        "select update_hash, seq, reason, raw_bytes, user_session_id, user_id, created_at from quarantine
           where tenant_id = $1 and document_id = $2 and ($3::uuid is null or user_id = $3)
             and ($4::bytea is null or (created_at, update_hash) <
                  (select created_at, update_hash from quarantine
@@ -59,7 +59,7 @@ pub async fn list(
             seq: row.seq.map(i64::unsigned_abs),
             reason: row.reason,
             bytes: u64::from(row.raw_bytes.unsigned_abs()),
-            user_session: row.session_id.map(UserSessionId),
+            user_session: row.user_session_id.map(UserSessionId),
             user: row.user_id.map(UserId),
             created_at: row.created_at,
         })

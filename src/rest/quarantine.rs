@@ -37,8 +37,8 @@ struct QuarantinedBody {
     bytes: u64,
     /// Whose it is, where that is known.
     user_id: Option<Uuid>,
-    /// The session that sent it, where that is known.
-    session_id: Option<Uuid>,
+    /// The user session that sent it, where that is known.
+    user_session_id: Option<Uuid>,
     created_at: DateTime<Utc>,
 }
 
@@ -50,7 +50,7 @@ impl From<Quarantined> for QuarantinedBody {
             reason: update.reason,
             bytes: update.bytes,
             user_id: update.user.map(|user| user.0),
-            session_id: update.user_session.map(|session| session.0),
+            user_session_id: update.user_session.map(|session| session.0),
             created_at: update.created_at,
         }
     }

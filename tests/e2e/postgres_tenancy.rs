@@ -39,8 +39,8 @@ async fn filled(database: &TestDatabase, slug: &str) -> crate::support::postgres
         "insert into user_sessions (tenant_id, id, user_id, kind, token_hash, expires_at)
          select $1, $2, $2, 'login', sha256($3::text::bytea), now() + interval '1 day' where $4 is not null",
         "update content_items set name = 'renamed' where tenant_id = $1 and id = $3 and coalesce($2, $4) is not null",
-        "insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, session_id, seen_seq, codec,
-                                     raw_bytes, updates, checksum)
+        "insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, user_session_id, seen_seq,
+                                     codec, raw_bytes, updates, checksum)
          select $1, $3, 1, 1, $2, $2, $2, 0, 0, 0, '', 0 where $4 is not null",
         "insert into document_snapshots (tenant_id, document_id, seq, tip, codec, raw_bytes, state, state_vector, checksum)
          select $1, $3, 1, $2, 0, 0, '', '', 0 where $4 is not null",
@@ -166,7 +166,7 @@ async fn whatever_weakens_the_isolation_of_tenants_is_found_with_its_remedy() {
             "not the one that the migrations made",
         ),
         ("create policy everybody on user_sessions using (true)", "the policy everybody of user_sessions lets rows pass"),
-        ("alter view sessions_in_force set (security_invoker = false)", "the view sessions_in_force reads with"),
+        ("alter view user_sessions_in_force set (security_invoker = false)", "the view user_sessions_in_force reads with"),
         ("create view all_users as select * from users", ""),
         ("grant select on all_users to contextnexus_application", "the view all_users reads with"),
         ("create policy fewer on users as restrictive using (is_active)", ""),
@@ -331,9 +331,15 @@ async fn the_server_knows_its_schema_and_refuses_any_other() {
     let last = migrate::version_needed();
     for (what, statement, expected) in [
         ("newer", "insert into _sqlx_migrations values (9999, 'x', now(), true, '', 0)", "newer"),
-        ("half applied", "update _sqlx_migrations set success = false where version = 2", "in part"),
-        ("changed", "update _sqlx_migrations set checksum = 'x' where version = 1", "other contents"),
-        ("behind", "delete from _sqlx_migrations where version > 1", "contextnexus migrate"),
+        ("half applied", "update _sqlx_migrations set success = false where version = 102", "in part"),
+        ("changed", "update _sqlx_migrations set checksum = 'x' where version = 101", "other contents"),
+        ("behind", "delete from _sqlx_migrations where version > 101", "contextnexus migrate"),
+        (
+            "before the first release",
+            "truncate _sqlx_migrations;
+             insert into _sqlx_migrations select n, 'x', now(), true, '', 0 from generate_series(1, 22) n",
+            "at schema 22, of a ContextNexus from before the first release",
+        ),
     ] {
         let mut tx = superuser.begin().await.expect("begin");
         sqlx::raw_sql("create table kept as table _sqlx_migrations").execute(&mut *tx).await.expect("keep");
@@ -351,7 +357,7 @@ async fn the_server_knows_its_schema_and_refuses_any_other() {
             .expect("put back");
     }
     migrate::check(&database).await.expect("as before");
-    assert!(last >= 5);
+    assert!(last >= 106);
 
     let hide = "revoke select on _sqlx_migrations from contextnexus_application"; // as it is for who is no member
     sqlx::raw_sql(hide).execute(&mut superuser).await.expect(hide);

@@ -55,6 +55,7 @@ async fn an_author_has_its_own_and_an_administrator_all_and_nobody_else_any() {
     let item = &item["items"][0];
     assert_eq!((&item["reason"], &item["bytes"], &item["seq"]), (&"fork".into(), &12.into(), &Value::Null));
     assert_eq!(item["user_id"], company.editor.user.to_string());
+    assert_eq!(item.get("user_session_id"), Some(&Value::Null), "it was not said");
 
     let get = async |token: &str, id: &str| app.get(&format!("{path}/{id}")).token(token).send().await;
     let bytes = get(&company.editor.token, &of_editor).await.expect(200);

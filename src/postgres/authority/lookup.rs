@@ -62,7 +62,7 @@ pub(super) async fn sessions(db: &mut TenantTx, hashes: &[TokenHash]) -> Result<
                   s.expires_at as "expires_at!", s.is_tenant_admin as "is_tenant_admin!",
                   coalesce(s.last_activity_at < now() - interval '1 minute', true) as "unseen!"
              from unnest($2::bytea[]) with ordinality as w (token_hash, n)
-             join sessions_in_force s on s.tenant_id = $1 and s.token_hash = w.token_hash"#,
+             join user_sessions_in_force s on s.tenant_id = $1 and s.token_hash = w.token_hash"#,
         db.tenant.0,
         &asked as &[&[u8]]
     )
@@ -182,8 +182,8 @@ pub(super) async fn places(db: &mut TenantTx, rooms: &[Room], at: Instant) -> Re
                   m.role as "membership?", d.id as "document?", d.deleted_at is not null as "deleted!",
                   h.read_only_since is not null as "read_only!", taken.yes as "is_id_taken!"
              from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::uuid[], $8::uuid[])
-                      with ordinality as w (session_id, user_id, document_id, project, name, name_as_id, scope, n)
-             left join sessions_in_force s on s.tenant_id = $1 and s.id = w.session_id and s.user_id = w.user_id
+                      with ordinality as w (user_session_id, user_id, document_id, project, name, name_as_id, scope, n)
+             left join user_sessions_in_force s on s.tenant_id = $1 and s.id = w.user_session_id and s.user_id = w.user_id
             cross join lateral (select case
                       when w.document_id is not null then null
                       when w.project is null then (select id from projects where tenant_id = $1 and is_default)

@@ -110,30 +110,30 @@ pub(super) async fn append(
         return Ok(vec![append_one(connection, tenant, append, row).await?]);
     }
     let mut documents = Vec::with_capacity(batch.len());
-    let (mut held_seqs, mut held_tips, mut new_seqs, mut append_ids) = (vec![], vec![], vec![], vec![]);
-    let (mut row_documents, mut seq_froms, mut seq_tos, mut sessions) = (vec![], vec![], vec![], vec![]);
-    let (mut authors, mut relays, mut seen_seqs) = (vec![], vec![], vec![]);
-    let (mut codecs, mut sizes, mut checksums) = (vec![], vec![], vec![]);
-    let mut contents: Vec<&[u8]> = vec![];
+    let (mut base_seqs, mut base_tips, mut new_seqs, mut append_ids) = (vec![], vec![], vec![], vec![]);
+    let (mut row_documents, mut seq_froms, mut seq_tos, mut user_session_ids) = (vec![], vec![], vec![], vec![]);
+    let (mut author_ids, mut relayed_by, mut seen_seqs) = (vec![], vec![], vec![]);
+    let (mut codecs, mut raw_bytes, mut checksums) = (vec![], vec![], vec![]);
+    let mut updates: Vec<&[u8]> = vec![];
     let (mut key_documents, mut key_subjects, mut key_seqs) = (vec![], vec![], vec![]);
     let (mut keys, mut key_hashes): (Vec<&str>, Vec<&[u8]>) = (vec![], vec![]);
     for (place, append) in (1_i64..).zip(batch) {
         documents.push(append.document);
-        held_seqs.push(stored(append.base.seq));
-        held_tips.push(append.base.tip.0);
+        base_seqs.push(stored(append.base.seq));
+        base_tips.push(append.base.tip.0);
         new_seqs.push(stored(append.after.seq));
         append_ids.push(append.append_id);
         for row in &append.rows {
             row_documents.push(place);
             seq_froms.push(row.seq_from);
             seq_tos.push(row.seq_to);
-            sessions.push(row.session);
-            authors.push(row.author);
-            relays.push(row.relayed_by);
+            user_session_ids.push(row.session);
+            author_ids.push(row.author);
+            relayed_by.push(row.relayed_by);
             seen_seqs.push(row.seen_seq);
             codecs.push(row.compressed.codec);
-            sizes.push(row.compressed.raw_bytes);
-            contents.push(&row.compressed.bytes);
+            raw_bytes.push(row.compressed.raw_bytes);
+            updates.push(&row.compressed.bytes);
             checksums.push(row.checksum);
         }
         for key in &append.keys {
@@ -149,20 +149,20 @@ pub(super) async fn append(
              from append_operations($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"#,
         tenant.0,
         &documents,
-        &held_seqs,
-        &held_tips,
+        &base_seqs,
+        &base_tips,
         &new_seqs,
         &append_ids,
         &row_documents,
         &seq_froms,
         &seq_tos,
-        &sessions,
-        &authors as &[Option<Uuid>],
-        &relays as &[Option<Uuid>],
+        &user_session_ids,
+        &author_ids as &[Option<Uuid>],
+        &relayed_by as &[Option<Uuid>],
         &seen_seqs,
         &codecs,
-        &sizes,
-        &contents as &[&[u8]],
+        &raw_bytes,
+        &updates as &[&[u8]],
         &checksums,
         &key_documents,
         &key_subjects,

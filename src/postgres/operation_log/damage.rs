@@ -186,8 +186,8 @@ async fn fill(
     tip: Tip,
 ) -> Result<(), LogError> {
     sqlx::query!(
-        "insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, session_id, seen_seq, codec,
-                                     raw_bytes, updates, checksum)
+        "insert into operations_log (tenant_id, document_id, seq_from, seq_to, append_id, tip, user_session_id, seen_seq,
+                                     codec, raw_bytes, updates, checksum)
          values ($1, $2, $3, $4, $5, $5, $6, 0, 0, 0, '', $7)",
         db.tenant.0,
         document.0,
@@ -206,7 +206,7 @@ async fn fill(
 /// Empties a row that does not read back, and keeps its bytes, as one lump: they are no updates any more, so no resend is known by them.
 async fn empty(db: &mut TenantTx, document: DocumentId, (seq_from, seq_to): (i64, i64)) -> Result<(), LogError> {
     let row = sqlx::query!(
-        "select session_id, author_id, relayed_by, updates from operations_log
+        "select user_session_id, author_id, relayed_by, updates from operations_log
           where tenant_id = $1 and document_id = $2 and seq_from = $3",
         db.tenant.0,
         document.0,
@@ -218,7 +218,7 @@ async fn empty(db: &mut TenantTx, document: DocumentId, (seq_from, seq_to): (i64
     if !row.updates.is_empty() {
         let reason = QuarantineReason::CorruptRow;
         let user = row.author_id.or(row.relayed_by);
-        let kept = Kept { seq: None, reason, update: &row.updates, session: Some(row.session_id), user };
+        let kept = Kept { seq: None, reason, update: &row.updates, session: Some(row.user_session_id), user };
         keep(db, document, kept).await?;
     }
     sqlx::query!(

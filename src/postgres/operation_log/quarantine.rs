@@ -22,7 +22,7 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
     .map_err(away)?
     .ok_or(LogError::NoSuchDocument)?;
     let row = sqlx::query!(
-        "select seq_to, session_id, author_id, relayed_by, codec, raw_bytes, updates from operations_log
+        "select seq_to, user_session_id, author_id, relayed_by, codec, raw_bytes, updates from operations_log
           where tenant_id = $1 and document_id = $2 and seq_from = $3",
         db.tenant.0,
         document.0,
@@ -36,7 +36,7 @@ pub(super) async fn row(db: &mut TenantTx, document: DocumentId, what: Quarantin
         return Ok(());
     }
     let user = what.user.map(|user| user.0).or(row.author_id).or(row.relayed_by);
-    let session = what.user_session.map_or(row.session_id, |session| session.0);
+    let session = what.user_session.map_or(row.user_session_id, |session| session.0);
     let updates = row_codec::decompress(row.codec, row.raw_bytes, row.updates.clone()).and_then(row_codec::decode);
     let left = match updates {
         Some(updates) => what.leave(&updates),
@@ -156,7 +156,7 @@ pub(super) async fn keep(db: &mut TenantTx, document: DocumentId, kept: Kept<'_>
     let hash = blake3::hash(kept.update);
     let insert = sqlx::query!(
         "insert into quarantine
-             (tenant_id, document_id, update_hash, seq, reason, codec, raw_bytes, update, session_id, user_id)
+             (tenant_id, document_id, update_hash, seq, reason, codec, raw_bytes, update, user_session_id, user_id)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          on conflict (tenant_id, document_id, update_hash) do update set seq = coalesce(quarantine.seq, excluded.seq)",
         db.tenant.0,

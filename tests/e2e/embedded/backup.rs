@@ -281,9 +281,13 @@ fn a_backup_that_is_damaged_or_of_another_schema_or_not_what_was_backed_up_is_re
     assert!(line.contains("the table users has 1 rows, the source had 7; do not rely on this backup"), "{line}");
     std::fs::write(place.join("manifest.json"), &manifest).unwrap();
 
-    falsify(&place, |manifest| manifest["schema"] = json!(3));
+    falsify(&place, |manifest| manifest["schema"] = json!(103));
     let line = fresh.refused(&["restore", there]);
-    assert!(line.contains("this backup is at schema 3, and this contextnexus needs"), "{line}");
+    assert!(line.contains("this backup is at schema 103, and this contextnexus needs"), "{line}");
+    falsify(&place, |manifest| manifest["schema"] = json!(22));
+    let line = fresh.refused(&["restore", there]);
+    assert!(line.contains("this backup is at schema 22, of a ContextNexus from before the first release"), "{line}");
+    assert!(line.contains("restore it with the version that made it"), "{line}");
     assert!(!fresh.data().exists(), "no database is made for what is not restored");
     std::fs::write(place.join("manifest.json"), &manifest).unwrap();
 

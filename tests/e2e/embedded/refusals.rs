@@ -58,6 +58,27 @@ fn a_database_of_a_later_version() {
 }
 
 #[test]
+fn a_data_directory_from_before_the_first_release() {
+    let mut host = Host::private();
+    host.start();
+    host.sql_as_owner(
+        "truncate _sqlx_migrations;
+         insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         select version, 'from the past', true, '\\x00', 0 from generate_series(1, 22) as version",
+    );
+    host.terminate();
+    for command in [&[][..], &["migrate"]] {
+        let line = host.refused(command);
+        assert!(
+            line.contains("the database is at schema 22, of a ContextNexus from before the first release"),
+            "{line}"
+        );
+        assert!(line.contains("choose another directory with --data-dir"), "{line}");
+        host.assert_no_postgres("PostgreSQL is stopped again");
+    }
+}
+
+#[test]
 fn a_second_server_on_one_directory() {
     let mut host = Host::private();
     host.start();

@@ -1,6 +1,8 @@
--- What every later migration stands on: the application's group role, and how a table becomes one that tenants cannot leave.
+-- What every later migration builds on: the application's group role, and how a table is isolated by tenant and
+-- tracks its changes. README.md in this folder has the checklist of a table.
 --
--- The role that runs migrations owns everything. The role that serves is a member of `contextnexus_application` and owns nothing.
+-- The role that runs migrations owns everything. The role that serves is a member of `contextnexus_application` and
+-- owns nothing.
 
 do $$
 begin
@@ -14,8 +16,8 @@ begin
         exception
             when duplicate_object then null; -- another database of this cluster is being migrated at this moment
             when insufficient_privilege then
-                raise exception 'the role contextnexus_application does not exist, and % may not create it', current_user
-                    using errcode = 'insufficient_privilege',
+                raise exception 'the role contextnexus_application does not exist, and % may not create it',
+                    current_user using errcode = 'insufficient_privilege',
                     hint = 'As an administrator: create role contextnexus_application nologin; '
                         || 'grant contextnexus_application to <the role of DATABASE_URL>;';
         end;
@@ -26,10 +28,11 @@ $$;
 revoke create on schema public from public;
 grant usage on schema public to contextnexus_application;
 
--- Functions are not for everybody, unless granted.
+-- Nobody may call a function unless it is granted.
 alter default privileges revoke execute on functions from public;
 
--- Binds the running transaction to a tenant. Ends with the transaction: a pooled connection never carries a tenant along.
+-- Binds the running transaction to a tenant. Ends with the transaction: a pooled connection never carries a tenant
+-- along.
 create function set_tenant_context(tenant uuid) returns void
     language sql volatile
     as $$ select set_config('app.current_tenant_id', tenant::text, true) $$;
@@ -48,17 +51,37 @@ begin
             using (%I = nullif(current_setting('app.current_tenant_id', true), '')::uuid)
             with check (%I = nullif(current_setting('app.current_tenant_id', true), '')::uuid)
         $policy$,
-        'tenant_isolation_' || (select relname from pg_class where oid = isolated), isolated, tenant_column, tenant_column);
+        'tenant_isolation_' || (select relname from pg_class where oid = isolated),
+        isolated, tenant_column, tenant_column);
 end
 $$;
 
--- `updated_at` and `pg_version` follow the columns that people edit, named in the trigger's condition; a write that changes
--- none of them changes neither.
+-- `updated_at` and `pg_version` follow the columns that people edit, which `track_changes` names. A write that
+-- changes none of them changes neither.
 create function update_timestamp() returns trigger
     language plpgsql
     as $$ begin new.updated_at := now(); return new; end $$;
 
--- The only writer of `pg_version`: whoever updates compares it, and never sets it.
+-- The only writer of `pg_version`. An update compares it and never sets it.
 create function update_pg_version() returns trigger
     language plpgsql
     as $$ begin new.pg_version := old.pg_version + 1; return new; end $$;
+
+-- Keeps `updated_at` and `pg_version` of a table: both change with a write that changes one of these columns.
+create function track_changes(tracked regclass, columns name[]) returns void
+    language plpgsql volatile
+    as $$
+declare
+    condition text;
+    keeper name;
+begin
+    select format('(%s) is distinct from (%s)', string_agg(format('old.%I', name), ', ' order by place),
+                  string_agg(format('new.%I', name), ', ' order by place))
+      into strict condition
+      from unnest(columns) with ordinality as tracked_columns (name, place);
+    foreach keeper in array '{update_timestamp, update_pg_version}'::name[] loop
+        execute format('create trigger %I before update on %s for each row when (%s) execute function %I()',
+                       keeper, tracked, condition, keeper);
+    end loop;
+end
+$$;

@@ -4,6 +4,10 @@ create table tenants (
     domain      text unique check (domain = lower(domain) and octet_length(domain) between 1 and 253),
     name        text not null check (octet_length(name) between 1 and 400),
     is_active   boolean not null default true,
+    -- Authenticates what nodes tell each other about the tenant through Redis, which is trusted with nothing. Two
+    -- random UUIDs hold more than the 128 random bits that such a key needs.
+    bus_key     bytea not null default sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+                check (octet_length(bus_key) = 32),
     created_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     pg_version  bigint not null default 1
@@ -12,15 +16,9 @@ select isolate_tenant('tenants', 'id');
 -- Tenants are switched off, not deleted: removing one is a staged job of its own.
 grant select, insert on tenants to contextnexus_application;
 grant update (slug, domain, name, is_active) on tenants to contextnexus_application;
+select track_changes('tenants', '{slug, domain, name, is_active}');
 
-create trigger update_timestamp before update on tenants for each row
-    when ((old.slug, old.domain, old.name, old.is_active) is distinct from (new.slug, new.domain, new.name, new.is_active))
-    execute function update_timestamp();
-create trigger update_pg_version before update on tenants for each row
-    when ((old.slug, old.domain, old.name, old.is_active) is distinct from (new.slug, new.domain, new.name, new.is_active))
-    execute function update_pg_version();
-
--- The one table that is read without a tenant: how a login finds its tenant. Nobody writes it but the trigger.
+-- The only table that is read without a tenant: a login finds its tenant here. Only the trigger writes it.
 create table tenant_directory (
     id         uuid primary key references tenants (id) on delete cascade,
     slug       text not null unique,
@@ -29,7 +27,8 @@ create table tenant_directory (
 );
 grant select on tenant_directory to contextnexus_application;
 
--- SECURITY DEFINER, because the application may not write the directory. Touches nothing but the row of the tenant at hand.
+-- SECURITY DEFINER, because the application may not write the directory. It writes only the row of the tenant that
+-- changed.
 create function keep_tenant_directory() returns trigger
     language plpgsql security definer set search_path = public, pg_temp
     as $$
@@ -51,7 +50,7 @@ create table users (
                                   and email ~ '^[^@\s[:cntrl:]]+@[^@\s[:cntrl:]]+$'),
     external_subject  text check (octet_length(external_subject) between 1 and 512),
     name              text not null check (octet_length(name) between 1 and 400),
-    -- argon2id, PHC string. Null: signs in by token only.
+    -- argon2id, as a PHC string. Null: the user signs in by token only.
     password_hash     text check (password_hash like '$argon2id$%'),
     is_active         boolean not null default true,
     is_tenant_admin   boolean not null default false,
@@ -70,13 +69,6 @@ create table users (
 select isolate_tenant('users');
 -- Users are switched off, not deleted: what they wrote keeps its author.
 grant select, insert on users to contextnexus_application;
-grant update (email, name, password_hash, is_active, is_tenant_admin, last_login_at) on users to contextnexus_application;
-
-create trigger update_timestamp before update on users for each row
-    when ((old.email, old.name, old.password_hash, old.is_active, old.is_tenant_admin)
-          is distinct from (new.email, new.name, new.password_hash, new.is_active, new.is_tenant_admin))
-    execute function update_timestamp();
-create trigger update_pg_version before update on users for each row
-    when ((old.email, old.name, old.password_hash, old.is_active, old.is_tenant_admin)
-          is distinct from (new.email, new.name, new.password_hash, new.is_active, new.is_tenant_admin))
-    execute function update_pg_version();
+grant update (email, name, password_hash, is_active, is_tenant_admin, last_login_at)
+    on users to contextnexus_application;
+select track_changes('users', '{email, name, password_hash, is_active, is_tenant_admin}');

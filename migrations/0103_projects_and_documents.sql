@@ -3,11 +3,11 @@ create table projects (
     id                     uuid not null,
     slug                   text not null check (slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'),
     name                   text not null check (octet_length(name) between 1 and 400),
-    -- A room that does not exist is created when somebody who may write connects to it.
+    -- A room that does not exist is created when a user who may write connects to it.
     auto_create_documents  boolean not null default false,
-    -- Where a room without a project stands.
+    -- The project of a room whose name has no project.
     is_default             boolean not null default false,
-    -- Readable, by nobody writable.
+    -- Readable, and writable by nobody.
     is_archived            boolean not null default false,
     created_by             uuid,
     created_at             timestamptz not null default now(),
@@ -22,15 +22,7 @@ create index projects_created_by on projects (tenant_id, created_by);
 select isolate_tenant('projects');
 grant select, insert on projects to contextnexus_application;
 grant update (slug, name, auto_create_documents, is_default, is_archived) on projects to contextnexus_application;
-
-create trigger update_timestamp before update on projects for each row
-    when ((old.slug, old.name, old.auto_create_documents, old.is_default, old.is_archived)
-          is distinct from (new.slug, new.name, new.auto_create_documents, new.is_default, new.is_archived))
-    execute function update_timestamp();
-create trigger update_pg_version before update on projects for each row
-    when ((old.slug, old.name, old.auto_create_documents, old.is_default, old.is_archived)
-          is distinct from (new.slug, new.name, new.auto_create_documents, new.is_default, new.is_archived))
-    execute function update_pg_version();
+select track_changes('projects', '{slug, name, auto_create_documents, is_default, is_archived}');
 
 create table project_memberships (
     tenant_id   uuid not null,
@@ -51,28 +43,27 @@ create index project_memberships_created_by on project_memberships (tenant_id, c
 select isolate_tenant('project_memberships');
 grant select, insert, delete on project_memberships to contextnexus_application;
 grant update (role) on project_memberships to contextnexus_application;
-
-create trigger update_timestamp before update on project_memberships for each row
-    when (old.role is distinct from new.role) execute function update_timestamp();
-create trigger update_pg_version before update on project_memberships for each row
-    when (old.role is distinct from new.role) execute function update_pg_version();
+select track_changes('project_memberships', '{role}');
 
 create table content_items (
     tenant_id     uuid not null,
     id            uuid not null,
     project_id    uuid not null,
     content_type  text not null default 'document' check (content_type = 'document'),
-    -- How clients name the room. Unique in its project, former names and deleted documents included.
+    -- How clients name the room. Unique in its project, former names and deleted documents included. Which names are
+    -- allowed is in one place, contextnexus_actors::room. The table holds only what keeps a row readable, so that a
+    -- document that has its name from before a rule can still be renamed, deleted and restored. A name may be a UUID
+    -- or 32 hexadecimal digits, as Yjs names sub-documents; a room that is named like an id leads to the document of
+    -- that id first (src/postgres/authority/lookup.rs).
     name          text not null check (
-                      octet_length(name) between 1 and 200 and name is nfc normalized and name !~ '[[:cntrl:]]'
-                      -- A room that reads as an id is that document.
-                      and (name !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' or name = id::text)),
+                      octet_length(name) between 1 and 200 and name is nfc normalized and name !~ '[[:cntrl:]]'),
     -- What people read in a list.
     title         text not null check (octet_length(title) between 1 and 1000),
     created_by    uuid,
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now(),
-    -- The tombstone. The name stays taken, the log stays whole, nobody reads or writes until it is restored.
+    -- The tombstone. The name stays taken and the log whole; nobody reads or writes the document until it is
+    -- restored.
     deleted_at    timestamptz,
     deleted_by    uuid,
     pg_version    bigint not null default 1,
@@ -89,15 +80,9 @@ select isolate_tenant('content_items');
 -- No DELETE: a document ends with a tombstone.
 grant select, insert on content_items to contextnexus_application;
 grant update (name, title, deleted_at, deleted_by) on content_items to contextnexus_application;
+select track_changes('content_items', '{name, title, deleted_at}');
 
-create trigger update_timestamp before update on content_items for each row
-    when ((old.name, old.title, old.deleted_at) is distinct from (new.name, new.title, new.deleted_at))
-    execute function update_timestamp();
-create trigger update_pg_version before update on content_items for each row
-    when ((old.name, old.title, old.deleted_at) is distinct from (new.name, new.title, new.deleted_at))
-    execute function update_pg_version();
-
--- Former names of a document, which still lead to it until somebody frees them.
+-- Former names of a document, which lead to it until somebody frees them.
 create table document_aliases (
     tenant_id    uuid not null,
     project_id   uuid not null,
@@ -105,14 +90,16 @@ create table document_aliases (
     document_id  uuid not null,
     created_at   timestamptz not null default now(),
     primary key (tenant_id, project_id, name),
-    foreign key (tenant_id, project_id, document_id) references content_items (tenant_id, project_id, id) on delete cascade
+    foreign key (tenant_id, project_id, document_id)
+        references content_items (tenant_id, project_id, id) on delete cascade
 );
 create index document_aliases_document on document_aliases (tenant_id, project_id, document_id);
 select isolate_tenant('document_aliases');
 grant select, insert, delete on document_aliases to contextnexus_application;
 
--- A rename leaves the old name behind as an alias; a new name must not be another document's alias. An alias comes only from a
--- name, which the unique key had given to one document alone, so no two transactions can end with one name leading to two.
+-- A rename leaves the old name behind as an alias; a new name must not be another document's alias. An alias comes
+-- only from a name, which the unique key had given to one document alone, so no two transactions can end with one
+-- name leading to two.
 create function keep_document_names() returns trigger
     language plpgsql
     as $$
@@ -136,40 +123,3 @@ create trigger keep_document_names_on_insert after insert on content_items
     for each row execute function keep_document_names();
 create trigger keep_document_names_on_rename after update of name on content_items
     for each row when (old.name is distinct from new.name) execute function keep_document_names();
-
-create table user_sessions (
-    tenant_id         uuid not null,
-    id                uuid not null,
-    user_id           uuid not null,
-    kind              text not null check (kind in ('login', 'api', 'document', 'ticket')),
-    -- What an administrator reads in a list of tokens.
-    name              text check (octet_length(name) between 1 and 400),
-    -- SHA-256 of the token's secret part, which is random and long: nothing to guess, nothing to stretch.
-    token_hash        bytea not null check (octet_length(token_hash) = 32),
-    -- Tokens of one document: which, and at most in which role.
-    document_id       uuid,
-    role              text check (role in ('viewer', 'editor', 'admin')),
-    created_by        uuid,
-    created_at        timestamptz not null default now(),
-    expires_at        timestamptz not null,
-    -- Tickets: presented once, until then.
-    redeem_by         timestamptz,
-    redeemed_at       timestamptz,
-    revoked_at        timestamptz,
-    last_activity_at  timestamptz,
-    primary key (tenant_id, id),
-    constraint user_sessions_token_key unique (tenant_id, token_hash),
-    constraint user_sessions_scope check ((kind in ('document', 'ticket')) = (document_id is not null)
-                                          and (document_id is null) = (role is null)),
-    constraint user_sessions_ticket check ((kind = 'ticket') = (redeem_by is not null)
-                                           and (redeemed_at is null or kind = 'ticket')),
-    foreign key (tenant_id, user_id) references users (tenant_id, id) on delete cascade,
-    foreign key (tenant_id, created_by) references users (tenant_id, id) on delete set null (created_by),
-    foreign key (tenant_id, document_id) references content_items (tenant_id, id) on delete cascade
-);
-create index user_sessions_user on user_sessions (tenant_id, user_id);
-create index user_sessions_created_by on user_sessions (tenant_id, created_by);
-create index user_sessions_document on user_sessions (tenant_id, document_id);
-select isolate_tenant('user_sessions');
-grant select, insert, delete on user_sessions to contextnexus_application;
-grant update (name, expires_at, redeemed_at, revoked_at, last_activity_at) on user_sessions to contextnexus_application;
