@@ -13,7 +13,7 @@ const QUEUES: &[(&str, &str)] = &[
     ("contextnexus_authority_waiting", "Tokens and rooms that are being looked up."),
     ("contextnexus_bus_events_waiting", "Messages from the bus that documents have not taken yet."),
     ("contextnexus_bus_outgoing_bytes", "Bytes that wait to be published."),
-    ("contextnexus_directory_waiting", "Joins that wait for the directory."),
+    ("contextnexus_routes_waiting", "Joins that wait for the host of the documents."),
     ("contextnexus_documents_bytes", "Memory of open documents, estimated by what they are made of."),
     ("contextnexus_http_connections", "Connections that speak HTTP; a WebSocket is none any more."),
     ("contextnexus_log_waiting_appends", "Appends that wait for a transaction."),

@@ -44,7 +44,7 @@ impl PostgresAuthority {
         Self { database, clock, sessions, places, noted: Arc::default() }
     }
 
-    /// The sessions among `held`, when it is time to note that they are active.
+    /// The user sessions among `rights`, when it is time to note that they are active.
     fn to_note(&self, tenant: TenantId, rights: &[RightInUse]) -> Vec<Uuid> {
         let now = self.clock.instant();
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -298,7 +298,7 @@ async fn epoch(database: &Database, tenant: TenantId) -> Result<u64, StoreError>
     Ok(rows.first().and_then(|row| row.epoch).unwrap_or_default().unsigned_abs())
 }
 
-/// Where every held right stands, in one query, which was asked no earlier than `at`.
+/// How every right in use is now, in one query, which was asked no earlier than `at`.
 #[tracing::instrument(name = "pg.authority.standings", skip_all, fields(rights = rights.len()), err(level = "debug"))]
 async fn standings(
     db: &mut TenantTx,

@@ -380,7 +380,7 @@ async fn open_room(
     (join.user, join.user_session, join.role, join.until) = (caller.user, caller.user_session, grant.role, grant.until);
     // An instance that ends in the very moment of the join is replaced by the next.
     for _ in 0..3 {
-        let waits = Counted::in_gauge("contextnexus_directory_waiting");
+        let waits = Counted::in_gauge("contextnexus_routes_waiting");
         let routed = services.documents.send(Route(key)).await.map_err(|_| AccessDenied::Unavailable)?;
         drop(waits);
         match routed.send(join.clone()).await {
