@@ -7,7 +7,7 @@ use crate::ids::{DocumentKey, Position, TenantId};
 use crate::ports::Ports;
 use crate::ports::authority::Place;
 use crate::ports::log::Head;
-use metrics::counter;
+use metrics::{counter, gauge};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -63,18 +63,14 @@ impl Hosted for DocumentActor {
             fullest = fullest.max(status.waiting_bytes);
         }
         let budgets = &ports.budgets;
-        for (name, value) in [
-            ("contextnexus_documents", documents),
-            ("contextnexus_documents_bytes", bytes),
-            ("contextnexus_recent_bytes", recent_bytes),
-            ("contextnexus_waiting_bytes", waiting_bytes),
-            ("contextnexus_waiting_bytes_of_fullest", fullest),
-            ("contextnexus_arriving_bytes", budgets.arriving.used()),
-            ("contextnexus_unauthenticated_bytes", budgets.strangers.used()),
-            ("contextnexus_presence_bytes", budgets.presence.used()),
-        ] {
-            metrics::gauge!(name).set(value as f64);
-        }
+        gauge!("contextnexus_documents").set(documents as f64);
+        gauge!("contextnexus_documents_bytes").set(bytes as f64);
+        gauge!("contextnexus_recent_bytes").set(recent_bytes as f64);
+        gauge!("contextnexus_waiting_bytes").set(waiting_bytes as f64);
+        gauge!("contextnexus_waiting_bytes_of_fullest").set(fullest as f64);
+        gauge!("contextnexus_arriving_bytes").set(budgets.arriving.used() as f64);
+        gauge!("contextnexus_unauthenticated_bytes").set(budgets.strangers.used() as f64);
+        gauge!("contextnexus_presence_bytes").set(budgets.presence.used() as f64);
     }
 }
 
