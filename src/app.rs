@@ -391,7 +391,7 @@ impl Actors {
         let threads = Threads::start(config.workers(), ports.clone(), postgres_log);
         let services =
             Services::new(ports.clone(), threads.documents().clone(), config.server.connections_per_user_max);
-        Ok(Self { ports: ports, services: Arc::new(services), threads: Arc::new(threads) })
+        Ok(Self { ports, services: Arc::new(services), threads: Arc::new(threads) })
     }
 }
 

@@ -296,7 +296,7 @@ impl Pump {
         }
         let share = (large > 0).then(|| Arc::new(self.share.split(large)));
         self.count(messages.len());
-        let taken = session.inbound.send(Inbound { messages, share: share });
+        let taken = session.inbound.send(Inbound { messages, share });
         self.until(taken).await?.map_err(|_| End::SessionLost)
     }
 

@@ -228,7 +228,7 @@ impl DocumentActor {
         if let Some(state) = &mut self.state {
             state.dispatched(append_id);
         }
-        let request = AppendRequest { key: self.key, base: base, append_id, rows };
+        let request = AppendRequest { key: self.key, base, append_id, rows };
         let log = self.ports.log.clone();
         let outcome = async move { log.append(request).await }.into_actor(self);
         ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
@@ -266,7 +266,7 @@ impl DocumentActor {
                 if let Some(state) = &mut actor.state {
                     state.dispatched(append_id);
                 }
-                let request = AppendRequest { key: actor.key, base: base, append_id, rows };
+                let request = AppendRequest { key: actor.key, base, append_id, rows };
                 let outcome = async move { head.append(request).await }.into_actor(actor);
                 ctx.spawn(outcome.map(|outcome, actor, ctx| actor.appended(outcome, ctx)));
             }

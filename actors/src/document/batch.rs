@@ -110,7 +110,7 @@ impl Batch {
     pub fn new(base: Position) -> Self {
         let (items, described, foreign) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (delta, cost) = (Delta::default(), Cost::default());
-        Self { append_id: None, base: base, items, delta, cost, weight: 0, described, foreign }
+        Self { append_id: None, base, items, delta, cost, weight: 0, described, foreign }
     }
 
     /// Who brought each of the admitted updates.

@@ -100,7 +100,7 @@ fn row(updates: &[&[u8]]) -> NewRow {
 }
 
 fn request(key: DocumentKey, base: Position, rows: Vec<NewRow>) -> AppendRequest {
-    AppendRequest { key, base: base, append_id: AppendId(fresh()), rows }
+    AppendRequest { key, base, append_id: AppendId(fresh()), rows }
 }
 
 fn committed(outcome: AppendOutcome) -> Position {

@@ -92,7 +92,7 @@ impl Services {
     /// Nobody is connected.
     pub fn new(ports: Ports, documents: Addr<Host<DocumentActor>>, connections_per_user_max: usize) -> Self {
         Self {
-            ports: ports,
+            ports,
             documents,
             connections_per_user_max,
             draining: AtomicBool::new(false),

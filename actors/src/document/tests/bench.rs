@@ -321,7 +321,7 @@ impl Bench {
         self.next += 1;
         let append_id = AppendId(Uuid::from_u128(self.next));
         self.state.dispatched(append_id);
-        AppendRequest { key: self.key, base: base, append_id, rows }
+        AppendRequest { key: self.key, base, append_id, rows }
     }
 
     pub fn perform(&mut self, effects: Vec<Effect>) {
