@@ -72,7 +72,7 @@ pub(super) async fn changed_heads(
         .collect())
 }
 
-/// Whether a row ends at `held` and carries its tip.
+/// Whether a row ends at `base` and carries its tip.
 async fn is_prefix(connection: &mut PgConnection, key: DocumentKey, base: Position) -> Result<bool, LogError> {
     if base.seq == 0 {
         return Ok(base == Position::START);
