@@ -104,8 +104,6 @@ struct Entry {
     renewed_at: Instant,
     /// Last shown to everybody.
     shown_at: Instant,
-    /// Its owner was once shown it at a clock that is ahead of its own by one.
-    told_ahead: bool,
 }
 
 impl Entry {
@@ -113,10 +111,10 @@ impl Entry {
         self.owner.map(|owner| owner.user)
     }
 
-    /// It is ahead of its owner by one, who was never told: a server that is started again would hear the owner's clock, and show it at one that all
-    /// others have seen. An owner takes over what it hears of itself, but not every client does, hence once.
+    /// It is shown one clock ahead of its owner, who takes over what it hears of itself. One that never heard of it would say its own clock to a
+    /// server that is started again, which would show it at the clock that all others have seen.
     fn is_ahead(&self) -> bool {
-        self.owner.is_some() && self.clock == self.said + 1 && !self.told_ahead
+        self.owner.is_some() && self.clock == self.said + 1
     }
 
     /// Its owner knows a clock so much lower that it would take over what it hears of itself.
@@ -304,7 +302,6 @@ impl Presence {
             return;
         }
         told.extend(taken_from);
-        let told_ahead = self.entries.get(&said.client).is_some_and(|known| known.told_ahead && known.holder == holder);
         let entry = Entry {
             said: said.clock,
             clock: clock.min(CLOCK_MAX),
@@ -313,7 +310,6 @@ impl Presence {
             owner,
             renewed_at: now,
             shown_at: now,
-            told_ahead,
         };
         if entry.owner.is_some() && entry.is_behind() {
             told.push((from.follower, gone(said.client, entry.clock - 1)));
@@ -379,10 +375,7 @@ impl Presence {
             let (said, clock, renewed_at) = (entry.clock, entry.clock, now);
             let state = Bytes::copy_from_slice(&entry.state); // as above
             let holder = Holder::There(node);
-            self.entries.insert(
-                entry.client,
-                Entry { said, clock, state, holder, owner, renewed_at, shown_at, told_ahead: false },
-            );
+            self.entries.insert(entry.client, Entry { said, clock, state, holder, owner, renewed_at, shown_at });
             self.departed.remove(&entry.client);
             if is_news {
                 self.changed.insert(entry.client);
@@ -506,16 +499,14 @@ impl Presence {
         let mut holders = BTreeSet::new();
         let mut is_ahead = false;
         for client in std::mem::take(&mut self.changed) {
-            let (entry, local) = match self.entries.get_mut(&client) {
+            let (entry, local) = match self.entries.get(&client) {
                 Some(known) => {
                     let follower = match known.holder {
                         Holder::Here(follower) => Some(follower),
                         Holder::There(_) => None,
                     };
                     holders.insert(follower);
-                    if receivers > 1 && follower.is_some() && known.is_ahead() {
-                        (is_ahead, known.told_ahead) = (true, true);
-                    }
+                    is_ahead |= receivers > 1 && follower.is_some() && known.is_ahead();
                     // It was raised for newcomers since its owner said it.
                     if let Some(follower) = follower
                         && known.owner.is_some()
